@@ -1,0 +1,90 @@
+"""Every error that faithmap raises on purpose.
+
+    FaithmapError
+    ├── ProtocolError        a protocol that cannot be measured (steps = 0, an unknown fill, …)
+    ├── InputError           images or classifiers that cannot be had
+    │   ├── ImageError       one image that cannot be read; a run skips it, counts it and names it
+    │   ├── ClassifierError  a network that cannot be built or whose output is not (B, classes)
+    │   └── DownloadError    weights or data that could not be fetched, or whose hash is wrong
+    ├── MethodError          an unknown heatmap method, or one that means nothing on this network
+    │   └── HeatmapError     one heatmap without an order (constant, not finite, wrong shape)
+    ├── RegionError          fewer regions fit than the protocol removes
+    ├── CurveError           scores that are not finite, or curves that cannot be compared
+    ├── EngineError          an inference engine that cannot run this network
+    └── StoreError           a run folder that cannot be read, written or extended
+
+Each message says what was received, what was expected, and what to do. Catch `FaithmapError` for all of them.
+Errors that concern one image carry its position in the batch as `index`, so that a run can skip that image alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FaithmapError(Exception):
+    """Base of all errors that faithmap raises on purpose."""
+
+
+class ProtocolError(FaithmapError):
+    """A protocol that cannot be measured."""
+
+
+class InputError(FaithmapError):
+    """Images or classifiers that cannot be had."""
+
+
+class ImageError(InputError):
+    """One image that cannot be read."""
+
+
+class ClassifierError(InputError):
+    """A network that cannot be built or whose output is not (B, classes)."""
+
+
+class DownloadError(InputError):
+    """Weights or data that could not be fetched, or whose hash is wrong."""
+
+
+class MethodError(FaithmapError):
+    """An unknown heatmap method, or one that means nothing on this network."""
+
+
+class _BatchError(FaithmapError):
+    """Carries the position in the batch of the first image that is at fault (None: all of them)."""
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class HeatmapError(_BatchError, MethodError):
+    """One heatmap without an order: constant, not finite, or of the wrong shape."""
+
+
+class RegionError(_BatchError):
+    """Fewer regions fit than the protocol removes."""
+
+
+class CurveError(_BatchError):
+    """Scores that are not finite, or curves that cannot be compared."""
+
+
+class EngineError(FaithmapError):
+    """An inference engine that cannot run this network."""
+
+
+class StoreError(FaithmapError):
+    """A run folder that cannot be read, written or extended."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: ``; did you mean 'alexnet'?`` or an empty string.
+
+    Example:
+        >>> nearest("alexnt", ["alexnet", "vgg16"])
+        "; did you mean 'alexnet'?"
+    """
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""

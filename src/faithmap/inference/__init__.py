@@ -1,0 +1,9 @@
+"""Scores of all steps: `score_curves` is the public call, `score_chains` the one underneath.
+
+Nothing here knows what a heatmap is: an engine receives images, fills and removal steps, and returns logits.
+"""
+
+from faithmap.inference.chains import Chains, Engine
+from faithmap.inference.scoring import ENGINES, score_chains, score_curves
+
+__all__ = ["ENGINES", "Chains", "Engine", "score_chains", "score_curves"]

@@ -1,0 +1,70 @@
+"""The full forward pass at every step: slow, simple, and the reference for everything faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from faithmap.classifiers import Classifier
+from faithmap.inference.chains import Chains
+
+DEFAULT_BATCH = 128
+
+
+class DenseEngine:
+    """Scores (chain × step) batches with the network as it is, in channels_last.
+
+    Args:
+        classifier: runs in evaluation mode, without gradients.
+        batch_size: inputs a forward pass.
+    """
+
+    def __init__(self, classifier: Classifier, batch_size: int = DEFAULT_BATCH) -> None:
+        self.classifier = classifier
+        self.batch_size = batch_size
+
+    def logits(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """See `Engine.logits`."""
+        # Normalisation acts on each pixel alone, so normalising image and fill once and choosing between them
+        # afterwards gives the same numbers, bit for bit, as normalising every perturbed image.
+        device, dtype = chains.pixels.device, self.classifier.dtype
+        images, fills = (
+            self.classifier.normalise(t).to(dtype).permute(0, 2, 3, 1).contiguous()
+            for t in (chains.pixels, chains.fill)
+        )
+        # A pixel that is never removed counts as removed after the last step.
+        removal_step = torch.where(chains.removal_step > 0, chains.removal_step, chains.steps + 1).unsqueeze(-1)
+
+        yield from self._untouched(chains, images)
+        pairs = len(chains) * chains.steps
+        buffer = torch.empty((min(self.batch_size, pairs), *images.shape[1:]), dtype=dtype, device=device)
+        for start in range(0, pairs, self.batch_size):
+            pair = torch.arange(start, min(start + self.batch_size, pairs), device=device)
+            chain, step = pair // chains.steps, pair % chains.steps + 1
+            inputs = buffer[: len(pair)]
+            # A run of steps of one chain is one vectorised choice.
+            for one, count in zip(*torch.unique_consecutive(chain, return_counts=True), strict=True):
+                rows = slice(int((chain < one).sum()), int((chain < one).sum() + count))
+                torch.where(
+                    removal_step[one] <= step[rows].view(-1, 1, 1, 1),
+                    fills[chains.fill_index[one]],
+                    images[chains.image[one]],
+                    out=inputs[rows],
+                )
+            yield chain, step, self._forward(inputs)
+
+    def _untouched(self, chains: Chains, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Step 0, computed once an image and yielded for each of its chains."""
+        rows = torch.arange(len(chains), device=images.device)
+        for start in range(0, len(images), self.batch_size):
+            logits = self._forward(images[start : start + self.batch_size])
+            chain = rows[(chains.image >= start) & (chains.image < start + len(logits))]
+            yield chain, torch.zeros_like(chain), logits[chains.image[chain] - start]
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            # A permuted NHWC buffer is what PyTorch calls channels_last.
+            logits: Tensor = self.classifier.logits(inputs.permute(0, 3, 1, 2))
+        return logits

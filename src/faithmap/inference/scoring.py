@@ -1,0 +1,91 @@
+"""One function over both engines."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.classifiers import Classifier
+from faithmap.errors import CurveError, EngineError, nearest
+from faithmap.inference.chains import Chains, Engine
+from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
+
+ENGINES = ("auto", "dense")
+
+
+def make_engine(classifier: Classifier, engine: str = "auto", batch_size: int | None = None) -> Engine:
+    """The engine by name.
+
+    Raises:
+        EngineError: an unknown engine.
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"unknown engine '{engine}'{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}.")
+    return DenseEngine(classifier, batch_size or DEFAULT_BATCH)
+
+
+def score_chains(
+    engine: Engine, chains: Chains
+) -> tuple[Float[Tensor, "chains points"], Float[Tensor, "chains points"]]:
+    """Logit and probability of the target class at k = 0…L.
+
+    Raises:
+        CurveError: logits that are not finite; `index` is the chain's image.
+    """
+    shape = (len(chains), chains.steps + 1)
+    device = chains.pixels.device
+    logit = torch.empty(shape, dtype=torch.float32, device=device)
+    probability = torch.empty(shape, dtype=torch.float32, device=device)
+    for chain, step, logits in engine.logits(chains):
+        at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
+        logit[chain, step] = at_target.float()
+        probability[chain, step] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
+    # A NaN in any class makes the probability NaN, so looking at both is looking at all logits.
+    wrong = ~(logit.isfinite() & probability.isfinite())
+    if wrong.any():
+        first, at = (int(i) for i in wrong.nonzero()[0])
+        raise CurveError(f"the network's logits are not finite at step {at}.", int(chains.image[first]))
+    return logit, probability
+
+
+def score_curves(
+    classifier: Classifier,
+    pixels: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, "batch"],
+    removal_step: Int[Tensor, "batch height width"],
+    fill: Float[Tensor, "batch 3 height width"],
+    *,
+    engine: str = "auto",
+    steps: int | None = None,
+    batch_size: int | None = None,
+) -> tuple[Float[Tensor, "batch points"], Float[Tensor, "batch points"]]:
+    """Scores of the target class while regions are removed: (logits, probabilities), each (B, L + 1).
+
+    Args:
+        classifier: pixel space in, logits out.
+        pixels: untouched images in [0, 1].
+        targets: class indices, int64.
+        removal_step: the step at which a pixel is replaced, 1…L; 0 for never; see `faithmap.removal_steps`.
+        fill: replacement values in pixel space.
+        engine: ``"auto"`` or ``"dense"``.
+        steps: L; the highest removal step by default.
+        batch_size: inputs a forward pass; changes speed and memory, not numbers.
+    Raises:
+        ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
+        CurveError: logits that are not finite (`index` says for which image).
+        EngineError: an unknown engine.
+    Source:
+        Samek et al. 2017, f(x⁽ᵏ⁾) for k = 0…L.
+    """
+    rows = torch.arange(len(pixels), device=pixels.device)
+    chains = Chains(
+        pixels=pixels,
+        fill=fill,
+        image=rows,
+        fill_index=rows,
+        removal_step=removal_step,
+        targets=targets,
+        steps=int(removal_step.max()) if steps is None else steps,
+    )
+    return score_chains(make_engine(classifier, engine, batch_size), chains)

@@ -1,0 +1,156 @@
+"""From a heatmap to the order in which regions are removed: `removal_steps`."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.errors import HeatmapError, RegionError
+from faithmap.protocol import Order, Placement, Protocol
+
+
+def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
+    """Raise a `HeatmapError` for a heatmap that has no order; its `index` is the first image at fault.
+
+    Raises:
+        HeatmapError: half precision, a value that is not finite, or a constant map.
+    """
+    if heatmap.dtype not in (torch.float32, torch.float64):
+        raise HeatmapError(
+            f"heatmap is {heatmap.dtype}, expected float32 or float64: half precision leaves too few distinct values "
+            "to put pixels in order; compute heatmaps in float32."
+        )
+    finite = heatmap.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise HeatmapError("heatmap has values that are not finite: it has no order.", int((~finite).nonzero()[0]))
+    constant = heatmap.flatten(1).amax(1) == heatmap.flatten(1).amin(1)
+    if constant.any():
+        index = int(constant.nonzero()[0])
+        raise HeatmapError(f"heatmap is constant ({heatmap[index, 0, 0]:g} everywhere): it has no order.", index)
+
+
+def removal_steps(
+    heatmap: Float[Tensor, "batch height width"], protocol: Protocol, order: Order | str = Order.MORF
+) -> Int[Tensor, "batch height width"]:
+    """The step at which each pixel is removed, 1…L, or 0 for never.
+
+    Regions are `protocol.region_size` squares that do not overlap. Ties break by position, row-major.
+
+    Args:
+        heatmap: channel-pooled relevance, signed, float32 or float64.
+        protocol: gives steps, region size and placement.
+        order: most relevant first (``"morf"``) or least relevant first (``"lerf"``).
+    Returns:
+        int32 tensor on the heatmap's device.
+    Raises:
+        HeatmapError: a heatmap without an order (constant, not finite, half precision).
+        RegionError: a region larger than the image, or fewer regions than steps; the message says how many fit.
+    Source:
+        Samek et al. 2017, the ordered set O = (r_1, …, r_L).
+    Example:
+        >>> protocol = Protocol.preset(steps=2, region_size=1)
+        >>> removal_steps(torch.tensor([[[0.1, 0.7], [0.9, 0.2]]]), protocol)
+        tensor([[[0, 2],
+                 [1, 0]]], dtype=torch.int32)
+    """
+    check_heatmap(heatmap)
+    size = protocol.region_size
+    height, width = heatmap.shape[1:]
+    if size > min(height, width):
+        raise RegionError(
+            f"region_size is {size} pixels, the image is {height}×{width}: give a region that fits into the image."
+        )
+    relevance = heatmap if Order(order) is Order.MORF else -heatmap
+    place = _grid if protocol.placement is Placement.GRID else _centre
+    return place(relevance, protocol.steps, size)
+
+
+def _too_few(fit: int, steps: int, index: int | None = None) -> RegionError:
+    return RegionError(
+        f"{fit} regions fit, {steps} steps were asked for: ask for at most {fit} steps, or a smaller region.", index
+    )
+
+
+def _grid(relevance: Tensor, steps: int, size: int) -> Tensor:
+    """Cells of a fixed grid that starts at the top left, ranked by their summed relevance."""
+    batch, height, width = relevance.shape
+    rows, columns = height // size, width // size
+    if rows * columns < steps:
+        raise _too_few(rows * columns, steps)
+    cells = relevance[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size)
+    # Added one offset at a time, row-major: the same rounding whatever the batch, device or vector width.
+    total = torch.zeros((batch, rows, columns), dtype=torch.float64, device=relevance.device)
+    for y in range(size):
+        for x in range(size):
+            total += cells[:, :, y, :, x]
+    ranked = total.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :steps]
+    step_of_cell = torch.zeros((batch, rows * columns), dtype=torch.int32, device=relevance.device)
+    ks = torch.arange(1, steps + 1, dtype=torch.int32, device=relevance.device)
+    step_of_cell.scatter_(1, ranked, ks.expand(batch, -1))
+    grown = step_of_cell.view(batch, rows, columns).repeat_interleave(size, 1).repeat_interleave(size, 2)
+    removal_step = torch.zeros((batch, height, width), dtype=torch.int32, device=relevance.device)
+    removal_step[:, : rows * size, : columns * size] = grown
+    return removal_step
+
+
+def _centre(relevance: Tensor, steps: int, size: int) -> Tensor:
+    """Windows centred on the highest remaining pixel, clamped to the border, skipped when they would overlap.
+
+    A pixel whose window overlaps a chosen one can never be chosen later, so "skip" is the same as ruling such pixels
+    out as soon as a window is chosen. The highest pixel of every row is kept, so that a step looks at the few rows
+    around the last window only.
+    """
+    batch, height, width = relevance.shape
+    device = relevance.device
+    edges_y, edges_x = height - size + 1, width - size + 1
+    # Edge of the window centred on each pixel row (column), and which pixels each window rules out.
+    top_of = (torch.arange(height, device=device) - size // 2).clamp(0, edges_y - 1)
+    left_of = (torch.arange(width, device=device) - size // 2).clamp(0, edges_x - 1)
+    rules_out_row = (top_of - torch.arange(edges_y, device=device).unsqueeze(1)).abs() < size
+    rules_out_column = (left_of - torch.arange(edges_x, device=device).unsqueeze(1)).abs() < size
+    # One block of rows, of the same height for all windows, holds all that a window rules out.
+    block_height = int(rules_out_row.sum(1).max())
+    block_rows = rules_out_row.int().argmax(1).clamp(max=height - block_height).unsqueeze(1) + torch.arange(
+        block_height, device=device
+    )
+    rules_out_row = rules_out_row.gather(1, block_rows)
+
+    # Rows of all images lie one under the other: row r of image b is b × height + r.
+    remaining = relevance.reshape(batch * height, width).clone()
+    best, best_column = (t.view(batch, height) for t in remaining.max(dim=1))
+    first_row = torch.arange(batch, device=device) * height
+    tops = torch.empty((steps, batch), dtype=torch.int64, device=device)
+    lefts = torch.empty_like(tops)
+    highest = torch.empty((steps, batch), dtype=relevance.dtype, device=device)
+    for step in range(steps):
+        highest[step], row = best.max(dim=1)  # the first of equals, and so the columns: row-major
+        top = top_of[row]
+        left = left_of[best_column.view(-1)[first_row + row]]
+        tops[step], lefts[step] = top, left
+        rows = block_rows[top]
+        flat_rows = (rows + first_row.unsqueeze(1)).view(-1)
+        block = remaining.index_select(0, flat_rows).view(batch, block_height, width)
+        block.masked_fill_(rules_out_row[top].unsqueeze(2) & rules_out_column[left].unsqueeze(1), -torch.inf)
+        remaining.index_copy_(0, flat_rows, block.view(-1, width))
+        block_best, block_column = block.max(dim=2)
+        best.scatter_(1, rows, block_best)
+        best_column.scatter_(1, rows, block_column)
+
+    if (full := highest == -torch.inf).any():
+        index = int(full.any(0).nonzero()[0])
+        raise _too_few(int((~full[:, index]).sum()), steps, index)
+    return _paint(tops, lefts, size, relevance.shape)
+
+
+def _paint(tops: Tensor, lefts: Tensor, size: int, shape: torch.Size) -> Tensor:
+    """Write k into the window whose top-left corner is (tops[k − 1], lefts[k − 1])."""
+    batch, height, width = shape
+    steps, device = len(tops), tops.device
+    offset = torch.arange(size, device=device)
+    window = (offset.unsqueeze(1) * width + offset).view(-1)
+    pixel = (tops * width + lefts).t().unsqueeze(2) + window
+    step = torch.arange(1, steps + 1, dtype=torch.int32, device=device).view(1, steps, 1).expand(pixel.shape)
+    removal_step = torch.zeros((batch, height * width), dtype=torch.int32, device=device)
+    removal_step.scatter_(1, pixel.flatten(1), step.flatten(1))
+    return removal_step.view(batch, height, width)
