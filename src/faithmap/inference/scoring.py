@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,10 +28,14 @@ def make_engine(classifier: Classifier, engine: str = "auto", batch_size: int | 
 
 
 def score_chains(
-    engine: Engine, chains: Chains
+    engine: Engine, chains: Chains, progress: Callable[[int], None] = lambda scores: None
 ) -> tuple[Float[Tensor, "chains points"], Float[Tensor, "chains points"]]:
     """Logit and probability of the target class at k = 0…L.
 
+    Args:
+        engine: runs the network.
+        chains: what is perturbed.
+        progress: called with the number of scores computed since the last call.
     Raises:
         CurveError: logits that are not finite; `index` is the chain's image.
     """
@@ -41,6 +47,7 @@ def score_chains(
         at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
         logit[chain, step] = at_target.float()
         probability[chain, step] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
+        progress(len(chain))
     # A NaN in any class makes the probability NaN, so looking at both is looking at all logits.
     wrong = ~(logit.isfinite() & probability.isfinite())
     if wrong.any():

@@ -1,0 +1,338 @@
+"""Images with stable ids, read one by one: a folder, Imagenette, the embedded photos, or tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import overload
+
+from jaxtyping import Float
+from PIL import Image as PillowImage
+from PIL import ImageOps, UnidentifiedImageError
+from platformdirs import user_cache_dir
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from faithmap.classifiers import Classifier, Preprocessing
+from faithmap.errors import DownloadError, ImageError, InputError
+
+PHOTOS = "photos"
+IMAGENETTE = "imagenette"
+# The ten classes of Imagenette, folder name → ImageNet class index.
+IMAGENETTE_CLASSES = {
+    "n01440764": 0,
+    "n02102040": 217,
+    "n02979186": 482,
+    "n03000684": 491,
+    "n03028079": 497,
+    "n03394916": 566,
+    "n03417042": 569,
+    "n03425413": 571,
+    "n03445777": 574,
+    "n03888257": 701,
+}
+_IMAGENETTE_FOLDER = "imagenette2-320"
+
+_PHOTOS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+# Square cuts of a photo: side as a share of the short side, and where the free room goes (0 left or top … 1).
+_CUTS = {
+    "whole": (1.0, 0.5, 0.5),
+    "centre": (0.75, 0.5, 0.5),
+    "top-left": (0.75, 0.0, 0.0),
+    "top-right": (0.75, 1.0, 0.0),
+    "bottom-left": (0.75, 0.0, 1.0),
+    "bottom-right": (0.75, 1.0, 1.0),
+}
+_MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image in a file.
+
+    Attributes:
+        id: stable name of the image, unique in its set; printable text, never used as a path.
+        path: where the file is.
+        label: true class as an index or a name; None where it is not known.
+        cut: None for the whole picture, or (side, x, y) of a square cut as in the embedded photos.
+    """
+
+    id: str
+    path: Path
+    label: int | str | None = None
+    cut: tuple[float, float, float] | None = None
+
+    def content_hash(self) -> str:
+        """Sixteen hex digits over the file's bytes and the cut."""
+        digest = hashlib.sha256(repr(self.cut).encode() if self.cut else b"")
+        with open(self.path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()[:16]
+
+    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
+        """Decode, turn upright (EXIF), convert to RGB, resize, cut: float32 in [0, 1].
+
+        Raises:
+            ImageError: a file that is not an image, is damaged, or is too large or too narrow to decode.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+                with PillowImage.open(self.path) as file:
+                    width, height = file.size
+                    if width * height > _MAX_PIXELS:
+                        raise ImageError(f"it is {width}×{height} pixels, more than {_MAX_PIXELS}: make it smaller.")
+                    file.seek(0)  # the first picture of an animation
+                    picture = _to_rgb(ImageOps.exif_transpose(file))
+        except ImageError as error:
+            raise ImageError(f"image '{self.id}' cannot be used: {error}") from None
+        except PillowImage.DecompressionBombError:
+            raise ImageError(f"image '{self.id}' cannot be used: more than {_MAX_PIXELS} pixels.") from None
+        except FileNotFoundError:
+            raise ImageError(f"image '{self.id}' is no longer at {self.path}.") from None
+        except UnidentifiedImageError:
+            raise ImageError(f"image '{self.id}' cannot be used: the file is not an image.") from None
+        except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+            # Pillow's decoders raise all of these on damaged files.
+            raise ImageError(f"image '{self.id}' cannot be used: {error or type(error).__name__}.") from None
+        if self.cut is not None:
+            picture = _cut(picture, *self.cut)
+        return to_pixels(picture, preprocessing, self.id)
+
+
+@dataclass(frozen=True)
+class TensorImage:
+    """One image that is in memory already, at the network's input size."""
+
+    id: str
+    pixels: Tensor = field(repr=False)
+    label: int | str | None = None
+
+    def content_hash(self) -> str:
+        """Sixteen hex digits over the values."""
+        return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
+        """The pixels as they are (float32, [0, 1])."""
+        if not self.pixels.isfinite().all():
+            raise ImageError(f"image '{self.id}' has pixels that are not finite.")
+        if self.pixels.amin() < 0 or self.pixels.amax() > 1:
+            raise ImageError(
+                f"image '{self.id}' has values in [{self.pixels.amin():g}, {self.pixels.amax():g}], expected [0, 1]: "
+                "give pixels before normalisation."
+            )
+        return self.pixels.float()
+
+
+AnyImage = ImageFile | TensorImage
+
+
+class Images(Sequence[AnyImage]):
+    """A list of images that have not been read yet.
+
+    Args:
+        name: what reports call the set.
+        items: the images; ids must be unique.
+    """
+
+    def __init__(self, name: str, items: Sequence[AnyImage]) -> None:
+        self.name = name
+        self.items = list(items)
+        ids = [item.id for item in self.items]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise InputError(f"two images have the id '{twice}': give every image its own.")
+
+    @overload
+    def __getitem__(self, index: int) -> AnyImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Images: ...
+    def __getitem__(self, index: int | slice) -> AnyImage | Images:
+        return Images(self.name, self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[AnyImage]:
+        return iter(self.items)
+
+    def __repr__(self) -> str:
+        return f"Images({self.name}: {len(self)})"
+
+    def limit(self, count: int | None, seed: int = 0) -> Images:
+        """A random subset that depends on the seed and the ids alone; a smaller one is part of a larger one."""
+        if count is None or count >= len(self):
+            return self
+        if count < 1:
+            raise InputError(f"limit is {count}: ask for at least one image.")
+        chosen = sorted(self.items, key=lambda item: hashlib.sha256(repr((seed, item.id)).encode()).digest())[:count]
+        return Images(self.name, sorted(chosen, key=lambda item: item.id))
+
+    def class_indices(self, classifier: Classifier) -> dict[str, int | None]:
+        """Image id → index of the true class for this classifier, None where it is not known.
+
+        A class folder is understood when it is one of Imagenette's, a class index, or a class name; where there are as
+        many folders as classes, they are taken in name order.
+        """
+        folders = sorted({item.label for item in self if isinstance(item.label, str)})
+        by_order = {}
+        if classifier.labels is not None and len(folders) == len(classifier.labels):
+            by_order = {folder: index for index, folder in enumerate(folders)}
+        return {
+            item.id: by_order.get(item.label)
+            if isinstance(item.label, str) and item.label in by_order
+            else classifier.class_index(
+                IMAGENETTE_CLASSES.get(item.label, item.label) if isinstance(item.label, str) else item.label
+            )
+            for item in self
+        }
+
+
+def to_pixels(
+    picture: PillowImage.Image, preprocessing: Preprocessing, name: str = "picture"
+) -> Float[Tensor, "3 height width"]:
+    """An RGB picture → float32 pixels in [0, 1] at the network's input size, as torchvision's own transforms do it."""
+    if preprocessing.resize is not None:
+        short, long = sorted(picture.size)
+        if preprocessing.resize * preprocessing.resize * long / max(short, 1) > _MAX_PIXELS:
+            raise ImageError(f"image '{name}' cannot be used: {picture.size[0]}×{picture.size[1]} is too narrow.")
+        picture = transforms.resize(
+            picture, preprocessing.resize, interpolation=InterpolationMode(preprocessing.interpolation)
+        )
+    pixels: Tensor = transforms.to_tensor(transforms.center_crop(picture, list(preprocessing.crop)))
+    return pixels
+
+
+def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        # Pillow cuts 16-bit grey off at 255 instead of scaling it.
+        picture = picture.convert("I").point(lambda value: value / 257.0).convert("L")
+    elif picture.mode == "F":
+        raise ImageError("it holds floating-point values, expected 8 or 16 bits a channel: convert it to PNG.")
+    return picture.convert("RGB")
+
+
+def _cut(picture: PillowImage.Image, share: float, x: float, y: float) -> PillowImage.Image:
+    width, height = picture.size
+    side = round(min(width, height) * share)
+    left, top = round((width - side) * x), round((height - side) * y)
+    return picture.crop((left, top, left + side, top + side))
+
+
+def load_images(
+    source: str | Path | Images | Float[Tensor, "images 3 height width"],
+    limit: int | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+) -> Images:
+    """Images by name, folder or tensor; nothing is decoded yet.
+
+    Args:
+        source: ``"photos"`` (embedded: 8 photos, 6 cuts each), ``"imagenette"`` (the 320 px validation images;
+            downloaded once and verified), a folder (flat, or one folder a class) or file, or a tensor (N, 3, H, W) in
+            [0, 1] at the network's input size.
+        limit: how many; a random subset that depends on the seed and the ids alone. None takes all.
+        seed: of the subset.
+        data: where data sets are kept; by default the user's cache folder. A folder ``imagenette2-320`` in `data` or in
+            the working directory is used as it is.
+    Raises:
+        InputError: a folder that does not exist or holds no image.
+        DownloadError: no network, or a file with the wrong hash.
+    """
+    if isinstance(source, Images):
+        return source.limit(limit, seed)
+    if isinstance(source, Tensor):
+        return _tensors(source).limit(limit, seed)
+    if source == PHOTOS:
+        return _photos().limit(limit, seed)
+    if source == IMAGENETTE:
+        return _imagenette(Path(data) if data is not None else default_data_folder()).limit(limit, seed)
+    return _folder(Path(source)).limit(limit, seed)
+
+
+def default_data_folder() -> Path:
+    """Where downloaded data sets are kept: ``$FAITHMAP_DATA``, else the user's cache folder."""
+    return Path(os.environ.get("FAITHMAP_DATA") or user_cache_dir("faithmap"))
+
+
+def image_id(relative: Path) -> str:
+    """A printable, unique id from a path: POSIX slashes, bytes that are not UTF-8 written as ``\\xff``."""
+    return os.fsencode(relative.as_posix().replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
+
+
+def _tensors(pixels: Tensor) -> Images:
+    digits = len(str(len(pixels) - 1))
+    return Images("tensor", [TensorImage(f"{i:0{digits}d}", image.cpu()) for i, image in enumerate(pixels)])
+
+
+def _folder(path: Path, name: str | None = None) -> Images:
+    if not path.exists():
+        raise InputError(f"no folder or file {path}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
+    suffixes = PillowImage.registered_extensions()
+    if path.is_file():
+        return Images(path.name, [ImageFile(image_id(Path(path.name)), path)])
+    items = []
+    for root, folders, files in os.walk(path):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file in files:
+            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
+                relative = Path(root, file).relative_to(path)
+                label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None
+                items.append(ImageFile(image_id(relative), path / relative, label))
+    if not items:
+        raise InputError(f"no image in {path}: expected files such as .jpg or .png, flat or one folder a class.")
+    return Images(name or path.name, sorted(items, key=lambda item: item.id))
+
+
+def _photos() -> Images:
+    items = []
+    for photo, (package, file) in _PHOTOS.items():
+        spec = find_spec(package)
+        path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
+        if path is None or not path.exists():
+            raise InputError(f"the embedded photos need the package of {package}: run `pip install 'faithmap[demo]'`.")
+        items += [ImageFile(f"{photo}-{name}", path, cut=cut) for name, cut in _CUTS.items()]
+    return Images(PHOTOS, sorted(items, key=lambda item: item.id))
+
+
+def _imagenette(data: Path) -> Images:
+    for place in (data, Path.cwd()):
+        if (place / _IMAGENETTE_FOLDER / "val").is_dir():
+            return _folder(place / _IMAGENETTE_FOLDER / "val", IMAGENETTE)
+    return _folder(_download_imagenette(data) / "val", IMAGENETTE)
+
+
+def _download_imagenette(data: Path) -> Path:
+    """Download, verify and unpack under a temporary name; the folder appears only once it is whole."""
+    from torchvision.datasets import Imagenette
+
+    incoming = data / "incoming"
+    try:
+        incoming.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(incoming / _IMAGENETTE_FOLDER, ignore_errors=True)  # what an interrupted unpacking left
+        Imagenette(incoming, split="val", size="320px", download=True)
+        os.replace(incoming / _IMAGENETTE_FOLDER, data / _IMAGENETTE_FOLDER)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise DownloadError(
+            f"Imagenette could not be downloaded to {data} ({error}): check the network and the disk and run again, or "
+            f"put a folder {_IMAGENETTE_FOLDER} there yourself."
+        ) from error
+    shutil.rmtree(incoming, ignore_errors=True)
+    return data / _IMAGENETTE_FOLDER
