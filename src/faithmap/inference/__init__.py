@@ -4,6 +4,6 @@ Nothing here knows what a heatmap is: an engine receives images, fills and remov
 """
 
 from faithmap.inference.chains import Chains, Engine
-from faithmap.inference.scoring import ENGINES, score_chains, score_curves
+from faithmap.inference.scoring import ENGINES, make_engine, score_chains, score_curves
 
-__all__ = ["ENGINES", "Chains", "Engine", "score_chains", "score_curves"]
+__all__ = ["ENGINES", "Chains", "Engine", "make_engine", "score_chains", "score_curves"]

@@ -1,0 +1,296 @@
+"""From a question to a run folder: what is missing → executor → store. `evaluate` is the public call."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from faithmap._version import __version__
+from faithmap.attribution import Method, resolve_methods
+from faithmap.classifiers import Classifier
+from faithmap.errors import FaithmapError, RegionError, StoreError
+from faithmap.executors import Executor, LocalExecutor, Report, blocks
+from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
+from faithmap.images import AnyImage, Images, load_images
+from faithmap.inference import make_engine
+from faithmap.perturbation import check_fill
+from faithmap.protocol import Placement, Protocol
+from faithmap.store import Store
+
+
+@dataclass
+class Progress:
+    """How far a run is. `scores` and `images` count from the start of this call."""
+
+    scores: int = 0
+    scores_total: int = 0
+    images: int = 0
+    images_total: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+class Run:
+    """A run folder, finished or not; loads no model.
+
+    Args:
+        folder: as given to `evaluate` as `out`.
+    Raises:
+        StoreError: a folder that holds no run.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.store = Store(folder)
+        manifest = self.store.read_manifest()
+        if manifest is None:
+            raise StoreError(f"{folder} holds no run (no manifest.json): give a folder that `faithmap run` made.")
+        self.manifest: dict[str, Any] = manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.store.folder
+
+    @property
+    def protocol(self) -> Protocol:
+        """What was measured."""
+        return Protocol.from_dict(self.manifest["protocol"])
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What could not be measured, with reasons."""
+        return [Skipped(**one) for one in self.manifest["skipped"]]
+
+    def __repr__(self) -> str:
+        return f"Run({self.folder}: {len(self.manifest['images'])} images, {', '.join(self.manifest['methods'])})"
+
+    def scores(self) -> pd.DataFrame:
+        """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
+        return self.store.frame()
+
+
+def evaluate(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any = "fig4",
+    protocol: Protocol | str = "samek2017",
+    out: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    command: str | None = None,
+) -> Run:
+    """Measure heatmap methods on images.
+
+    Args:
+        classifier: pixel space in, logits out; see `load_classifier` and `Classifier`.
+        images: see `load_images`.
+        methods: names such as ``["lrp-epsilon:0.01", "sensitivity:l2"]``, a set (``"fig4"``), callables
+            ``(inputs, targets) -> (B, C, H, W) or (B, H, W)``, or a mapping name → callable. Random orders are always
+            run, as the reference.
+        protocol: a preset's name or a `Protocol`.
+        out: the run folder; what it holds already is not computed again. None takes a temporary folder.
+        engine, batch_size: how scores are computed; they change speed, not numbers.
+        executor: where tasks are computed; this process by default.
+        progress: called often with how far the run is.
+        command: the command line, for the record.
+    Returns:
+        The run. Images that could not be measured are in `run.skipped`.
+    Raises:
+        FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
+    """
+    images = load_images(images)
+    protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
+    check_fill(protocol.fill)
+    check_regions_fit(protocol, classifier.preprocessing.crop)
+    resolved = resolve_methods(methods, protocol)
+    experiment = Experiment(
+        classifier=classifier,
+        methods=resolved,
+        protocol=protocol,
+        engine=make_engine(classifier, engine, batch_size),
+        labels=images.class_indices(classifier),
+    )
+    store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
+    with store.lock():
+        manifest = describe(experiment, images, engine=engine, command=command)
+        before = store.read_manifest()
+        if before is not None:
+            manifest = extend_manifest(before, manifest, store.folder)
+        store.write_manifest(manifest)
+        store.remove_damaged_parts()
+        tasks = list(blocks(missing(images, resolved, protocol, store), BLOCK))
+        state = Progress(
+            scores_total=sum(len(t.images) * len(t.chains) * (protocol.steps + 1) for t in tasks),
+            images_total=sum(len(t.images) for t in tasks),
+        )
+
+        def report(news: Report) -> None:
+            state.scores += news.scores
+            state.images += news.images
+            state.skipped += news.skipped
+            if progress is not None:
+                progress(state)
+
+        try:
+            (executor or LocalExecutor()).run(experiment, tasks, store, report)
+        finally:
+            gone = {(s.image, s.method) for s in state.skipped}
+            asked = {image.id for image in images}
+            kept = [s for s in (before or {}).get("skipped", []) if s["image"] not in asked and (s["image"], s["method"]) not in gone]
+            manifest["skipped"] = kept + [asdict(one) for one in state.skipped]
+            store.write_manifest(manifest)
+        manifest["finished"] = _now()
+        store.write_manifest(manifest)
+    if not store.parts():
+        reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
+        raise FaithmapError(f"not one image could be measured: {reasons}")
+    return Run(store.folder)
+
+
+def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
+    """Refuse, before any work, a protocol whose regions cannot fit.
+
+    Raises:
+        RegionError: says how many do.
+    """
+    height, width = size
+    region = protocol.region_size
+    if region > min(size):
+        raise RegionError(f"region_size is {region} pixels, the image is {height}×{width}: give a smaller region.")
+    fit = (height // region) * (width // region)
+    if protocol.placement is Placement.GRID and fit < protocol.steps:
+        raise RegionError(
+            f"{fit} regions of {region} pixels fit into {height}×{width}, {protocol.steps} steps were asked for: ask for "
+            f"at most {fit} steps, or a smaller region."
+        )
+
+
+def missing(images: Images, methods: Sequence[Method], protocol: Protocol, store: Store) -> list[Task]:
+    """Tasks for all chains that the store does not hold to the last step; images that miss the same go together."""
+    asked = [
+        ChainKey(method.name, str(order), draw)
+        for method in methods
+        for order in protocol.orders
+        for draw in range(protocol.draws)
+    ]
+    finished = store.finished_chains()
+    groups: dict[tuple[int, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
+    for image in images:
+        have = finished.get(image.id, {})
+        by_first_step: dict[int, list[ChainKey]] = defaultdict(list)
+        for key in asked:
+            points = have.get((key.method, key.order, key.draw), 0)
+            if points <= protocol.steps:
+                by_first_step[points].append(key)
+        for first_step, keys in by_first_step.items():
+            groups[first_step, tuple(keys)].append(image)
+    return [Task(tuple(group), keys, first_step) for (first_step, keys), group in groups.items()]
+
+
+def describe(experiment: Experiment, images: Images, *, engine: str, command: str | None) -> dict[str, Any]:
+    """The manifest of a run that starts now."""
+    classifier, protocol = experiment.classifier, experiment.protocol
+    content = {}
+    for image in images:
+        try:
+            content[image.id] = image.content_hash()
+        except OSError as error:  # unreadable: named when its turn comes
+            content[image.id] = f"unreadable: {error.strerror}"
+    return {
+        "protocol": protocol.to_dict(),
+        "fingerprint": protocol.fingerprint(),
+        "classifier": {
+            "name": classifier.name,
+            "fingerprint": classifier.fingerprint(),
+            "preprocessing": asdict(classifier.preprocessing),
+            "labels": classifier.labels,
+        },
+        "image_set": images.name,
+        "images": {
+            image.id: {"content": content[image.id], "label": experiment.labels[image.id]} for image in images
+        },
+        "methods": {method.name: method.spec for method in experiment.methods},
+        "seed": protocol.seed,
+        "engine": engine,
+        "device": _device_name(classifier.device),
+        "threads": torch.get_num_threads(),
+        "versions": _versions(),
+        "command": command,
+        "started": _now(),
+        "finished": None,
+        "skipped": [],
+    }
+
+
+def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that goes on, or a refusal that names what changed.
+
+    Raises:
+        StoreError: another protocol, classifier, or other content under the same image id or method name.
+    """
+    changed: list[str] = []
+    old, new = (Protocol.from_dict(m["protocol"]).measured() for m in (before, now))
+    changed += [f"{part}: {old[part]} → {new[part]}" for part in new if old[part] != new[part]]
+    for part in ("name", "fingerprint", "preprocessing"):
+        if _plain(before["classifier"][part]) != _plain(now["classifier"][part]):
+            changed.append(f"classifier {part}: {before['classifier'][part]} → {now['classifier'][part]}")
+    for what in ("images", "methods"):
+        for name in now[what].keys() & before[what].keys():
+            if _plain(before[what][name]) != _plain(now[what][name]):
+                changed.append(f"{what[:-1]} '{name}': {before[what][name]} → {now[what][name]}")
+    if changed:
+        raise StoreError(
+            f"run folder {folder} holds protocol {before['fingerprint']}, this run asks for {now['fingerprint']} "
+            f"(changed: {'; '.join(sorted(changed)[:4])}): choose a new folder."
+        )
+    union = {what: {**before[what], **now[what]} for what in ("images", "methods")}
+    parts = dict(now["protocol"])
+    for part in ("steps", "draws"):
+        parts[part] = max(before["protocol"][part], parts[part])
+    parts["orders"] = list(dict.fromkeys([*before["protocol"]["orders"], *parts["orders"]]))
+    return {**before, **now, **union, "protocol": parts, "started": before["started"]}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as JSON knows them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "zennit", "numpy", "pyarrow", "scipy")
+    return {
+        "faithmap": __version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """How this process was started, to be copied into a shell."""
+    import shlex
+
+    return shlex.join(["faithmap", *sys.argv[1:]])
