@@ -3,9 +3,10 @@ import random
 
 import pandas as pd
 import pytest
+import torch
 
 from faithmap.errors import StoreError
-from faithmap.store import FORMAT, Store
+from faithmap.store import FORMAT, Example, Store
 
 
 def rows(image: str = "a", method: str = "m", points: int = 3) -> pd.DataFrame:
@@ -44,8 +45,38 @@ def test_parts_read_as_one_table_elsewhere(store):
     )
 
 
-def test_finished_chains_count_points(store):
-    assert store.finished_chains() == {"a": {("m", "morf", 0): 3}, "b\n\U0001f600": {("m", "morf", 0): 5}}
+def test_finished_steps_are_found(store):
+    assert store.finished_steps() == {
+        "a": {("m", "morf", 0): [range(0, 3)]},
+        "b\n\U0001f600": {("m", "morf", 0): [range(0, 5)]},
+    }
+
+
+def test_the_same_rows_written_twice_count_once(store):
+    other = rows("a")
+    other["logit"] += 1e-6  # another machine's rounding
+    with store.lock():
+        store.write_part(other)
+    assert len(store.frame()) == 8
+
+
+def test_heatmaps_come_back_as_they_were(store):
+    pixels = torch.randint(0, 256, (3, 6, 5)).float().div(255)
+    heatmaps = {"a:b=1": torch.randn(6, 5), "a/b": torch.randn(6, 5)}
+    first = Example("i", pixels, label=None, predicted=1, target=2, heatmaps={"a:b=1": heatmaps["a:b=1"]})
+    other = Example("j", torch.rand(3, 6, 5), label=3, predicted=3, target=3, heatmaps={})
+    second = Example("i", pixels, label=None, predicted=1, target=2, heatmaps={"a/b": heatmaps["a/b"]})
+    with store.lock():
+        store.write_examples([first, other])
+        store.write_examples([second])
+    i, j = store.examples(["i", "j"])
+    assert (i.label, i.predicted, i.target, j.label) == (None, 1, 2, 3)
+    assert torch.equal(i.pixels, pixels)
+    assert torch.equal(j.pixels, other.pixels)
+    for method, heatmap in heatmaps.items():
+        assert torch.equal(i.heatmaps[method], heatmap)
+        assert torch.equal(store.stored_heatmaps().heatmap("i", method, 2), heatmap)
+    assert store.stored_heatmaps().heatmap("i", "a/b", 1) is None
 
 
 def test_damage_is_found_and_named(store):

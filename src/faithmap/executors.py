@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from faithmap.experiment import Experiment, Skipped, Task, evaluate_task
@@ -36,19 +36,25 @@ class LocalExecutor:
     ) -> None:
         """See `Executor`."""
         for task in tasks:
-            report(compute(experiment, task, store, lambda scores: report(Report(scores=scores))))
+            for news in compute(experiment, task, store, lambda scores: report(Report(scores=scores))):
+                report(news)
 
 
-def compute(experiment: Experiment, task: Task, store: Store, progress: Callable[[int], None]) -> Report:
-    """Compute a task and write its part; an image without a single score leaves no row."""
-    frame, skipped = evaluate_task(experiment, task, progress)
-    if len(frame):
-        store.write_part(frame)
-    return Report(images=len(task.images), skipped=skipped)
+def compute(
+    experiment: Experiment, task: Task, store: Store, progress: Callable[[int], None] = lambda scores: None
+) -> Iterator[Report]:
+    """Compute a task and write each finished piece; an image without a single score leaves no row."""
+    for result in evaluate_task(experiment, task, progress):
+        if result.examples:
+            store.write_examples(result.examples)
+        if result.scores is not None:
+            store.write_part(result.scores)
+        yield Report(skipped=result.skipped)
+    yield Report(images=len(task.images))
 
 
 def blocks(tasks: Sequence[Task], size: int) -> Iterator[Task]:
     """Tasks cut to at most `size` images."""
     for task in tasks:
         for start in range(0, len(task.images), size):
-            yield Task(task.images[start : start + size], task.chains, task.first_step)
+            yield replace(task, images=task.images[start : start + size])

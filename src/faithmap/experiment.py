@@ -1,12 +1,12 @@
 """One block of images through all stages. Read this first: it is the experiment.
 
-    images ─► heatmaps ─► removal steps ─► fills ─► scores, one row each
+images ─► heatmaps ─► removal steps ─► fills ─► scores, one row each
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ from faithmap.classifiers import Classifier
 from faithmap.errors import CurveError, HeatmapError, ImageError, RegionError
 from faithmap.images import AnyImage
 from faithmap.inference import Chains, Engine, score_chains
-from faithmap.perturbation import draw_fill
+from faithmap.perturbation import draw_fill, perturb
 from faithmap.protocol import Order, Protocol, Target
 from faithmap.regions import removal_steps
+from faithmap.store import Example, HeatmapParts
 
 # Networks run on blocks of one fixed shape, padded by repeating, so that no number depends on which images happen to
 # be computed together.
@@ -38,15 +39,15 @@ class ChainKey:
 
 @dataclass(frozen=True)
 class Task:
-    """At most `BLOCK` images and the chains that they miss; computed together and stored as one part.
+    """At most `BLOCK` images and the chains that they miss, computed together.
 
     Attributes:
-        first_step: rows of earlier steps are stored already and left out.
+        steps: the steps that are missing; others are stored already, or not asked for.
     """
 
     images: tuple[AnyImage, ...]
     chains: tuple[ChainKey, ...]
-    first_step: int = 0
+    steps: range
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Experiment:
 
     Attributes:
         labels: image id → true class, None where it is not known.
+        keep_heatmaps: ids of the images whose heatmaps are stored.
+        stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
     """
 
     classifier: Classifier
@@ -71,6 +74,8 @@ class Experiment:
     protocol: Protocol
     engine: Engine
     labels: Mapping[str, int | None]
+    keep_heatmaps: frozenset[str] = frozenset()
+    stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
 
 
 @dataclass(frozen=True)
@@ -90,36 +95,48 @@ class Block:
         return Block(ids, self.pixels[at], self.targets[at], self.predicted[at], labels)
 
 
+@dataclass(frozen=True)
+class Result:
+    """A piece of a task that is whole: worth storing at once."""
+
+    scores: pd.DataFrame | None = None
+    examples: list[Example] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+# By position in the block: an image whose heatmap or order failed is missing.
+Heatmaps = Mapping[int, Tensor]
+Orders = Mapping[tuple[str, str], Mapping[int, Tensor]]
+
+
 def evaluate_task(
     experiment: Experiment, task: Task, progress: Callable[[int], None] = lambda scores: None
-) -> tuple[pd.DataFrame, list[Skipped]]:
-    """Measure a task.
+) -> Iterator[Result]:
+    """Measure a task, yielding heatmaps that are to be kept, then the scores of each draw as soon as it is done.
 
     Args:
         experiment: classifier, methods, protocol and engine.
         task: images and the chains that they miss.
         progress: called with the number of scores computed since the last call.
-    Returns:
-        One row a score, and what was skipped, with reasons.
     """
     block, skipped = read_block(experiment, task.images)
-    wanted = {key.method for key in task.chains}
-    orders: dict[tuple[str, str], dict[int, Tensor]] = {}
+    found: dict[str, Heatmaps] = {}
+    orders: dict[tuple[str, str], Mapping[int, Tensor]] = {}
+    wanted = {(key.method, key.order) for key in task.chains}
     for method in experiment.methods:
-        if method.name in wanted and not method.is_random and block.ids:
-            heatmap, failed = block_heatmaps(experiment.classifier, method, block)
+        directions = [order for name, order in sorted(wanted) if name == method.name]
+        if directions and not method.is_random:
+            found[method.name], failed = block_heatmaps(experiment, method, block)
             skipped += failed
-            for order in {key.order for key in task.chains if key.method == method.name}:
-                orders[method.name, order], failed = block_orders(heatmap, method, block, experiment.protocol, order)
+            for order in directions:
+                orders[method.name, order], failed = block_orders(
+                    found[method.name], method, block, experiment.protocol, order
+                )
                 skipped += failed
-    frames = []
+    yield Result(examples=kept_examples(experiment, block, found), skipped=list(dict.fromkeys(skipped)))
     for draw in sorted({key.draw for key in task.chains}):
         keys = [key for key in task.chains if key.draw == draw]
-        frame, failed = score_draw(experiment, block, keys, orders, progress)
-        frames.append(frame)
-        skipped += failed
-    scores = pd.concat(frames, ignore_index=True)
-    return scores[scores["step"] >= task.first_step], list(dict.fromkeys(skipped))
+        yield score_draw(experiment, block, keys, orders, task.steps, progress)
 
 
 def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Block, list[Skipped]]:
@@ -140,120 +157,181 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
         logits = classifier(padded(stacked))[: len(ids)]
     labels = [experiment.labels.get(name) for name in ids]
     predicted = targets = logits.argmax(1)
-    rows = []
-    for row, name in enumerate(ids):
-        if not logits[row].isfinite().all():
-            skipped.append(Skipped(name, None, "the network's logits are not finite for the untouched image."))
-        elif experiment.protocol.target is Target.LABEL and not 0 <= (labels[row] or 0) < logits.shape[1]:
-            skipped.append(Skipped(name, None, f"its class is {labels[row]}, the network has {logits.shape[1]}."))
-        elif experiment.protocol.target is Target.LABEL and labels[row] is None:
-            reason = "its true class is not known: use one folder a class, or target 'predicted'."
-            skipped.append(Skipped(name, None, reason))
-        else:
-            rows.append(row)
     if experiment.protocol.target is Target.LABEL:
         targets = torch.tensor([label or 0 for label in labels], device=predicted.device)
-    return Block(ids, stacked, targets, predicted, labels).keep(rows), skipped
+    block, rows = Block(ids, stacked, targets, predicted, labels), []
+    for row, name in enumerate(ids):
+        if reason := not_scored(logits[row], labels[row], experiment.protocol):
+            skipped.append(Skipped(name, None, f"image '{name}' cannot be used: {reason}"))
+        else:
+            rows.append(row)
+    return block.keep(rows), skipped
 
 
-def block_heatmaps(classifier: Classifier, method: Method, block: Block) -> tuple[dict[int, Tensor], list[Skipped]]:
+def not_scored(logits: Tensor, label: int | None, protocol: Protocol) -> str | None:
+    """Why an image has no class to score, or None."""
+    if not logits.isfinite().all():
+        return "the network's logits are not finite for the untouched image."
+    if protocol.target is Target.LABEL and label is None:
+        return "its true class is not known: use one folder a class, or target 'predicted'."
+    if protocol.target is Target.LABEL and label is not None and not 0 <= label < len(logits):
+        return f"its class is {label}, the network has {len(logits)} classes."
+    return None
+
+
+def block_heatmaps(experiment: Experiment, method: Method, block: Block) -> tuple[Heatmaps, list[Skipped]]:
     """Heatmaps (H, W) by position in the block; an image without one is skipped alone."""
-    pixels, targets = padded(block.pixels).clone(), padded(block.targets).clone()
+    stored = [
+        experiment.stored_heatmaps.heatmap(name, method.name, target)
+        for name, target in zip(block.ids, block.targets.tolist(), strict=True)
+    ]
+    if all(heatmap is not None for heatmap in stored):
+        return {row: h.to(block.pixels.device) for row, h in enumerate(stored) if h is not None}, []
+    pixels, targets, ids = padded(block.pixels).clone(), padded(block.targets).clone(), padded_ids(block.ids)
     failed: list[Skipped] = []
     left = list(range(len(block.ids)))
     while left:
         try:
-            maps = heatmaps(classifier, pixels, targets, method)
+            maps = heatmaps(
+                experiment.classifier, pixels, targets, method, image_ids=ids, seed=experiment.protocol.seed
+            )
             return {row: maps[row] for row in left}, failed
         except HeatmapError as error:
-            at_fault = left if error.index is None else [error.index]
-            failed += [Skipped(block.ids[row], method.name, str(error)) for row in at_fault if row in left]
+            at_fault = [row for row in left if error.index is None or ids[error.index] == block.ids[row]]
+            failed += [Skipped(block.ids[row], method.name, str(error)) for row in at_fault]
             left = [row for row in left if row not in at_fault]
-            if left:  # who failed gives the place to one that works
-                pixels[at_fault], targets[at_fault] = pixels[left[0]].clone(), targets[left[0]].clone()
+            for row in range(BLOCK if left else 0):  # who failed gives the place to one that works
+                if row not in left:
+                    pixels[row], targets[row], ids[row] = pixels[left[0]], targets[left[0]], ids[left[0]]
     return {}, failed
 
 
 def block_orders(
-    heatmap: Mapping[int, Tensor], method: Method, block: Block, protocol: Protocol, order: str
-) -> tuple[dict[int, Tensor], list[Skipped]]:
+    found: Heatmaps, method: Method, block: Block, protocol: Protocol, order: str
+) -> tuple[Mapping[int, Tensor], list[Skipped]]:
     """Removal steps (H, W) by position in the block; a heatmap without an order is skipped alone."""
+    if not found:
+        return {}, []
     try:
-        steps = removal_steps(torch.stack(list(heatmap.values())), protocol, Order(order)) if heatmap else []
-        return dict(zip(heatmap, steps, strict=True)), []
+        steps = removal_steps(torch.stack(list(found.values())), protocol, Order(order))
+        return dict(zip(found, steps, strict=True)), []
     except (HeatmapError, RegionError) as error:
         if error.index is None:
             raise
-        row = list(heatmap)[error.index]
-        rest = {other: one for other, one in heatmap.items() if other != row}
-        found, failed = block_orders(rest, method, block, protocol, order)
-        return found, [Skipped(block.ids[row], method.name, str(error)), *failed]
+        row = list(found)[error.index]
+        rest = {other: one for other, one in found.items() if other != row}
+        orders, failed = block_orders(rest, method, block, protocol, order)
+        return orders, [Skipped(block.ids[row], method.name, str(error)), *failed]
+
+
+def kept_examples(experiment: Experiment, block: Block, found: Mapping[str, Heatmaps]) -> list[Example]:
+    """The images of the block whose heatmaps are stored, with the heatmaps that were just computed."""
+    targets, predicted = block.targets.tolist(), block.predicted.tolist()
+    return [
+        Example(
+            image=name,
+            pixels=block.pixels[row].cpu(),
+            label=block.labels[row],
+            predicted=predicted[row],
+            target=targets[row],
+            heatmaps={method: maps[row].cpu() for method, maps in found.items() if row in maps},
+        )
+        for row, name in enumerate(block.ids)
+        if name in experiment.keep_heatmaps
+    ]
 
 
 def score_draw(
     experiment: Experiment,
     block: Block,
     keys: Sequence[ChainKey],
-    orders: Mapping[tuple[str, str], Mapping[int, Tensor]],
+    orders: Orders,
+    steps: range,
     progress: Callable[[int], None],
-) -> tuple[pd.DataFrame, list[Skipped]]:
+) -> Result:
     """Score one draw of all chains: every method of an image meets the same fill."""
-    protocol = experiment.protocol
-    rows: list[tuple[int, ChainKey, Tensor]] = []
-    fills: dict[tuple[int, str | None], Tensor] = {}
+    rows = draw_orders(experiment, block, keys, orders)
+    if not rows:
+        return Result()
+    try:
+        logit, probability = score_chains(experiment.engine, draw_chains(experiment, block, rows, steps), progress)
+    except CurveError as error:
+        if error.index is None:
+            raise
+        at = error.index if steps.start == 0 else rows[error.index][0]
+        rest = [row for row in range(len(block.ids)) if row != at]
+        left = {key: {new: order[old] for new, old in enumerate(rest) if old in order} for key, order in orders.items()}
+        result = score_draw(experiment, block.keep(rest), keys, left, steps, progress)
+        return replace(result, skipped=[Skipped(block.ids[at], None, str(error)), *result.skipped])
+    if steps.start > 0:  # the point before the first missing step is stored already
+        logit, probability = logit[:, 1:], probability[:, 1:]
+    chains = [(row, key) for row, key, _ in rows]
+    return Result(scores=score_frame(block, chains, steps, logit.cpu().numpy(), probability.cpu().numpy()))
+
+
+def draw_orders(
+    experiment: Experiment, block: Block, keys: Sequence[ChainKey], orders: Orders
+) -> list[tuple[int, ChainKey, Tensor]]:
+    """(position in the block, key, removal steps) of all chains that have an order; random orders are drawn here."""
+    protocol, rows = experiment.protocol, []
     for row, name in enumerate(block.ids):
         for key in keys:
             if key.method == "random":
                 heatmap = random_heatmap(block.pixels.shape[-2:], seed=protocol.seed, image_id=name, draw=key.draw)
                 steps = removal_steps(heatmap.unsqueeze(0), protocol, Order(key.order))[0].to(block.pixels.device)
+                rows.append((row, key, steps))
             elif row in orders.get((key.method, key.order), {}):
-                steps = orders[key.method, key.order][row]
-            else:
-                continue
-            own = None if protocol.paired_fill else key.method
-            if (row, own) not in fills:
-                fills[row, own] = draw_fill(
-                    protocol.fill, block.pixels[row], seed=protocol.seed, image_id=name, draw=key.draw, method=own
-                )
-            rows.append((row, key, steps))
-    if not rows:
-        return score_frame(block, [], np.empty((0, 1)), np.empty((0, 1))), []
-    device = block.pixels.device
-    places = {place: index for index, place in enumerate(fills)}
+                rows.append((row, key, orders[key.method, key.order][row]))
+    return rows
+
+
+def draw_chains(
+    experiment: Experiment, block: Block, rows: Sequence[tuple[int, ChainKey, Tensor]], steps: range
+) -> Chains:
+    """Images, fills and removal steps of all chains of one draw, from the step before the first missing one on."""
+    protocol, device = experiment.protocol, block.pixels.device
+    fills: dict[tuple[int, str | None], Tensor] = {}
+    fill_index = []
+    places: dict[tuple[int, str | None], int] = {}
+    for row, key, _ in rows:
+        own = None if protocol.paired_fill else key.method
+        if (row, own) not in fills:
+            places[row, own] = len(fills)
+            fills[row, own] = draw_fill(
+                protocol.fill, block.pixels[row], seed=protocol.seed, image_id=block.ids[row], draw=key.draw, method=own
+            )
+        fill_index.append(places[row, own])
     image = torch.tensor([row for row, _, _ in rows], device=device)
     chains = Chains(
         pixels=block.pixels,
         fill=torch.stack(list(fills.values())).to(device),
         image=image,
-        fill_index=torch.tensor(
-            [places[row, None if protocol.paired_fill else key.method] for row, key, _ in rows], device=device
-        ),
+        fill_index=torch.tensor(fill_index, device=device),
         removal_step=torch.stack([steps for _, _, steps in rows]),
         targets=block.targets[image],
-        steps=protocol.steps,
+        steps=steps[-1],
     )
-    try:
-        logit, probability = score_chains(experiment.engine, chains, progress)
-    except CurveError as error:
-        if error.index is None:
-            raise
-        rest = [row for row in range(len(block.ids)) if row != error.index]
-        left = {
-            key: {new: steps[old] for new, old in enumerate(rest) if old in steps} for key, steps in orders.items()
-        }
-        frame, failed = score_draw(experiment, block.keep(rest), keys, left, progress)
-        return frame, [Skipped(block.ids[error.index], None, str(error)), *failed]
-    return score_frame(block, [(row, key) for row, key, _ in rows], logit.cpu().numpy(), probability.cpu().numpy()), []
+    if steps.start == 0:
+        return chains
+    done = steps.start - 1
+    return replace(
+        chains,
+        pixels=perturb(chains.pixels[image], chains.removal_step, chains.fill[chains.fill_index], done),
+        image=torch.arange(len(rows), device=device),
+        removal_step=(chains.removal_step - done).clamp(min=0),
+        steps=steps[-1] - done,
+    )
 
 
 def score_frame(
     block: Block,
     chains: Sequence[tuple[int, ChainKey]],
+    steps: range,
     logit: np.ndarray[tuple[int, int], np.dtype[np.float32]],
     probability: np.ndarray[tuple[int, int], np.dtype[np.float32]],
 ) -> pd.DataFrame:
     """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
-    points = logit.shape[1]
+    points = len(steps)
     rows = [row for row, _ in chains]
     predicted, targets = block.predicted.tolist(), block.targets.tolist()
     return pd.DataFrame(
@@ -265,7 +343,7 @@ def score_frame(
             "method": np.repeat(np.array([key.method for _, key in chains], dtype=object), points),
             "order": np.repeat(np.array([key.order for _, key in chains], dtype=object), points),
             "draw": np.repeat(np.array([key.draw for _, key in chains], dtype=np.int16), points),
-            "step": np.tile(np.arange(points, dtype=np.int16), len(rows)),
+            "step": np.tile(np.array(steps, dtype=np.int16), len(rows)),
             "logit": logit.reshape(-1).astype(np.float32),
             "probability": probability.reshape(-1).astype(np.float32),
         }
@@ -275,3 +353,8 @@ def score_frame(
 def padded(block: Tensor) -> Tensor:
     """A block of `BLOCK` entries, filled up by repeating the first."""
     return torch.cat([block, block[:1].expand(BLOCK - len(block), *block.shape[1:])])
+
+
+def padded_ids(ids: Sequence[str]) -> list[str]:
+    """The same for the images' ids."""
+    return [*ids, *[ids[0]] * (BLOCK - len(ids))] if ids else []

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap._version import __version__
-from faithmap.attribution import Method, resolve_methods
+from faithmap.attribution import Method, random_heatmap, resolve_methods
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, RegionError, StoreError
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
 from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
 from faithmap.images import AnyImage, Images, load_images
 from faithmap.inference import make_engine
-from faithmap.perturbation import check_fill
-from faithmap.protocol import Placement, Protocol
-from faithmap.store import Store
+from faithmap.perturbation import check_fill, draw_fill
+from faithmap.protocol import Order, Placement, Protocol
+from faithmap.regions import removal_steps
+from faithmap.store import Example, HeatmapParts, Store
+
+EXAMPLES = 24
+RANDOM = "random"
 
 
 @dataclass
@@ -79,6 +85,35 @@ class Run:
         """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
         return self.store.frame()
 
+    def examples(self, count: int | None = EXAMPLES) -> list[Example]:
+        """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
+        stored = {image for image, _ in self.store.stored_heatmaps().places}
+        return list(self.store.examples(sample(stored, count)))
+
+    def removal_step(
+        self, example: Example, method: str, order: Order | str = Order.MORF, draw: int = 0
+    ) -> Int[Tensor, "height width"]:
+        """The step at which each pixel of an example was removed, 0 for never.
+
+        Raises:
+            StoreError: a method without a heatmap for this image.
+        """
+        if method == RANDOM:
+            size = (int(example.pixels.shape[1]), int(example.pixels.shape[2]))
+            heatmap = random_heatmap(size, seed=self.protocol.seed, image_id=example.image, draw=draw)
+        elif method in example.heatmaps:
+            heatmap = example.heatmaps[method]
+        else:
+            raise StoreError(f"no heatmap of '{method}' is stored for '{example.image}'.")
+        return removal_steps(heatmap.unsqueeze(0), self.protocol, order)[0]
+
+    def fill(self, example: Example, draw: int = 0, method: str | None = None) -> Float[Tensor, "3 height width"]:
+        """What the regions of an example were replaced with."""
+        own = None if self.protocol.paired_fill else method
+        return draw_fill(
+            self.protocol.fill, example.pixels, seed=self.protocol.seed, image_id=example.image, draw=draw, method=own
+        )
+
 
 def evaluate(
     classifier: Classifier,
@@ -91,6 +126,8 @@ def evaluate(
     batch_size: int | None = None,
     executor: Executor | None = None,
     progress: Callable[[Progress], None] | None = None,
+    save_heatmaps: bool = False,
+    heatmaps_from: str | Path | None = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -106,6 +143,9 @@ def evaluate(
         engine, batch_size: how scores are computed; they change speed, not numbers.
         executor: where tasks are computed; this process by default.
         progress: called often with how far the run is.
+        save_heatmaps: store the heatmaps of all images instead of a sample of 24.
+        heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
+            image content, method and class.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -133,8 +173,14 @@ def evaluate(
         store.write_manifest(manifest)
         store.remove_damaged_parts()
         tasks = list(blocks(missing(images, resolved, protocol, store), BLOCK))
+        ids = {image.id for image in images}
+        experiment = replace(
+            experiment,
+            keep_heatmaps=frozenset(ids if save_heatmaps else sample(ids, EXAMPLES)),
+            stored_heatmaps=usable_heatmaps([store, *([Store(heatmaps_from)] if heatmaps_from else [])], manifest),
+        )
         state = Progress(
-            scores_total=sum(len(t.images) * len(t.chains) * (protocol.steps + 1) for t in tasks),
+            scores_total=sum(len(t.images) * len(t.chains) * len(t.steps) for t in tasks),
             images_total=sum(len(t.images) for t in tasks),
         )
 
@@ -148,10 +194,10 @@ def evaluate(
         try:
             (executor or LocalExecutor()).run(experiment, tasks, store, report)
         finally:
-            gone = {(s.image, s.method) for s in state.skipped}
-            asked = {image.id for image in images}
-            kept = [s for s in (before or {}).get("skipped", []) if s["image"] not in asked and (s["image"], s["method"]) not in gone]
-            manifest["skipped"] = kept + [asdict(one) for one in state.skipped]
+            # What was tried again has a new verdict; what was not keeps the old one.
+            tried = {image.id for task in tasks for image in task.images}
+            kept = [one for one in (before or {}).get("skipped", []) if one["image"] not in tried]
+            manifest["skipped"] = kept + [asdict(one) for one in dict.fromkeys(state.skipped)]
             store.write_manifest(manifest)
         manifest["finished"] = _now()
         store.write_manifest(manifest)
@@ -159,6 +205,27 @@ def evaluate(
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
     return Run(store.folder)
+
+
+def sample(ids: Iterable[str], count: int | None) -> list[str]:
+    """The same few images every time, whatever the others are; None takes all."""
+    return sorted(ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
+
+
+def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> HeatmapParts:
+    """Heatmaps stored before that this run would compute again: same classifier, image content and method."""
+    places: dict[tuple[str, str], tuple[Path, str, int]] = {}
+    for store in stores:
+        before = store.read_manifest()
+        if before is None:
+            raise StoreError(f"{store.folder} holds no run (no manifest.json): give a folder that `faithmap run` made.")
+        if _plain(before["classifier"]) != _plain(manifest["classifier"]) or before["seed"] != manifest["seed"]:
+            continue
+        for (image, method), place in store.stored_heatmaps().places.items():
+            same_image = before["images"].get(image) == manifest["images"].get(image)
+            if same_image and before["methods"].get(method) == manifest["methods"].get(method):
+                places[image, method] = place
+    return HeatmapParts(places)
 
 
 def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
@@ -174,31 +241,45 @@ def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
     fit = (height // region) * (width // region)
     if protocol.placement is Placement.GRID and fit < protocol.steps:
         raise RegionError(
-            f"{fit} regions of {region} pixels fit into {height}×{width}, {protocol.steps} steps were asked for: ask for "
-            f"at most {fit} steps, or a smaller region."
+            f"{fit} regions of {region} pixels fit into {height}×{width}, {protocol.steps} steps were asked for: "
+            f"ask for at most {fit} steps, or a smaller region."
         )
 
 
 def missing(images: Images, methods: Sequence[Method], protocol: Protocol, store: Store) -> list[Task]:
-    """Tasks for all chains that the store does not hold to the last step; images that miss the same go together."""
+    """Tasks for all steps that the store does not hold; images that miss the same go together."""
     asked = [
         ChainKey(method.name, str(order), draw)
         for method in methods
         for order in protocol.orders
         for draw in range(protocol.draws)
     ]
-    finished = store.finished_chains()
-    groups: dict[tuple[int, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
+    finished = store.finished_steps()
+    groups: dict[tuple[range, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
     for image in images:
         have = finished.get(image.id, {})
-        by_first_step: dict[int, list[ChainKey]] = defaultdict(list)
+        by_steps: dict[range, list[ChainKey]] = defaultdict(list)
         for key in asked:
-            points = have.get((key.method, key.order, key.draw), 0)
-            if points <= protocol.steps:
-                by_first_step[points].append(key)
-        for first_step, keys in by_first_step.items():
-            groups[first_step, tuple(keys)].append(image)
-    return [Task(tuple(group), keys, first_step) for (first_step, keys), group in groups.items()]
+            for steps in gaps(have.get((key.method, key.order, key.draw), []), protocol.steps + 1):
+                by_steps[steps].append(key)
+        for steps, keys in by_steps.items():
+            groups[steps, tuple(keys)].append(image)
+    return [Task(tuple(group), keys, steps) for (steps, keys), group in groups.items()]
+
+
+def gaps(have: Sequence[range], points: int) -> list[range]:
+    """What is missing of 0 … points − 1.
+
+    Example:
+        >>> gaps([range(0, 3), range(5, 6)], 8)
+        [range(3, 5), range(6, 8)]
+    """
+    missing, reached = [], 0
+    for steps in [*sorted(have, key=lambda steps: steps.start), range(points, points)]:
+        if reached < min(steps.start, points):
+            missing.append(range(reached, min(steps.start, points)))
+        reached = max(reached, steps.stop)
+    return missing
 
 
 def describe(experiment: Experiment, images: Images, *, engine: str, command: str | None) -> dict[str, Any]:
@@ -220,9 +301,7 @@ def describe(experiment: Experiment, images: Images, *, engine: str, command: st
             "labels": classifier.labels,
         },
         "image_set": images.name,
-        "images": {
-            image.id: {"content": content[image.id], "label": experiment.labels[image.id]} for image in images
-        },
+        "images": {image.id: {"content": content[image.id], "label": experiment.labels[image.id]} for image in images},
         "methods": {method.name: method.spec for method in experiment.methods},
         "seed": protocol.seed,
         "engine": engine,
