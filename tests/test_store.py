@@ -47,8 +47,8 @@ def test_parts_read_as_one_table_elsewhere(store):
 
 def test_finished_steps_are_found(store):
     assert store.finished_steps() == {
-        "a": {("m", "morf", 0): [range(0, 3)]},
-        "b\n\U0001f600": {("m", "morf", 0): [range(0, 5)]},
+        "a": {("m", "morf", 0): [range(3)]},
+        "b\n\U0001f600": {("m", "morf", 0): [range(5)]},
     }
 
 
