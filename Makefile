@@ -1,8 +1,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OUT ?= runs/demo
 
-.PHONY: install test check
+.PHONY: help install demo reproduce test check clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 install: $(VENV)/.installed  ## make .venv and install everything into it
 
@@ -12,6 +16,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,test,check]"
 	touch $@
 
+demo: install  ## the whole experiment on the embedded network and photos: figure, table and report in runs/demo
+	$(BIN)/faithmap run --model squeezenet1_1-embedded --images photos --draws 1 --out $(OUT)
+	$(BIN)/faithmap report $(OUT) --out $(OUT)/report.html
+
+reproduce: install  ## the 2021 replication on AlexNet and Imagenette (downloads both, once)
+	$(BIN)/python main.py --images 1000 --protocol replication2021
+
 test: install  ## run the tests
 	$(BIN)/python -m pytest
 
@@ -19,3 +30,6 @@ check: install  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,6 +83,29 @@ class Run:
     def scores(self) -> pd.DataFrame:
         """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
         return self.store.frame()
+
+    def aopc(self, score: str | None = None, relative: bool = True, confidence: float = 0.95) -> pd.DataFrame:
+        """Per method and step: mean AOPC over the images, relative to random, with its interval.
+
+        See `faithmap.statistics.aopc_table`.
+        """
+        return aopc_table(self.scores(), score or self.protocol.score, relative=relative, confidence=confidence)
+
+    def plot(
+        self, path: str | Path | None = None, *, score: str | None = None, frame: pd.DataFrame | None = None, **how: Any
+    ) -> Axes:
+        """Figure 4: AOPC relative to random against perturbation steps; see `faithmap.plots.fig4`.
+
+        Args:
+            path: png, svg or pdf file to write; None writes none.
+            score: ``"logit"`` or ``"probability"``; the protocol's by default.
+            frame: the run's scores, where they were read before.
+            how: passed on to `faithmap.plots.fig4`.
+        """
+        axes = plots.fig4(self.scores() if frame is None else frame, score or self.protocol.score, **how)
+        if path is not None:
+            plots.save(axes.figure, path)
+        return axes
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
@@ -366,10 +388,3 @@ def _device_name(device: torch.device) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def command_line() -> str:
-    """How this process was started, to be copied into a shell."""
-    import shlex
-
-    return shlex.join(["faithmap", *sys.argv[1:]])

@@ -1,0 +1,5 @@
+"""`python -m faithmap` is the command `faithmap`."""
+
+from faithmap.cli import main
+
+main()

@@ -1,0 +1,473 @@
+"""The command line: `faithmap run | plot | report | methods | doctor`. Only this module prints."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from faithmap._version import __version__
+from faithmap.errors import FaithmapError
+from faithmap.protocol import Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from faithmap.run import Run
+
+RANDOM = "random"
+
+app = typer.Typer(
+    name="faithmap",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""**Which heatmap can you trust?** faithmap removes regions of an image in the order that a heatmap gives and
+measures how fast the class score falls (AOPC, Samek et al. 2017), relative to a random order.
+
+Try it without any download:
+
+    faithmap run --model squeezenet1_1-embedded --images photos --draws 1 --out runs/demo
+
+then look at `runs/demo/fig4.png`. The same command again goes on where it stopped.""",
+)
+out = Console()
+err = Console(stderr=True)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as given to `faithmap run --out`.", show_default=False)]
+
+
+def main() -> None:
+    """The command `faithmap`."""
+    app()
+
+
+def guarded(command: _F) -> _F:
+    """Turn what can be expected to go wrong into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except FaithmapError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("stopped. What is finished is stored: run the same command again to go on.", 130)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}.")
+        except MemoryError:
+            fail("out of memory: give a smaller --batch-size.")
+
+    return wrapper  # type: ignore[return-value]
+
+
+def fail(message: str, code: int = 1) -> None:
+    """Say what is wrong on standard error and leave."""
+    err.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def printable(text: str) -> str:
+    """Text with control characters and lone surrogates written out, so that a file name cannot move the cursor."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return printable(text).replace("\n", "\\n")
+
+
+def version(asked: bool) -> None:
+    """Print the version and leave."""
+    if asked:
+        out.print(f"faithmap {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Options of all commands."""
+
+
+MEASURED, SPEED, FILES = "What is measured", "How it is computed", "Where things are"
+
+
+def option(*names: str, panel: str, text: str) -> Any:
+    """An option of a panel of `--help`."""
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+# Options that several commands share.
+ProtocolName = Annotated[
+    str, option("--protocol", panel=MEASURED, text="`samek2017` or `replication2021`; any part can be overridden.")
+]
+Steps = Annotated[int | None, option("--steps", panel=MEASURED, text="Regions removed, L.")]
+Draws = Annotated[
+    int | None, option("--draws", panel=MEASURED, text="Repetitions with new noise and a new random order.")
+]
+RegionSize = Annotated[int | None, option("--region-size", panel=MEASURED, text="Side of a region, in pixels.")]
+Placement = Annotated[
+    str | None,
+    option(
+        "--placement",
+        panel=MEASURED,
+        text="`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel.",
+    ),
+]
+Fill = Annotated[str | None, option("--fill", panel=MEASURED, text="What replaces a region, such as `uniform`.")]
+Target = Annotated[str | None, option("--target", panel=MEASURED, text="Score the `predicted` class or the `label`.")]
+Orders = Annotated[
+    str | None,
+    option("--orders", panel=MEASURED, text="`morf` (most relevant first), `lerf` (least), or `morf,lerf`."),
+]
+Score = Annotated[
+    str | None, option("--score", panel=MEASURED, text="Show `logit` or `probability`; both are stored.")
+]
+Seed = Annotated[int, option("--seed", panel=MEASURED, text="Key of all randomness.")]
+Device = Annotated[str, option("--device", panel=SPEED, text="`auto`, `cpu`, `cuda`, `cuda:1`, …")]
+BatchSize = Annotated[
+    int | None, option("--batch-size", panel=SPEED, text="Inputs a forward pass; changes speed and memory only.")
+]
+EngineName = Annotated[str, option("--engine", panel=SPEED, text="`auto` or `dense`.")]
+Out = Annotated[Path | None, option("--out", panel=FILES, text="Run folder. Default: `runs/IMAGES-MODEL`.")]
+Data = Annotated[Path | None, option("--data", panel=FILES, text="Where downloaded data are kept and looked for.")]
+SaveHeatmaps = Annotated[
+    bool, option("--save-heatmaps", panel=FILES, text="Store the heatmaps of all images, not of a sample of 24.")
+]
+HeatmapsFrom = Annotated[
+    Path | None, option("--heatmaps-from", panel=FILES, text="Use the heatmaps that another run folder holds.")
+]
+
+
+@app.command("run")
+@guarded
+def run_command(
+    model: Annotated[
+        str, typer.Option(help="`squeezenet1_1-embedded` (no download) or a torchvision classifier such as `alexnet`.")
+    ] = "squeezenet1_1-embedded",
+    images: Annotated[
+        str,
+        typer.Option(
+            help="`photos` (embedded), `imagenette` (downloaded once), or a folder: flat, or one folder a class."
+        ),
+    ] = "photos",
+    limit: Annotated[
+        int | None, typer.Option(help="How many images; a random choice that depends on the seed. Default: all.")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="`fig4` or names separated by commas, see `faithmap methods`. `random` is always run.")
+    ] = "fig4",
+    protocol: ProtocolName = "samek2017",
+    steps: Steps = None,
+    draws: Draws = None,
+    region_size: RegionSize = None,
+    placement: Placement = None,
+    fill: Fill = None,
+    target: Target = None,
+    orders: Orders = None,
+    score: Score = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    engine: EngineName = "auto",
+    out_folder: Out = None,
+    data: Data = None,
+    save_heatmaps: SaveHeatmaps = False,
+    heatmaps_from: HeatmapsFrom = None,
+) -> None:
+    """Measure heatmap methods on images, then print a table and draw Figure 4.
+
+    The same command again goes on where it stopped; more images, methods, steps or draws extend the same folder.
+
+    **Examples**
+
+    `faithmap run --draws 1 --out runs/demo`: the embedded network and photos, two minutes on a laptop.
+
+    `faithmap run --model alexnet --images imagenette --limit 1000 --protocol replication2021 --out runs/fig4`
+
+    `faithmap run --model resnet18 --images my/photos --methods lrp-epsilon:0.01,sensitivity:l2 --out runs/mine`
+    """
+    run = measure(
+        model,
+        images,
+        limit=limit,
+        data=data,
+        methods=methods,
+        protocol=build_protocol(
+            protocol,
+            steps=steps,
+            draws=draws,
+            region_size=region_size,
+            placement=placement,
+            fill=fill,
+            target=target,
+            orders=orders,
+            score=score,
+            seed=seed,
+        ),
+        out=out_folder or default_out(images, model),
+        device=device,
+        engine=engine,
+        batch_size=batch_size,
+        save_heatmaps=save_heatmaps,
+        heatmaps_from=heatmaps_from,
+    )
+    show_run(run)
+
+
+def build_protocol(name: str, *, orders: str | None = None, **overrides: Any) -> Protocol:
+    """A preset with the options that were given."""
+    if orders is not None:
+        overrides["orders"] = tuple(part.strip() for part in orders.split(","))
+    return Protocol.preset(name, **overrides)
+
+
+def default_out(images: str, model: str) -> Path:
+    """`runs/photos-alexnet`."""
+    return Path("runs") / f"{Path(images).name or 'images'}-{model.replace(':', '-').replace('/', '-')}"
+
+
+def measure(
+    model: str, images: str, *, limit: int | None, data: Path | None, methods: str, protocol: Protocol, device: str, **how: Any
+) -> Run:
+    """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded."""
+    import faithmap
+    from faithmap.attribution import resolve_methods
+    from faithmap.images import IMAGENETTE
+    from faithmap.perturbation import check_fill
+
+    check_fill(protocol.fill)
+    resolved = resolve_methods(methods, protocol)
+    found = faithmap.load_images(images, data=data) if images != IMAGENETTE else None
+    classifier = faithmap.load_classifier(model, device)
+    found = (found or faithmap.load_images(images, data=data)).limit(limit, protocol.seed)
+    err.print(
+        f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: {protocol.steps} steps "
+        f"of {protocol.region_size}×{protocol.region_size} pixels, draws: {protocol.draws} → {how['out']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with ProgressDisplay() as display:
+        return faithmap.evaluate(
+            classifier, found, resolved, protocol, progress=display, command=command_line(), **how
+        )
+
+
+def command_line() -> str:
+    """How this process was started, to be copied into a shell."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
+
+
+class RateColumn(ProgressColumn):
+    """Images per second and time left, worked out from scores, which come in smoothly."""
+
+    def render(self, task: Task) -> Text:
+        images = task.fields["images"]
+        if not task.speed or not task.total:
+            return Text(f"0/{images} images")
+        share = task.completed / task.total
+        left = (task.total - task.completed) / task.speed
+        text = f"{int(images * share)}/{images} images · {images * task.speed / task.total:.2f} images/s"
+        return Text(f"{text} · {task.speed:,.0f} scores/s · {int(left // 60)}:{int(left % 60):02d} left")
+
+
+class ProgressDisplay:
+    """A bar on a terminal; elsewhere (a log file) a line every half minute."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn())
+        self.bar = Bar(*columns, console=err, transient=False, disable=not err.is_terminal)
+        self.task = self.bar.add_task("", total=None, images=0)
+        self.every, self.started, self.said = every, time.monotonic(), time.monotonic()
+
+    def __enter__(self) -> ProgressDisplay:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
+
+    def __call__(self, state: Any) -> None:
+        """Show how far a run is."""
+        self.bar.update(self.task, total=state.scores_total, completed=state.scores, images=state.images_total)
+        now = time.monotonic()
+        if self.bar.disable and now - self.said > self.every:
+            self.said = now
+            rate = state.scores / (now - self.started)
+            left = (state.scores_total - state.scores) / rate if rate else 0
+            err.print(
+                f"{state.images}/{state.images_total} images, {rate:,.0f} scores/s, {left / 60:.0f} min left",
+                highlight=False,
+            )
+
+
+def show_run(run: Run) -> None:
+    """Print the table, draw the figure, name what was skipped."""
+    from matplotlib import pyplot
+
+    from faithmap.statistics import headline
+
+    frame = run.scores()
+    score = str(run.protocol.score)
+    out.print(aopc_rich(run, frame))
+    out.print(headline(frame, score), highlight=False, soft_wrap=True)
+    pyplot.close(run.plot(run.folder / "fig4.png", frame=frame).figure)
+    run.store.export(run.folder / "scores.parquet")
+    for name in ("fig4.png", "scores.parquet", "manifest.json"):
+        out.print(str(run.folder / name), highlight=False, soft_wrap=True)
+    show_skipped(run.skipped)
+
+
+def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
+    """Method, AOPC relative to random with its interval, AOPC: at the last step."""
+    from faithmap.statistics import aopc_table, ranking
+
+    protocol = run.protocol
+    score, last = str(protocol.score), int(frame["step"].max())
+    plain = aopc_table(frame, score, relative=False, steps=[last]).set_index("method")
+    ranked = ranking(frame, score)
+    table = Table(
+        title=f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}",
+        title_justify="left",
+        caption="higher is better; methods that share a letter cannot be told apart",
+        caption_justify="left",
+    )
+    table.add_column("method")
+    for name in ("relative to random", "95 % interval", "AOPC"):
+        table.add_column(name, justify="right")
+    table.add_column("group")
+    for row in ranked.itertuples():
+        interval = "the reference" if row.method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
+        mean = plain.loc[row.method, "mean"]
+        table.add_row(one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{mean:.4g}", str(row.group))
+    return table
+
+
+def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
+    """Count and name what could not be measured."""
+    if not skipped:
+        return
+    images = {one.image for one in skipped if one.method is None}
+    pairs = Counter(one.method for one in skipped if one.method is not None)
+    counted = [f"{len(images)} images"] * bool(images) + [f"{method} on {n} images" for method, n in pairs.items()]
+    err.print(Text.assemble(("skipped: ", "bold yellow"), printable(", ".join(counted))), soft_wrap=True)
+    for one in skipped[:most]:
+        method = f"{one.method}: " if one.method else ""
+        err.print(Text(f"  {one_line(one.image)}: {method}{one_line(one.reason)}"), soft_wrap=True)
+    if len(skipped) > most:
+        err.print(f"  … and {len(skipped) - most} more, in manifest.json", highlight=False)
+
+
+@app.command("plot")
+@guarded
+def plot_command(
+    run: RunFolder,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: fig4.png in the run folder.")
+    ] = None,
+    score: Score = None,
+) -> None:
+    """Draw a figure from a run folder, finished or not; loads no model."""
+    from matplotlib import pyplot
+
+    from faithmap.run import Run
+
+    found = Run(run)
+    file = out_file or run / "fig4.png"
+    pyplot.close(found.plot(file, score=score).figure)
+    out.print(str(file), highlight=False, soft_wrap=True)
+
+
+@app.command("methods")
+@guarded
+def methods_command() -> None:
+    """List the heatmap methods, with one line and the citation each."""
+    from faithmap.attribution import method_table
+
+    table = Table(box=None)
+    for column in ("name", "what it is", "source"):
+        table.add_column(column, overflow="fold")
+    for name, line, citation in method_table():
+        table.add_row(name, line, citation)
+    out.print(table)
+
+
+replication = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@replication.command(context_settings={"help_option_names": ["-h", "--help"]})
+@guarded
+def reproduce(
+    images: Annotated[int, typer.Option(help="How many Imagenette images.")] = 100,
+    protocol: ProtocolName = "samek2017",
+    steps: Steps = None,
+    draws: Draws = None,
+    region_size: RegionSize = None,
+    placement: Placement = None,
+    fill: Fill = None,
+    target: Target = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    engine: EngineName = "auto",
+    out_folder: Out = None,
+    data: Data = None,
+) -> None:
+    """Figure 4 of Samek et al. (2017) on a pretrained AlexNet and Imagenette.
+
+    Downloads what is missing, once; runs on a GPU where there is one; ends with the graph.
+    `python main.py --images 1000 --protocol replication2021` is the 2021 replication with all its departures.
+    """
+    run = measure(
+        "alexnet",
+        "imagenette",
+        limit=images,
+        data=data,
+        methods="fig4",
+        protocol=build_protocol(
+            protocol,
+            steps=steps,
+            draws=draws,
+            region_size=region_size,
+            placement=placement,
+            fill=fill,
+            target=target,
+            seed=seed,
+        ),
+        out=out_folder or Path("runs") / f"{protocol}-alexnet-imagenette",
+        device=device,
+        engine=engine,
+        batch_size=batch_size,
+    )
+    show_run(run)
+    show_window(run)
+
+
+def show_window(run: Run) -> None:
+    """The graph in a window, where there is a display."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    from matplotlib import pyplot
+
+    run.plot()
+    pyplot.show()
