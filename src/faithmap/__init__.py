@@ -1,6 +1,7 @@
 """faithmap: which heatmap can you trust?"""
 
 from faithmap._version import __version__
+from faithmap.attribution import heatmaps
 from faithmap.classifiers import Classifier, Preprocessing, load_classifier
 from faithmap.curves import abpc, aopc, relative_to_random
 from faithmap.errors import FaithmapError
@@ -22,6 +23,7 @@ __all__ = [
     "abpc",
     "aopc",
     "draw_fill",
+    "heatmaps",
     "load_classifier",
     "perturb",
     "relative_to_random",

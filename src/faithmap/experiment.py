@@ -107,7 +107,7 @@ def evaluate_task(
     orders: dict[tuple[str, str], dict[int, Tensor]] = {}
     for method in experiment.methods:
         if method.name in wanted and not method.is_random and block.ids:
-            heatmap, failed = block_heatmaps(experiment.classifier, method, block)
+            heatmap, failed = block_heatmaps(experiment, method, block)
             skipped += failed
             for order in {key.order for key in task.chains if key.method == method.name}:
                 orders[method.name, order], failed = block_orders(heatmap, method, block, experiment.protocol, order)
@@ -156,14 +156,17 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
     return Block(ids, stacked, targets, predicted, labels).keep(rows), skipped
 
 
-def block_heatmaps(classifier: Classifier, method: Method, block: Block) -> tuple[dict[int, Tensor], list[Skipped]]:
+def block_heatmaps(experiment: Experiment, method: Method, block: Block) -> tuple[dict[int, Tensor], list[Skipped]]:
     """Heatmaps (H, W) by position in the block; an image without one is skipped alone."""
     pixels, targets = padded(block.pixels).clone(), padded(block.targets).clone()
+    ids = block.ids + block.ids[:1] * (BLOCK - len(block.ids))
     failed: list[Skipped] = []
     left = list(range(len(block.ids)))
     while left:
         try:
-            maps = heatmaps(classifier, pixels, targets, method)
+            maps = heatmaps(
+                experiment.classifier, pixels, targets, method, image_ids=ids, seed=experiment.protocol.seed
+            )
             return {row: maps[row] for row in left}, failed
         except HeatmapError as error:
             at_fault = left if error.index is None else [error.index]
@@ -171,6 +174,7 @@ def block_heatmaps(classifier: Classifier, method: Method, block: Block) -> tupl
             left = [row for row in left if row not in at_fault]
             if left:  # who failed gives the place to one that works
                 pixels[at_fault], targets[at_fault] = pixels[left[0]].clone(), targets[left[0]].clone()
+                ids = [ids[left[0]] if row in at_fault else name for row, name in enumerate(ids)]
     return {}, failed
 
 
