@@ -1,0 +1,342 @@
+"""Heatmap methods by name: what a name means, and the heatmaps it gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.attribution import methods
+from faithmap.attribution.batch import Batch
+from faithmap.classifiers import Classifier
+from faithmap.errors import HeatmapError, MethodError, nearest
+from faithmap.perturbation import generator
+from faithmap.protocol import Protocol
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A heatmap method with its parameters.
+
+    Attributes:
+        name: canonical, as in tables.
+        spec: plain JSON; all that decides its numbers besides network, images and seed.
+        compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
+    """
+
+    name: str
+    spec: dict[str, Any] = field(compare=False)
+    compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether this is the reference, whose order is drawn anew for each draw."""
+        return self.name == RANDOM
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a method.
+
+    Attributes:
+        default: what it is where neither the name nor the protocol says.
+        check: text → value, or a `ValueError` that says what is expected.
+    """
+
+    default: Any
+    check: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A registered method: `faithmap methods` prints `line` and `citation`.
+
+    Attributes:
+        function: (batch, **parameters) → relevance or heatmap.
+        parameters: the first may be given without its name, as in ``lrp-epsilon:0.01``, and is always shown.
+    """
+
+    function: Callable[..., Tensor]
+    line: str
+    citation: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
+    """A finite number within bounds."""
+
+    def check(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high or value in (float("inf"), float("-inf")):
+            raise ValueError(f"a number of at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}")
+        return value
+
+    return check
+
+
+def choice(*known: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def check(text: str) -> str:
+        if text not in known:
+            raise ValueError(" or ".join(known))
+        return text
+
+    return check
+
+
+METHODS: dict[str, Row] = {
+    "lrp-epsilon": Row(
+        methods.lrp_epsilon,
+        "layer-wise relevance propagation, ε-rule in convolutional and linear layers",
+        "Bach et al. 2015, eq. 58",
+        {
+            "epsilon": Parameter(0.01, number(low=0)),
+            "start": Parameter("logit", choice("logit", "one")),
+            "border": Parameter("kept", choice("kept", "dropped")),
+        },
+    ),
+    "deconvolution": Row(
+        methods.deconvolution,
+        "signal sent back through ReLUs that act on the signal; norm over channels",
+        "Zeiler & Fergus 2014",
+        {
+            "norm": Parameter("l2", choice("l2", "linf")),
+            "start": Parameter("logit", choice("logit", "features")),
+        },
+    ),
+    "sensitivity": Row(
+        methods.sensitivity,
+        "gradient of the class logit; norm over channels",
+        "Simonyan et al. 2014",
+        {"norm": Parameter("l2", choice("l2", "linf"))},
+    ),
+}
+
+SETS = {
+    "fig4": (
+        "lrp-epsilon:0",
+        "lrp-epsilon:0.01",
+        "lrp-epsilon:100",
+        "deconvolution:l2",
+        "deconvolution:linf",
+        "sensitivity:l2",
+        "sensitivity:linf",
+        RANDOM,
+    )
+}
+
+
+def heatmaps(
+    classifier: Classifier,
+    pixels: Float[Tensor, "batch 3 height width"],
+    targets: Int[Tensor, "batch"],
+    method: str | Method | Callable[[Tensor, Tensor], Tensor],
+    *,
+    image_ids: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Float[Tensor, "batch height width"]:
+    """Heatmaps of a batch.
+
+    Args:
+        classifier: see `Classifier`.
+        pixels: images in [0, 1] at the network's input size.
+        targets: the class to explain in each.
+        method: a name such as ``"lrp-epsilon:0.01"``, a `Method`, or a callable (inputs, targets) → (B, C, H, W) or
+            (B, H, W) on normalised inputs.
+        image_ids, seed: the key of a method's randomness; by default images are named by their row.
+    Returns:
+        Signed relevance summed over channels, float32 (float64 for a network in float64), on the images' device.
+    Raises:
+        MethodError: an unknown method, or one that means nothing on this network.
+        HeatmapError: a map that is not finite, of the wrong shape, or whose relevance exploded; `index` says for which
+            image.
+    Example:
+        >>> heatmaps(classifier, pixels, classifier.predict(pixels), "sensitivity:l2").shape
+        torch.Size([8, 224, 224])
+    """
+    method = method if isinstance(method, Method) else as_method(method)
+    batch = Batch.of(classifier, pixels, targets, image_ids, seed)
+    try:
+        found = method.compute(batch)
+    except HeatmapError as error:
+        raise HeatmapError(f"{method.name}: {error}", error.index) from error
+    except MethodError as error:
+        raise MethodError(f"{method.name} on {classifier.name}: {error}") from error
+    return checked_heatmap(found, pixels, method.name)
+
+
+def checked_heatmap(found: Any, pixels: Tensor, name: str) -> Tensor:
+    """Channels summed, half precision turned to float32, shape and values checked."""
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        kind = f"{found.dtype} tensor" if isinstance(found, Tensor) else type(found).__name__
+        raise HeatmapError(f"{name}: returned a {kind}, expected a floating tensor (B, C, H, W) or (B, H, W).")
+    size = (len(pixels), *pixels.shape[-2:])
+    heatmap = found.detach()
+    heatmap = heatmap if heatmap.dtype in (torch.float32, torch.float64) else heatmap.float()
+    if heatmap.ndim == 4:
+        heatmap = heatmap.sum(1)
+    if tuple(heatmap.shape) != size:
+        raise HeatmapError(
+            f"{name}: heatmap is {tuple(found.shape)} but images are {tuple(pixels.shape)}: attribute at the network's "
+            "input size."
+        )
+    finite = heatmap.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise HeatmapError(f"{name}: the heatmap has values that are not finite.", int((~finite).nonzero()[0]))
+    return heatmap.to(pixels.device)
+
+
+def random_heatmap(size: Sequence[int], *, seed: int, image_id: str, draw: int) -> Float[Tensor, "height width"]:
+    """A random order of the pixels as a heatmap without ties, on the CPU."""
+    height, width = size
+    order = generator("order", seed, image_id, draw).permutation(height * width)
+    return torch.from_numpy(order).reshape(height, width).float() / (height * width)
+
+
+def _random(batch: Batch) -> Tensor:
+    size = batch.pixels.shape[-2:]
+    return torch.stack([random_heatmap(size, seed=batch.seed, image_id=name, draw=0) for name in batch.image_ids])
+
+
+def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Method]:
+    """What was asked for, as methods; `random` is always among them, last.
+
+    Args:
+        methods: a name, a set's name, names with commas between them, a callable, a `Method`, a mapping name → callable
+            or name, or a list of these.
+        protocol: its `method_defaults` are parameters where the name does not say.
+    Raises:
+        MethodError: an unknown name, a parameter that cannot be, or two methods of one name.
+    """
+    defaults = protocol.method_defaults if protocol is not None else {}
+    found: dict[str, Method] = {}
+    for method in _flat(methods, defaults):
+        if method.name in found and found[method.name].spec != method.spec:
+            raise MethodError(f"two methods are called '{method.name}': give each its own name.")
+        found[method.name] = method
+    reference = found.pop(RANDOM, None) or as_method(RANDOM)
+    return [*found.values(), reference]
+
+
+def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
+    if isinstance(methods, str):
+        for name in split_names(methods):
+            for member in SETS.get(name, (name,)):
+                yield as_method(member, defaults)
+    elif isinstance(methods, Mapping):
+        for name, one in methods.items():
+            yield as_method(one, defaults, str(name))
+    elif isinstance(methods, Method) or callable(methods):
+        yield as_method(methods, defaults)
+    elif isinstance(methods, Iterable):
+        for one in methods:
+            yield from _flat(one, defaults)
+    else:
+        raise MethodError(f"a method is a name or a callable, received {type(methods).__name__}.")
+
+
+def split_names(text: str) -> list[str]:
+    """Names between commas; ``n=25,sigma=0.1`` goes with the name before it.
+
+    Example:
+        >>> split_names("smoothgrad:n=25,sigma=0.1,random")
+        ['smoothgrad:n=25,sigma=0.1', 'random']
+    """
+    names: list[str] = []
+    for piece in (part.strip() for part in text.split(",")):
+        if names and "=" in piece.split(":")[0]:
+            names[-1] += f",{piece}"
+        elif piece:
+            names.append(piece)
+    if not names:
+        raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
+    return names
+
+
+def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | None = None) -> Method:
+    """One method from whatever stands for it; `name` is what it is called instead of its own name."""
+    if isinstance(one, Method):
+        found = one
+    elif isinstance(one, str):
+        found = parse_method(one, defaults or {})
+    elif callable(one):
+        found = _from_callable(one)
+    else:
+        raise MethodError(f"a method is a name or a callable, received {type(one).__name__}.")
+    if name is None or name == found.name:
+        return found
+    if name == RANDOM:
+        raise MethodError(f"'{RANDOM}' is the reference that every run has: call your method something else.")
+    return Method(name, found.spec, found.compute)
+
+
+def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
+    """A method from its name and parameters.
+
+    Raises:
+        MethodError: an unknown method or parameter (the nearest is proposed), or a value that cannot be.
+    """
+    base, _, rest = text.partition(":")
+    if base == RANDOM and not rest:
+        return Method(RANDOM, {"method": RANDOM}, _random)
+    if base not in METHODS:
+        known = [*METHODS, *SETS, RANDOM]
+        raise MethodError(f"unknown method '{text}'{nearest(base, known)} Known: {', '.join(known)}.")
+    row = METHODS[base]
+    given = _parameters(text, row, defaults.get(base, ""))
+    usual = {key: parameter.default for key, parameter in row.parameters.items()} | given
+    said = _parameters(text, row, rest)
+    values = usual | said
+    first = next(iter(row.parameters), None)
+    shown = [] if first is None else [_text(values[first])]
+    shown += [f"{key}={_text(values[key])}" for key in row.parameters if key != first and values[key] != usual[key]]
+    name = f"{base}:{','.join(shown)}" if shown else base
+    return Method(name, {"method": base, "parameters": values}, partial(row.function, **values))
+
+
+def _parameters(text: str, row: Row, rest: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for place, piece in enumerate(rest.split(",") if rest else []):
+        key, equals, value = piece.partition("=")
+        if not equals:
+            if place > 0 or not row.parameters:
+                raise MethodError(f"'{text}': '{piece}' is not understood: write parameters as name=value.")
+            key, value = next(iter(row.parameters)), piece
+        if key not in row.parameters:
+            known = ", ".join(row.parameters) or "none"
+            raise MethodError(f"'{text}' has no parameter '{key}'{nearest(key, row.parameters)} Known: {known}.")
+        try:
+            values[key] = row.parameters[key].check(value)
+        except ValueError as error:
+            expected = str(error) if "could not convert" not in str(error) else "a number"
+            raise MethodError(f"'{text}': {key} is {value!r}, expected {expected}.") from None
+    return values
+
+
+def _text(value: Any) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _from_callable(function: Callable[[Tensor, Tensor], Tensor]) -> Method:
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None) or type(function).__module__
+
+    def compute(batch: Batch) -> Tensor:
+        with torch.enable_grad():
+            return function(batch.inputs.clone(), batch.targets)
+
+    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute)
+
+
+def content_hash(tensor: Tensor) -> str:
+    """Sixteen hex digits over the values."""
+    return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
