@@ -1,9 +1,9 @@
 """Means over images with confidence intervals, and tests of a mean: arrays in, arrays out.
 
 Which interval, and why (`benchmarks/coverage.py` measures it): with few images BCa is too short, worst when scores are
-skewed. The studentised bootstrap keeps its level under skew, Student's t under heavy tails; so below 200 images each end
-is the further out of the two, and above BCa holds. Below ten images too few resamples differ, and Student's t is used
-alone, which takes the scores to be roughly normal.
+skewed. The studentised bootstrap keeps its level under skew, Student's t under heavy tails; so below 200 images each
+end is the further out of the two, and above BCa holds. Below ten images too few resamples differ, and Student's t is
+used alone, which takes the scores to be roughly normal.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ class Means:
     p: Float[np.ndarray, "columns"]
     interval: np.ndarray
 
+    @classmethod
+    def nothing(cls, n: Int[np.ndarray, "columns"]) -> Means:
+        """NaN throughout."""
+        mean, low, high, p = np.full((4, len(n)), np.nan)
+        return cls(mean, low, high, n, p, np.full(len(n), "none", dtype=object))
+
 
 def mean_intervals(
     values: Float[np.ndarray, "images columns"],
@@ -65,14 +71,9 @@ def mean_intervals(
     """
     if not 0 < confidence < 1:
         raise CurveError(f"confidence is {confidence:g}, expected a number between 0 and 1, such as 0.95.")
-    columns = values.shape[1]
-    result = Means(
-        *(np.full(columns, np.nan) for _ in range(3)),
-        n=np.isfinite(values).sum(0),
-        p=np.full(columns, np.nan),
-        interval=np.full(columns, "none", dtype=object),
-    )
-    for rows, at in _column_groups(np.isfinite(values)):
+    finite = np.isfinite(values)
+    result = Means.nothing(finite.sum(0))
+    for rows, at in _column_groups(finite):
         part = _same_images(values[np.ix_(rows, at)], confidence, seed, interval, resamples)
         for field in fields(Means):
             getattr(result, field.name)[at] = getattr(part, field.name)
@@ -92,13 +93,12 @@ def _same_images(
     x: Float[np.ndarray, "images columns"], confidence: float, seed: int, interval: str, resamples: int
 ) -> Means:
     n, columns = x.shape
-    mean = x.mean(0) if n else np.full(columns, np.nan)
-    nothing = np.full(columns, np.nan)
-    result = Means(mean, nothing, nothing.copy(), np.full(columns, n), nothing.copy(), np.full(columns, "none", object))
+    result = Means.nothing(np.full(columns, n))
+    mean = result.mean
     if n == 0:
         return result
     constant = np.ptp(x, axis=0) <= 1e-12 * np.abs(x).max(0)
-    mean[constant] = x[0, constant]
+    mean[:] = np.where(constant, x[0], x.mean(0))
     if n == 1:
         return result
     for field in (result.low, result.high):
@@ -150,7 +150,7 @@ def _studentised(xc: np.ndarray, mean: np.ndarray, alpha: float, seed: int, resa
 
 def _bca(xc: np.ndarray, mean: np.ndarray, alpha: float, seed: int, resamples: int) -> _Ends:
     """Percentiles of mean*, corrected for bias z0 and acceleration a, which the jackknife gives in closed form."""
-    shift, square = _resampled_moments(xc, seed, resamples)
+    shift, _ = _resampled_moments(xc, seed, resamples)
     with np.errstate(divide="ignore", invalid="ignore"):
         z0 = special.ndtri(((shift < 0).sum(0) + (shift <= 0).sum(0)) / (2 * resamples))
         a = (xc**3).sum(0) / (6 * (xc**2).sum(0) ** 1.5)
@@ -199,5 +199,6 @@ def _quantiles(values: np.ndarray, level: np.ndarray) -> np.ndarray:
     place = level * (len(values) - 1)
     below = np.floor(place).astype(int)
     above = np.minimum(below + 1, len(values) - 1)
-    at = np.take_along_axis
-    return at(ordered, below, 0) + (place - below) * (at(ordered, above, 0) - at(ordered, below, 0))
+    lower, upper = np.take_along_axis(ordered, below, 0), np.take_along_axis(ordered, above, 0)
+    between: np.ndarray = lower + (place - below) * (upper - lower)
+    return between

@@ -1,6 +1,6 @@
 """One block of images through all stages. Read this first: it is the experiment.
 
-    images ─► heatmaps ─► removal steps ─► fills ─► scores, one row each
+images ─► heatmaps ─► removal steps ─► fills ─► scores, one row each
 """
 
 from __future__ import annotations
@@ -238,9 +238,7 @@ def score_draw(
         if error.index is None:
             raise
         rest = [row for row in range(len(block.ids)) if row != error.index]
-        left = {
-            key: {new: steps[old] for new, old in enumerate(rest) if old in steps} for key, steps in orders.items()
-        }
+        left = {key: {new: steps[old] for new, old in enumerate(rest) if old in steps} for key, steps in orders.items()}
         frame, failed = score_draw(experiment, block.keep(rest), keys, left, progress)
         return frame, [Skipped(block.ids[error.index], None, str(error)), *failed]
     return score_frame(block, [(row, key) for row, key, _ in rows], logit.cpu().numpy(), probability.cpu().numpy()), []

@@ -7,8 +7,10 @@ method has in this run, with finite scores; each comparison uses the images that
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +42,8 @@ class _PerImage:
         """AOPC minus that of random orders on the same image."""
         if RANDOM not in self.methods:
             raise CurveError(f"the frame holds no method '{RANDOM}', the reference: use relative=False.")
-        return self.aopc - self.aopc[:, [self.methods.index(RANDOM)]]
+        relative: np.ndarray = self.aopc - self.aopc[:, [self.methods.index(RANDOM)]]
+        return relative
 
 
 def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
@@ -274,13 +277,12 @@ def _mean_curves(frame: pd.DataFrame, score: str, order: str) -> tuple[np.ndarra
     if missing := [name for name in needed if name not in frame]:
         raise CurveError(f"the frame lacks {', '.join(missing)}: give the frame of Run.scores().")
     image, images = pd.factorize(frame["image"], sort=True)
-    rows = (frame["order"] == str(order)).to_numpy()
-    if not rows.any():
+    rows = np.flatnonzero(frame["order"] == str(order))
+    if not rows.size:
         found = ", ".join(sorted(frame["order"].astype(str).unique())) or "none"
         raise CurveError(f"the frame holds no '{order}' curves (orders found: {found}): run with that order.")
-    rows = slice(None) if rows.all() else rows
-    method, methods = pd.factorize(frame["method"][rows], sort=True)
-    draw, draws = pd.factorize(frame["draw"][rows])
+    method, methods = pd.factorize(frame["method"].iloc[rows], sort=True)
+    draw, draws = pd.factorize(frame["draw"].iloc[rows])
     step = frame["step"].to_numpy()[rows].astype(np.int64)
     if step.min() != 0 or step.max() < 1:
         raise CurveError(f"the frame holds steps {step.min()}…{step.max()}, expected 0…L: keep all steps.")
@@ -408,7 +410,7 @@ def _wilcoxon(difference: np.ndarray) -> float:
 def _effect_size(difference: np.ndarray, means: Means) -> np.ndarray:
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
-        effect = means.mean / np.nanstd(difference, axis=0, ddof=1)
+        effect: np.ndarray = means.mean / np.nanstd(difference, axis=0, ddof=1)
     constant = means.interval == "constant"
     effect[constant] = np.where(means.mean[constant] == 0, 0, np.sign(means.mean[constant]) * np.inf)
     return effect
@@ -417,7 +419,8 @@ def _effect_size(difference: np.ndarray, means: Means) -> np.ndarray:
 def _share_of_wins(difference: np.ndarray) -> np.ndarray:
     n = np.isfinite(difference).sum(0)
     wins = (difference > 0).sum(0) + 0.5 * (difference == 0).sum(0)
-    return np.where(n > 0, wins / np.maximum(n, 1), np.nan)
+    share: np.ndarray = np.where(n > 0, wins / np.maximum(n, 1), np.nan)
+    return share
 
 
 def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
@@ -435,7 +438,7 @@ def _ranking(per_image: _PerImage, step: int, confidence: float, seed: int) -> t
     pairs = _compare(per_image, per_image.aopc[:, :, step], confidence, seed, POWER)
     told = {frozenset(pair) for pair in pairs.loc[pairs["told_apart"], ["a", "b"]].itertuples(index=False, name=None)}
     more = {frozenset((a, b)): m for a, b, m in pairs[["a", "b", "more_images"]].itertuples(index=False, name=None)}
-    following = [frozenset(pair) for pair in zip(order, order[1:], strict=False)]
+    following = [frozenset(pair) for pair in itertools.pairwise(order)]
     table = pd.DataFrame(
         {
             "rank": range(1, len(order) + 1),
@@ -485,7 +488,10 @@ def _headline(table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: 
         if best["method"] in (a, b) and not told
     ]
     if RANDOM in alike or best["mean"] <= 0:
-        return f"No method can be told from random orders: the best, {name}, has AOPC {mean} relative to random {where}, {interval}."
+        return (
+            f"No method can be told from random orders: the best, {name}, has AOPC {mean} relative to random {where}, "
+            f"{interval}."
+        )
     if not alike:
         alone = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
         return f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; {alone}."
@@ -514,13 +520,23 @@ def _subset_names(
     first = frame.drop_duplicates("image").set_index("image").loc[images]
     by: dict[str, np.ndarray] = {}
     if "label" in first and first["label"].notna().any():
-        names = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
-        label = first["label"]
-        by["class"] = np.array([None if pd.isna(i) else names.get(int(i), str(int(i))) for i in label], dtype=object)
+        known = first["label"].notna().to_numpy()
+        label = first["label"].fillna(-1).to_numpy(dtype=np.int64)
+        names = _class_names(sorted(set(label[known].tolist())), labels)
+        by["class"] = np.array([names.get(i) for i in label.tolist()], dtype=object)
         if "predicted" in first:
-            right = np.where(label.fillna(-1).to_numpy() == first["predicted"].to_numpy(), "right", "wrong")
-            by["prediction"] = np.where(label.isna().to_numpy(), None, right.astype(object))
+            right = np.where(label == first["predicted"].to_numpy(), "right", "wrong").astype(object)
+            right[~known] = None
+            by["prediction"] = right
     clean = np.array([bool(re.search(r"(^|/)ILSVRC2012_val_[^/]*$", str(image))) for image in images])
     if clean.any():
         by["split"] = np.where(clean, "clean", "training").astype(object)
     return by
+
+
+def _class_names(indices: Sequence[int], labels: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
+    """Class index → name; a name that two classes share is followed by the index."""
+    given = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
+    names = {index: str(given.get(index, index)) for index in indices}
+    shared = [name for name, count in Counter(names.values()).items() if count > 1]
+    return {index: f"{name} ({index})" if name in shared else name for index, name in names.items()}
