@@ -1,0 +1,542 @@
+"""From the tidy frame of a run to answers: means with intervals, paired comparisons, a ranking with groups.
+
+All functions take the frame that `Run.scores()` returns. Draws are averaged within an image first; images are what is
+resampled, so that intervals speak of new images. An image counts for a method when it holds all the draws that the
+method has in this run, with finite scores; each comparison uses the images that count for both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from faithmap.bootstrap import Means, mean_intervals
+from faithmap.errors import CurveError, nearest
+from faithmap.naming import RANDOM, display_name
+from faithmap.protocol import Order, Score
+
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class _PerImage:
+    """AOPC of every image and method up to every step, NaN where the image does not count for the method."""
+
+    images: np.ndarray
+    methods: list[str]
+    aopc: np.ndarray  # (images, methods, steps + 1)
+
+    @property
+    def last_step(self) -> int:
+        return int(self.aopc.shape[2]) - 1
+
+    def relative(self) -> np.ndarray:
+        """AOPC minus that of random orders on the same image."""
+        if RANDOM not in self.methods:
+            raise CurveError(f"the frame holds no method '{RANDOM}', the reference: use relative=False.")
+        relative: np.ndarray = self.aopc - self.aopc[:, [self.methods.index(RANDOM)]]
+        return relative
+
+
+def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
+    """Score curves, draws averaged within an image.
+
+    Args:
+        frame: from `Run.scores()`.
+        score: ``"logit"`` or ``"probability"``.
+        order: ``"morf"`` or ``"lerf"``.
+    Returns:
+        Rows (image, method), columns step; NaN at steps that are missing.
+    Raises:
+        CurveError: a frame without the columns or rows that are needed.
+    """
+    images, methods, curves = _mean_curves(frame, score, order)
+    return _wide(images, methods, curves)
+
+
+def per_image_aopc(
+    frame: pd.DataFrame, score: str = "logit", order: str = "morf", *, relative: bool = False
+) -> pd.DataFrame:
+    """AOPC of every image, draws averaged within an image.
+
+    Args:
+        frame, score, order: as in `per_image_curves`.
+        relative: subtract the AOPC of random orders on the same image.
+    Returns:
+        Rows (image, method), columns step.
+    """
+    per_image = _per_image(frame, score, order)
+    return _wide(per_image.images, per_image.methods, per_image.relative() if relative else per_image.aopc)
+
+
+def aopc_table(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    relative: bool = True,
+    steps: Iterable[int] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    order: str = "morf",
+) -> pd.DataFrame:
+    """Mean AOPC per method and step, with intervals.
+
+    Args:
+        frame, score, order: as in `per_image_curves`.
+        relative: to random orders on the same image.
+        steps: which steps; all by default.
+        confidence, seed: of the bootstrap over images.
+    Returns:
+        Columns method, step, mean, low, high, n (images), left_out (images of the frame that do not count), interval
+        (how it was computed: see `bootstrap.mean_intervals`).
+    """
+    per_image = _per_image(frame, score, order)
+    values = per_image.relative() if relative else per_image.aopc
+    return _table(per_image, values, steps, confidence, seed)
+
+
+def abpc_table(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    steps: Iterable[int] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean area between the LeRF and the MoRF curve per method and step, with intervals.
+
+    Args:
+        frame, score, steps, confidence, seed: as in `aopc_table`.
+    Returns:
+        Columns as in `aopc_table`.
+    Raises:
+        CurveError: the run holds one order only.
+    """
+    found = [_mean_curves(frame, score, order) for order in (Order.MORF, Order.LERF)]
+    both = _area_between(*found)
+    return _table(both, both.aopc, steps, confidence, seed)
+
+
+def compare(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    step: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    order: str = "morf",
+    power: float = POWER,
+) -> pd.DataFrame:
+    """All pairs of methods on the same images and the same noise, at one step.
+
+    Args:
+        frame, score, order: as in `per_image_curves`.
+        step: AOPC up to this step; the last by default.
+        confidence: of the intervals; the tests' level is 1 − confidence.
+        seed: of the bootstrap over images.
+        power: the chance of telling a pair apart at which `images_needed` is computed.
+    Returns:
+        One row a pair, the method with the higher mean as `a`:
+        a, b; n (images that count for both), left_out;
+        difference (mean of a − b), low, high, interval;
+        p (Wilcoxon signed-rank, two-sided), p_holm (corrected over the pairs);
+        p_mean (of the mean difference, from the same bootstrap), p_mean_holm;
+        told_apart (both corrected p-values are below 1 − confidence);
+        a_beats_b (share of the images on which a has the higher AOPC, ties count half);
+        effect_size (Cohen's d of paired differences: mean over standard deviation);
+        images_needed (images at which such a difference is told apart with this power; NaN when there is none),
+        more_images (images_needed − n; 0 when told apart).
+    Source:
+        Wilcoxon 1945; Holm 1979; for the number of images Guenther 1981, at the level of Holm's first step.
+    """
+    per_image = _per_image(frame, score, order)
+    return _compare(per_image, per_image.aopc[:, :, _step(per_image, step)], confidence, seed, power)
+
+
+def ranking(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    step: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Methods from best to worst under MoRF, in groups that cannot be told apart.
+
+    Args:
+        frame, score, step, confidence, seed: as in `compare`.
+    Returns:
+        Best on top: rank, method, mean (AOPC relative to random), low, high, n, left_out, interval,
+        group (letters: two methods that share one are not told apart),
+        told_from_next (from the method one rank below),
+        more_images (needed to tell it from that one, see `compare`).
+    Source:
+        Piepho 2004 for the letters.
+    """
+    per_image = _per_image(frame, score)
+    return _ranking(per_image, _step(per_image, step), confidence, seed)[0]
+
+
+def headline(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    step: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> str:
+    """The answer in one sentence.
+
+    Args:
+        frame, score, step, confidence, seed: as in `compare`.
+    Example:
+        "LRP-ε (0.01) removes evidence fastest: AOPC 0.083 above random (probability, 1000 images), 95 % interval 0.071
+        to 0.095; it cannot be told from LRP-ε (0)."
+    """
+    per_image = _per_image(frame, score)
+    table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed)
+    return _headline(table, pairs, score, confidence)
+
+
+def subsets(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    step: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    labels: Mapping[int, str] | Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Mean AOPC relative to random on parts of the images.
+
+    Args:
+        frame, score, step, confidence, seed: as in `compare`.
+        labels: class index → name; the number itself where there is none.
+    Returns:
+        Columns by, subset, then as in `aopc_table` without step (left_out counts within the subset). `by` is "class"
+        (of images whose class is known), "prediction" ("right", "wrong") and, where there are images named
+        ILSVRC2012_val_*, "split" ("clean": ImageNet's validation images; "training": the rest, which the network has
+        seen if it was trained on ImageNet).
+    """
+    per_image = _per_image(frame, score)
+    values = per_image.relative()[:, :, [_step(per_image, step)]]
+    tables = []
+    for by, names in _subset_names(frame, per_image.images, labels).items():
+        for name in sorted(set(names[pd.notna(names)])):
+            rows = names == name
+            part = _PerImage(per_image.images[rows], per_image.methods, values[rows])
+            tables.append(_table(part, part.aopc, None, confidence, seed).assign(by=by, subset=name))
+    columns = ["by", "subset", "method", "mean", "low", "high", "n", "left_out", "interval"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values corrected for their number; NaN stays NaN and is not counted.
+
+    Example:
+        >>> holm(np.array([0.01, 0.04, 0.03]))
+        array([0.03, 0.06, 0.06])
+    Source:
+        Holm 1979.
+    """
+    corrected = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    return corrected
+
+
+def images_needed(effect_size: np.ndarray, level: float, power: float = POWER) -> np.ndarray:
+    """How many images tell a mean paired difference from zero; NaN for no difference.
+
+    Args:
+        effect_size: mean over standard deviation of the differences.
+        level: of the two-sided test.
+        power: the chance that the test finds it.
+    Source:
+        Guenther 1981: the normal approximation plus z²/2, within one or two of the exact number for the t test.
+    """
+    z, z_power = special.ndtri(1 - level / 2), special.ndtri(power)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        needed = np.ceil(((z + z_power) / effect_size) ** 2 + z**2 / 2)
+    return np.where(np.isfinite(needed), np.maximum(needed, 2), np.nan)
+
+
+def _per_image(frame: pd.DataFrame, score: str, order: str = Order.MORF) -> _PerImage:
+    images, methods, curves = _mean_curves(frame, score, order)
+    return _PerImage(images, methods, _aopc(curves))
+
+
+def _mean_curves(frame: pd.DataFrame, score: str, order: str) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Curves (images, methods, steps + 1), averaged over draws; NaN where a draw is missing or not finite."""
+    if score not in list(Score):
+        raise CurveError(f"no score '{score}': give 'logit' or 'probability'{nearest(score, list(Score))}")
+    needed = ["image", "method", "order", "draw", "step", score]
+    if missing := [name for name in needed if name not in frame]:
+        raise CurveError(f"the frame lacks {', '.join(missing)}: give the frame of Run.scores().")
+    image, images = pd.factorize(frame["image"], sort=True)
+    rows = np.flatnonzero(frame["order"] == str(order))
+    if not rows.size:
+        found = ", ".join(sorted(frame["order"].astype(str).unique())) or "none"
+        raise CurveError(f"the frame holds no '{order}' curves (orders found: {found}): run with that order.")
+    method, methods = pd.factorize(frame["method"].iloc[rows], sort=True)
+    draw, draws = pd.factorize(frame["draw"].iloc[rows])
+    step = frame["step"].to_numpy()[rows].astype(np.int64)
+    if step.min() != 0 or step.max() < 1:
+        raise CurveError(f"the frame holds steps {step.min()}…{step.max()}, expected 0…L: keep all steps.")
+    shape = (len(images), len(methods), len(draws), int(step.max()) + 1)
+    values = np.full(shape, np.nan, dtype=np.float32)
+    values[image[rows], method, draw, step] = frame[score].to_numpy(dtype=np.float32)[rows]
+    values[~np.isfinite(values)] = np.nan
+    has_draw = np.zeros(shape[1:3], dtype=bool)
+    has_draw[method, draw] = True
+    total = np.zeros((shape[0], shape[1], shape[3]))
+    for at in range(len(draws)):
+        total += np.where(has_draw[:, at, None], values[:, :, at], 0)
+    return np.asarray(images), [str(m) for m in methods], total / has_draw.sum(1)[:, None]
+
+
+def _aopc(curves: np.ndarray) -> np.ndarray:
+    """1/(k+1) Σ_{i≤k} f(x⁽⁰⁾) − f(x⁽ⁱ⁾), for every k; see `curves.aopc`."""
+    drop = curves[..., :1] - curves
+    mean: np.ndarray = drop.cumsum(-1) / np.arange(1, curves.shape[-1] + 1)
+    return mean
+
+
+def _area_between(
+    morf: tuple[np.ndarray, list[str], np.ndarray], lerf: tuple[np.ndarray, list[str], np.ndarray]
+) -> _PerImage:
+    """The mean of LeRF − MoRF, for methods that have both; see `curves.abpc`."""
+    (images, methods, first), (_, others, second) = morf, lerf
+    common = [name for name in methods if name in others]
+    points = min(first.shape[2], second.shape[2])
+    first = first[:, [methods.index(name) for name in common], :points]
+    second = second[:, [others.index(name) for name in common], :points]
+    return _PerImage(images, common, _aopc(first) - _aopc(second))
+
+
+def _wide(images: np.ndarray, methods: list[str], values: np.ndarray) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([images, methods], names=["image", "method"])
+    flat = values.reshape(len(index), -1)
+    kept = np.isfinite(flat).any(1)
+    return pd.DataFrame(flat[kept], index=index[kept], columns=pd.RangeIndex(flat.shape[1], name="step"))
+
+
+def _table(
+    per_image: _PerImage, values: np.ndarray, steps: Iterable[int] | None, confidence: float, seed: int
+) -> pd.DataFrame:
+    chosen = range(values.shape[2]) if steps is None else [_step(per_image, step) for step in steps]
+    values = values[:, :, list(chosen)]
+    means = mean_intervals(values.reshape(len(values), -1), confidence, seed)
+    return pd.DataFrame(
+        {
+            "method": np.repeat(np.array(per_image.methods, dtype=object), len(chosen)),
+            "step": np.tile(np.array(chosen, dtype=np.int64), len(per_image.methods)),
+            **_columns(means, len(values)),
+        }
+    )
+
+
+def _columns(means: Means, images: int, mean: str = "mean") -> dict[str, np.ndarray]:
+    return {
+        mean: means.mean,
+        "low": means.low,
+        "high": means.high,
+        "n": means.n,
+        "left_out": images - means.n,
+        "interval": means.interval,
+    }
+
+
+def _step(per_image: _PerImage, step: int | None) -> int:
+    if step is None:
+        return per_image.last_step
+    if not 0 <= step <= per_image.last_step:
+        raise CurveError(f"step {step} is not in this run, which holds steps 0…{per_image.last_step}.")
+    return int(step)
+
+
+def _compare(per_image: _PerImage, aopc: np.ndarray, confidence: float, seed: int, power: float) -> pd.DataFrame:
+    names = np.array(per_image.methods, dtype=object)
+    first, second = np.triu_indices(len(names), 1)
+    difference = aopc[:, first] - aopc[:, second]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no images is NaN
+        swap = np.nanmean(difference, 0) < 0
+    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    difference[:, swap] *= -1
+    means = mean_intervals(difference, confidence, seed)
+    level = 1 - confidence
+    p = np.array([_wilcoxon(column[np.isfinite(column)]) for column in difference.T])
+    p_holm, p_mean_holm = holm(p), holm(means.p)
+    told_apart = (p_holm < level) & (p_mean_holm < level)
+    effect = _effect_size(difference, means)
+    needed = images_needed(effect, level / max(1, np.isfinite(p).sum()), power)
+    more = np.where(told_apart, 0, np.where(needed > means.n, needed - means.n, np.nan))
+    pairs = pd.DataFrame(
+        {
+            "a": names[first],
+            "b": names[second],
+            **_columns(means, len(aopc), "difference"),
+            "p": p,
+            "p_holm": p_holm,
+            "p_mean": means.p,
+            "p_mean_holm": p_mean_holm,
+            "told_apart": told_apart,
+            "a_beats_b": _share_of_wins(difference),
+            "effect_size": effect,
+            "images_needed": needed,
+            "more_images": more,
+        }
+    )
+    place = {name: i for i, name in enumerate(_best_first(per_image.methods, aopc))}
+    by_rank = pairs.assign(first=pairs["a"].map(place), second=pairs["b"].map(place)).sort_values(["first", "second"])
+    return by_rank.drop(columns=["first", "second"]).reset_index(drop=True)
+
+
+def _wilcoxon(difference: np.ndarray) -> float:
+    """p of the signed-rank test; zero differences are dropped, as Wilcoxon did."""
+    if len(difference) < 2:
+        return np.nan
+    if not difference.any():
+        return 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
+
+
+def _effect_size(difference: np.ndarray, means: Means) -> np.ndarray:
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)
+        effect: np.ndarray = means.mean / np.nanstd(difference, axis=0, ddof=1)
+    constant = means.interval == "constant"
+    effect[constant] = np.where(means.mean[constant] == 0, 0, np.sign(means.mean[constant]) * np.inf)
+    return effect
+
+
+def _share_of_wins(difference: np.ndarray) -> np.ndarray:
+    n = np.isfinite(difference).sum(0)
+    wins = (difference > 0).sum(0) + 0.5 * (difference == 0).sum(0)
+    share: np.ndarray = np.where(n > 0, wins / np.maximum(n, 1), np.nan)
+    return share
+
+
+def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
+    """Methods by mean, those without any value last; ties by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean = np.nanmean(values, 0)
+    return [methods[i] for i in np.argsort(-mean, kind="stable")]
+
+
+def _ranking(per_image: _PerImage, step: int, confidence: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    relative = per_image.relative()[:, :, step]
+    order = _best_first(per_image.methods, relative)
+    at = [per_image.methods.index(name) for name in order]
+    pairs = _compare(per_image, per_image.aopc[:, :, step], confidence, seed, POWER)
+    told = {frozenset(pair) for pair in pairs.loc[pairs["told_apart"], ["a", "b"]].itertuples(index=False, name=None)}
+    more = {frozenset((a, b)): m for a, b, m in pairs[["a", "b", "more_images"]].itertuples(index=False, name=None)}
+    following = [frozenset(pair) for pair in itertools.pairwise(order)]
+    table = pd.DataFrame(
+        {
+            "rank": range(1, len(order) + 1),
+            "method": order,
+            **_columns(mean_intervals(relative[:, at], confidence, seed), len(relative)),
+            "group": _letters(order, told),
+            "told_from_next": pd.array([pair in told for pair in following] + [None], dtype="boolean"),
+            "more_images": [more[pair] for pair in following] + [np.nan],
+        }
+    )
+    return table, pairs
+
+
+def _letters(order: Sequence[str], told: set[frozenset[str]]) -> list[str]:
+    """The compact letter display: split every group that holds a pair told apart, drop groups inside others."""
+    groups = [set(order)]
+    for pair in sorted(tuple(sorted(pair, key=order.index)) for pair in told):
+        split = [group - {name} for group in groups if group.issuperset(pair) for name in pair]
+        split += [group for group in groups if not group.issuperset(pair)]
+        groups = []
+        for group in sorted(split, key=len, reverse=True):
+            if not any(group <= other for other in groups):
+                groups.append(group)
+    ranked = sorted(groups, key=lambda group: sorted(order.index(name) for name in group))
+    return ["".join(_letter(i) for i, group in enumerate(ranked) if name in group) for name in order]
+
+
+def _letter(index: int) -> str:
+    """a…z, then a1…z1, a2…"""
+    return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
+
+
+def _headline(table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: float) -> str:
+    rest = table[(table["method"] != RANDOM) & (table["n"] > 0)]
+    if rest.empty:
+        return "No heatmap method was measured, only random orders."
+    best = rest.iloc[0]
+    name, images = display_name(best["method"]), f"{best['n']} image{'s' if best['n'] != 1 else ''}"
+    mean, low, high = (_rounded(best[end], best["low"], best["high"]) for end in ("mean", "low", "high"))
+    where = f"({score}, {images})"
+    if not np.isfinite(best["low"]):
+        return f"{name} has the highest AOPC, {mean} relative to random {where}: too few images for an interval."
+    interval = f"{100 * confidence:g} % interval {low} to {high}"
+    alike = [
+        b if a == best["method"] else a
+        for a, b, told in pairs[["a", "b", "told_apart"]].itertuples(index=False, name=None)
+        if best["method"] in (a, b) and not told
+    ]
+    if RANDOM in alike or best["mean"] <= 0:
+        return (
+            f"No method can be told from random orders: the best, {name}, has AOPC {mean} relative to random {where}, "
+            f"{interval}."
+        )
+    if not alike:
+        alone = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
+        return f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; {alone}."
+    return (
+        f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; it cannot be told from "
+        f"{_listed([display_name(other) for other in alike])}."
+    )
+
+
+def _rounded(value: float, low: float, high: float) -> str:
+    """A number with as many digits as its interval allows: two of the half width."""
+    width = abs(high - low) / 2 or abs(value)
+    digits = 0 if not np.isfinite(width) or width == 0 else max(0, 1 - int(np.floor(np.log10(width))))
+    return f"{value:.{digits}f}" if np.isfinite(width) else f"{value:.3g}"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _subset_names(
+    frame: pd.DataFrame, images: np.ndarray, labels: Mapping[int, str] | Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """By what → the name of each image's subset, missing where it is in none."""
+    first = frame.drop_duplicates("image").set_index("image").loc[images]
+    by: dict[str, np.ndarray] = {}
+    if "label" in first and first["label"].notna().any():
+        known = first["label"].notna().to_numpy()
+        label = first["label"].fillna(-1).to_numpy(dtype=np.int64)
+        names = _class_names(sorted(set(label[known].tolist())), labels)
+        by["class"] = np.array([names.get(i) for i in label.tolist()], dtype=object)
+        if "predicted" in first:
+            right = np.where(label == first["predicted"].to_numpy(), "right", "wrong").astype(object)
+            right[~known] = None
+            by["prediction"] = right
+    clean = np.array([bool(re.search(r"(^|/)ILSVRC2012_val_[^/]*$", str(image))) for image in images])
+    if clean.any():
+        by["split"] = np.where(clean, "clean", "training").astype(object)
+    return by
+
+
+def _class_names(indices: Sequence[int], labels: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
+    """Class index → name; a name that two classes share is followed by the index."""
+    given = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
+    names = {index: str(given.get(index, index)) for index in indices}
+    shared = [name for name, count in Counter(names.values()).items() if count > 1]
+    return {index: f"{name} ({index})" if name in shared else name for index, name in names.items()}
