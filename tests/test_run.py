@@ -180,7 +180,9 @@ def test_bad_images_and_heatmaps_are_skipped_and_named(network, folder, tmp_path
     assert "constant" in by_image[image, method]
     scores = run.scores()
     assert scores.query("method == 'flaky'").image.nunique() == 4
-    same(scores.query("method == 'edges'").reset_index(drop=True), good.query("method == 'edges'").reset_index(drop=True))
+    same(
+        scores.query("method == 'edges'").reset_index(drop=True), good.query("method == 'edges'").reset_index(drop=True)
+    )
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["skipped"]
     (folder / "0" / "broken.png").unlink()
     Image.new("RGB", (SIZE, SIZE), "red").save(folder / "0" / "broken.png")

@@ -103,7 +103,9 @@ def version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Options of all commands."""
 
@@ -139,9 +141,7 @@ Orders = Annotated[
     str | None,
     option("--orders", panel=MEASURED, text="`morf` (most relevant first), `lerf` (least), or `morf,lerf`."),
 ]
-Score = Annotated[
-    str | None, option("--score", panel=MEASURED, text="Show `logit` or `probability`; both are stored.")
-]
+Score = Annotated[str | None, option("--score", panel=MEASURED, text="Show `logit` or `probability`; both are stored.")]
 Seed = Annotated[int, option("--seed", panel=MEASURED, text="Key of all randomness.")]
 Device = Annotated[str, option("--device", panel=SPEED, text="`auto`, `cpu`, `cuda`, `cuda:1`, …")]
 BatchSize = Annotated[
@@ -247,7 +247,15 @@ def default_out(images: str, model: str) -> Path:
 
 
 def measure(
-    model: str, images: str, *, limit: int | None, data: Path | None, methods: str, protocol: Protocol, device: str, **how: Any
+    model: str,
+    images: str,
+    *,
+    limit: int | None,
+    data: Path | None,
+    methods: str,
+    protocol: Protocol,
+    device: str,
+    **how: Any,
 ) -> Run:
     """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded."""
     import faithmap
@@ -267,9 +275,7 @@ def measure(
         soft_wrap=True,
     )
     with ProgressDisplay() as display:
-        return faithmap.evaluate(
-            classifier, found, resolved, protocol, progress=display, command=command_line(), **how
-        )
+        return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
 
 
 def command_line() -> str:
