@@ -10,7 +10,7 @@ import faithmap
 PACKAGE = Path(faithmap.__file__).parent
 LAYERS = [
     {"errors", "_version"},
-    {"protocol", "curves"},
+    {"protocol", "curves", "naming", "bootstrap"},
     {"classifiers"},
     {"images", "perturbation", "regions"},
     {"attribution", "inference"},
@@ -20,6 +20,7 @@ LAYERS = [
     {"run"},
     {"report"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

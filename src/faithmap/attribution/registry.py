@@ -99,7 +99,7 @@ METHODS: dict[str, Row] = {
         "layer-wise relevance propagation, ε-rule in convolutional and linear layers",
         "Bach et al. 2015, eq. 58",
         {
-            "epsilon": Parameter(0.01, number(low=0)),
+            "epsilon": Parameter(0.01, number(low=0.0)),
             "start": Parameter("logit", choice("logit", "one")),
             "border": Parameter("kept", choice("kept", "dropped")),
         },
