@@ -28,21 +28,21 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class _PerImage:
-    """AOPC of every image and method up to every step, NaN where the image does not count for the method."""
+    """Values of every image and method at every step, NaN where the image does not count for the method."""
 
     images: np.ndarray
     methods: list[str]
-    aopc: np.ndarray  # (images, methods, steps + 1)
+    values: np.ndarray  # (images, methods, steps + 1)
 
     @property
     def last_step(self) -> int:
-        return int(self.aopc.shape[2]) - 1
+        return int(self.values.shape[2]) - 1
 
     def relative(self) -> np.ndarray:
-        """AOPC minus that of random orders on the same image."""
+        """Values minus those of random orders on the same image."""
         if RANDOM not in self.methods:
             raise CurveError(f"the frame holds no method '{RANDOM}', the reference: use relative=False.")
-        relative: np.ndarray = self.aopc - self.aopc[:, [self.methods.index(RANDOM)]]
+        relative: np.ndarray = self.values - self.values[:, [self.methods.index(RANDOM)]]
         return relative
 
 
@@ -74,7 +74,27 @@ def per_image_aopc(
         Rows (image, method), columns step.
     """
     per_image = _per_image(frame, score, order)
-    return _wide(per_image.images, per_image.methods, per_image.relative() if relative else per_image.aopc)
+    return _wide(per_image.images, per_image.methods, per_image.relative() if relative else per_image.values)
+
+
+def curve_table(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    order: str = "morf",
+    steps: Iterable[int] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean score per method and step, with intervals.
+
+    Args:
+        frame, score, order: as in `per_image_curves`.
+        steps, confidence, seed: as in `aopc_table`.
+    Returns:
+        Columns as in `aopc_table`.
+    """
+    per_image = _PerImage(*_mean_curves(frame, score, order))
+    return _table(per_image, per_image.values, steps, confidence, seed)
 
 
 def aopc_table(
@@ -98,7 +118,7 @@ def aopc_table(
         (how it was computed: see `bootstrap.mean_intervals`).
     """
     per_image = _per_image(frame, score, order)
-    values = per_image.relative() if relative else per_image.aopc
+    values = per_image.relative() if relative else per_image.values
     return _table(per_image, values, steps, confidence, seed)
 
 
@@ -120,7 +140,7 @@ def abpc_table(
     """
     found = [_mean_curves(frame, score, order) for order in (Order.MORF, Order.LERF)]
     both = _area_between(*found)
-    return _table(both, both.aopc, steps, confidence, seed)
+    return _table(both, both.values, steps, confidence, seed)
 
 
 def compare(
@@ -155,7 +175,7 @@ def compare(
         Wilcoxon 1945; Holm 1979; for the number of images Guenther 1981, at the level of Holm's first step.
     """
     per_image = _per_image(frame, score, order)
-    return _compare(per_image, per_image.aopc[:, :, _step(per_image, step)], confidence, seed, power)
+    return _compare(per_image, per_image.values[:, :, _step(per_image, step)], confidence, seed, power)
 
 
 def ranking(
@@ -227,7 +247,7 @@ def subsets(
         for name in sorted(set(names[pd.notna(names)])):
             rows = names == name
             part = _PerImage(per_image.images[rows], per_image.methods, values[rows])
-            tables.append(_table(part, part.aopc, None, confidence, seed).assign(by=by, subset=name))
+            tables.append(_table(part, part.values, None, confidence, seed).assign(by=by, subset=name))
     columns = ["by", "subset", "method", "mean", "low", "high", "n", "left_out", "interval"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
@@ -435,7 +455,7 @@ def _ranking(per_image: _PerImage, step: int, confidence: float, seed: int) -> t
     relative = per_image.relative()[:, :, step]
     order = _best_first(per_image.methods, relative)
     at = [per_image.methods.index(name) for name in order]
-    pairs = _compare(per_image, per_image.aopc[:, :, step], confidence, seed, POWER)
+    pairs = _compare(per_image, per_image.values[:, :, step], confidence, seed, POWER)
     told = {frozenset(pair) for pair in pairs.loc[pairs["told_apart"], ["a", "b"]].itertuples(index=False, name=None)}
     more = {frozenset((a, b)): m for a, b, m in pairs[["a", "b", "more_images"]].itertuples(index=False, name=None)}
     following = [frozenset(pair) for pair in itertools.pairwise(order)]
