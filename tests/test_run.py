@@ -206,7 +206,7 @@ def test_an_image_on_which_the_network_is_not_finite_is_skipped(network, folder)
     with torch.no_grad():
         classifier.std = (1.0, 1.0, 1.0)
         classifier.mean = (-1000.0 * (pixels[2, 0, 0, 0] > 0).item(), 0, 0)
-    with pytest.raises(FaithmapError, match="not one image could be measured: .*not finite"):
+    with pytest.raises(FaithmapError, match=r"not one image could be measured: .*not finite"):
         faithmap.evaluate(classifier, pixels, {"edges": edges}, protocol())
 
 

@@ -329,15 +329,13 @@ class ProgressDisplay:
 
 def show_run(run: Run) -> None:
     """Print the table, draw the figure, name what was skipped."""
-    from matplotlib import pyplot
-
     from faithmap.statistics import headline
 
     frame = run.scores()
     score = str(run.protocol.score)
     out.print(aopc_rich(run, frame))
     out.print(headline(frame, score), highlight=False, soft_wrap=True)
-    pyplot.close(run.plot(run.folder / "fig4.png", frame=frame).figure)
+    run.plot(run.folder / "fig4.png", frame=frame)
     run.store.export(run.folder / "scores.parquet")
     for name in ("fig4.png", "scores.parquet", "manifest.json"):
         out.print(str(run.folder / name), highlight=False, soft_wrap=True)
@@ -350,7 +348,7 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
 
     protocol = run.protocol
     score, last = str(protocol.score), int(frame["step"].max())
-    plain = aopc_table(frame, score, relative=False, steps=[last]).set_index("method")
+    plain = aopc_table(frame, score, relative=False, steps=[last]).set_index("method")["mean"].to_dict()
     ranked = ranking(frame, score)
     table = Table(
         title=f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}",
@@ -364,8 +362,9 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     table.add_column("group")
     for row in ranked.itertuples():
         interval = "the reference" if row.method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
-        mean = plain.loc[row.method, "mean"]
-        table.add_row(one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{mean:.4g}", str(row.group))
+        table.add_row(
+            one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{plain[row.method]:.4g}", str(row.group)
+        )
     return table
 
 
@@ -394,13 +393,11 @@ def plot_command(
     score: Score = None,
 ) -> None:
     """Draw a figure from a run folder, finished or not; loads no model."""
-    from matplotlib import pyplot
-
     from faithmap.run import Run
 
     found = Run(run)
     file = out_file or run / "fig4.png"
-    pyplot.close(found.plot(file, score=score).figure)
+    found.plot(file, score=score)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

@@ -16,8 +16,10 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from torch import Tensor
 
+from faithmap import plots
 from faithmap._version import __version__
 from faithmap.attribution import Method, random_heatmap, resolve_methods
 from faithmap.classifiers import Classifier
@@ -29,6 +31,7 @@ from faithmap.inference import make_engine
 from faithmap.perturbation import check_fill, draw_fill
 from faithmap.protocol import Order, Placement, Protocol
 from faithmap.regions import removal_steps
+from faithmap.statistics import aopc_table
 from faithmap.store import Example, HeatmapParts, Store
 
 EXAMPLES = 24
@@ -89,23 +92,35 @@ class Run:
 
         See `faithmap.statistics.aopc_table`.
         """
-        return aopc_table(self.scores(), score or self.protocol.score, relative=relative, confidence=confidence)
+        return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
 
     def plot(
-        self, path: str | Path | None = None, *, score: str | None = None, frame: pd.DataFrame | None = None, **how: Any
+        self,
+        path: str | Path | None = None,
+        ax: Axes | None = None,
+        *,
+        score: str | None = None,
+        frame: pd.DataFrame | None = None,
+        **how: Any,
     ) -> Axes:
         """Figure 4: AOPC relative to random against perturbation steps; see `faithmap.plots.fig4`.
 
         Args:
             path: png, svg or pdf file to write; None writes none.
+            ax: drawn into; a new figure by default.
             score: ``"logit"`` or ``"probability"``; the protocol's by default.
             frame: the run's scores, where they were read before.
             how: passed on to `faithmap.plots.fig4`.
         """
-        axes = plots.fig4(self.scores() if frame is None else frame, score or self.protocol.score, **how)
+        if ax is None and path is None:  # to be seen in a notebook or a window
+            from matplotlib import pyplot
+
+            ax = pyplot.subplots(layout="constrained", figsize=(7, 4.5))[1]
+        score = str(score or self.protocol.score)
+        ax = plots.fig4(self.scores() if frame is None else frame, ax, score=score, **how)
         if path is not None:
-            plots.save(axes.figure, path)
-        return axes
+            plots.save(ax, path)
+        return ax
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""

@@ -65,12 +65,14 @@ def fig4_compare(
         raise FaithmapError("no run was given: give title → frame for each run.")
     size = size_of(style)
     with mpl.rc_context(rc(size)):
-        figure = new_figure(size.wide if len(frames) < 3 else size.width * len(frames), size.height) if figure is None else figure
+        figure = (
+            new_figure(size.wide if len(frames) < 3 else size.width * len(frames), size.height)
+            if figure is None
+            else figure
+        )
         axes: list[Axes] = list(figure.subplots(1, len(frames), sharey=True, squeeze=False)[0])
     for ax, (title, frame) in zip(axes, frames.items(), strict=True):
-        fig4(
-            frame, ax, score=score, style=style, methods=methods, title=title, confidence=confidence, seed=seed
-        )
+        fig4(frame, ax, score=score, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
     for ax in axes[1:]:
         ax.set_ylabel("")
     return axes
@@ -161,5 +163,13 @@ def _note_images(ax: Axes, table: pd.DataFrame, size: Size) -> None:
     if out.max() > 0:
         text += f", up to {out.max()} left out" if out.min() != out.max() else f", {out.max()} left out"
     ax.text(
-        0.99, 0.02, text, transform=ax.transAxes, ha="right", va="bottom", fontsize=0.8 * size.font, color=FAINT, zorder=4
+        0.99,
+        0.02,
+        text,
+        transform=ax.transAxes,
+        ha="right",
+        va="bottom",
+        fontsize=0.8 * size.font,
+        color=FAINT,
+        zorder=4,
     )
