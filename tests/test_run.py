@@ -70,7 +70,7 @@ def test_a_whole_run_equals_brute_force(network, folder, placement):
             for draw in (0, 1):
                 fill = noise_twin(("fill", 3, image, draw), (3, SIZE, SIZE))
                 expected = scores_twin(forward, pixels, target, heatmap.double().tolist(), fill, 4, 5, placement)
-                rows = scores.query("image == @image and method == @method and draw == @draw").sort_values("step")
+                rows = scores[(scores.image == image) & (scores.method == method) & (scores.draw == draw)]
                 assert rows.step.tolist() == [0, 1, 2, 3, 4]
                 assert (rows.target == target).all()
                 np.testing.assert_allclose(rows[["logit", "probability"]], expected, rtol=1e-5, atol=1e-5)
