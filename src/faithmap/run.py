@@ -26,7 +26,7 @@ from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, RegionError, StoreError
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
 from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
-from faithmap.images import AnyImage, Images, load_images
+from faithmap.images import AnyImage, Images, TensorImage, load_images
 from faithmap.inference import make_engine
 from faithmap.perturbation import check_fill, draw_fill
 from faithmap.protocol import Order, Placement, Protocol
@@ -192,7 +192,7 @@ def evaluate(
     images = load_images(images)
     protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
     check_fill(protocol.fill)
-    check_regions_fit(protocol, classifier.preprocessing.crop)
+    check_regions_fit(protocol, input_size(images, classifier))
     resolved = resolve_methods(methods, protocol)
     experiment = Experiment(
         classifier=classifier,
@@ -263,6 +263,12 @@ def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> Hea
             if same_image and before["methods"].get(method) == manifest["methods"].get(method):
                 places[image, method] = place
     return HeatmapParts(places)
+
+
+def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
+    """Height and width of the network's input: tensors come as they are, files are cut to the classifier's size."""
+    first = images[0]
+    return (first.pixels.shape[1], first.pixels.shape[2]) if isinstance(first, TensorImage) else classifier.preprocessing.crop
 
 
 def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
