@@ -16,7 +16,7 @@ LAYERS = [
     {"attribution", "inference"},
     {"store", "statistics"},
     {"experiment", "plots"},
-    {"executors"},
+    {"executors", "progress"},
     {"run"},
     {"report"},
     {"cli"},

@@ -6,7 +6,6 @@ import functools
 import os
 import shlex
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
@@ -262,6 +259,7 @@ def measure(
     from faithmap.attribution import resolve_methods
     from faithmap.images import IMAGENETTE
     from faithmap.perturbation import check_fill
+    from faithmap.progress import ProgressDisplay
 
     check_fill(protocol.fill)
     resolved = resolve_methods(methods, protocol)
@@ -274,7 +272,7 @@ def measure(
         highlight=False,
         soft_wrap=True,
     )
-    with ProgressDisplay() as display:
+    with ProgressDisplay(err) as display:
         return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
 
 
@@ -282,49 +280,6 @@ def command_line() -> str:
     """How this process was started, to be copied into a shell."""
     program = Path(sys.argv[0]).name
     return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
-
-
-class RateColumn(ProgressColumn):
-    """Images per second and time left, worked out from scores, which come in smoothly."""
-
-    def render(self, task: Task) -> Text:
-        images = task.fields["images"]
-        if not task.speed or not task.total:
-            return Text(f"0/{images} images")
-        share = task.completed / task.total
-        left = (task.total - task.completed) / task.speed
-        text = f"{int(images * share)}/{images} images · {images * task.speed / task.total:.2f} images/s"
-        return Text(f"{text} · {task.speed:,.0f} scores/s · {int(left // 60)}:{int(left % 60):02d} left")
-
-
-class ProgressDisplay:
-    """A bar on a terminal; elsewhere (a log file) a line every half minute."""
-
-    def __init__(self, every: float = 30.0) -> None:
-        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn())
-        self.bar = Bar(*columns, console=err, transient=False, disable=not err.is_terminal)
-        self.task = self.bar.add_task("", total=None, images=0)
-        self.every, self.started, self.said = every, time.monotonic(), time.monotonic()
-
-    def __enter__(self) -> ProgressDisplay:
-        self.bar.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def __call__(self, state: Any) -> None:
-        """Show how far a run is."""
-        self.bar.update(self.task, total=state.scores_total, completed=state.scores, images=state.images_total)
-        now = time.monotonic()
-        if self.bar.disable and now - self.said > self.every:
-            self.said = now
-            rate = state.scores / (now - self.started)
-            left = (state.scores_total - state.scores) / rate if rate else 0
-            err.print(
-                f"{state.images}/{state.images_total} images, {rate:,.0f} scores/s, {left / 60:.0f} min left",
-                highlight=False,
-            )
 
 
 def show_run(run: Run) -> None:

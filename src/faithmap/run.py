@@ -8,7 +8,7 @@ import platform
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
 from faithmap.images import AnyImage, Images, TensorImage, load_images
 from faithmap.inference import make_engine
 from faithmap.perturbation import check_fill, draw_fill
+from faithmap.progress import Progress, shown
 from faithmap.protocol import Order, Placement, Protocol
 from faithmap.regions import removal_steps
 from faithmap.statistics import aopc_table
@@ -36,17 +37,6 @@ from faithmap.store import Example, HeatmapParts, Store
 
 EXAMPLES = 24
 RANDOM = "random"
-
-
-@dataclass
-class Progress:
-    """How far a run is. `scores` and `images` count from the start of this call."""
-
-    scores: int = 0
-    scores_total: int = 0
-    images: int = 0
-    images_total: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
 
 
 class Run:
@@ -162,7 +152,7 @@ def evaluate(
     engine: str = "auto",
     batch_size: int | None = None,
     executor: Executor | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool = False,
     save_heatmaps: bool = False,
     heatmaps_from: str | Path | None = None,
     command: str | None = None,
@@ -179,7 +169,7 @@ def evaluate(
         out: the run folder; what it holds already is not computed again. None takes a temporary folder.
         engine, batch_size: how scores are computed; they change speed, not numbers.
         executor: where tasks are computed; this process by default.
-        progress: called often with how far the run is.
+        progress: True shows a bar; a function is called often with how far the run is.
         save_heatmaps: store the heatmaps of all images instead of a sample of 24.
         heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
             image content, method and class.
@@ -202,7 +192,7 @@ def evaluate(
         labels=images.class_indices(classifier),
     )
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
-    with store.lock():
+    with store.lock(), shown(progress) as show:
         manifest = describe(experiment, images, engine=engine, command=command)
         before = store.read_manifest()
         if before is not None:
@@ -225,8 +215,7 @@ def evaluate(
             state.scores += news.scores
             state.images += news.images
             state.skipped += news.skipped
-            if progress is not None:
-                progress(state)
+            show(state)
 
         try:
             (executor or LocalExecutor()).run(experiment, tasks, store, report)
@@ -268,7 +257,11 @@ def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> Hea
 def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
     """Height and width of the network's input: tensors come as they are, files are cut to the classifier's size."""
     first = images[0]
-    return (first.pixels.shape[1], first.pixels.shape[2]) if isinstance(first, TensorImage) else classifier.preprocessing.crop
+    return (
+        (first.pixels.shape[1], first.pixels.shape[2])
+        if isinstance(first, TensorImage)
+        else classifier.preprocessing.crop
+    )
 
 
 def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
