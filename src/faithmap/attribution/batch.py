@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.classifiers import Classifier, evaluation_mode
-from faithmap.errors import InputError
+from faithmap.errors import HeatmapError, InputError
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,28 @@ class Batch:
         inputs = classifier.normalise(pixels.detach().to(classifier.dtype))
         return cls(classifier, pixels.detach(), inputs, targets.to(pixels.device), ids, seed)
 
+    def rows(self, start: int, count: int) -> Batch:
+        """`count` images from `start`, filled up by repeating the first of them where there are fewer."""
+        left = len(self.pixels) - start
+        at = [start + row if row < left else start for row in range(count)]
+        return replace(
+            self,
+            pixels=self.pixels[at],
+            inputs=self.inputs[at],
+            targets=self.targets[at],
+            image_ids=[self.image_ids[row] for row in at],
+        )
+
     def scores(self, logits: Tensor) -> Float[Tensor, "batch"]:
         """The logit of the target class of every image.
 
         Raises:
             InputError: a target that is not a class of the network.
+            HeatmapError: logits that are not finite; `index` says in which row.
         """
+        finite = logits.isfinite().all(1)
+        if not finite.all():
+            raise HeatmapError("the network's logits are not finite.", int((~finite).nonzero()[0]))
         classes = logits.shape[1]
         if self.targets.min() < 0 or self.targets.max() >= classes:
             wrong = next(t for t in self.targets.tolist() if not 0 <= t < classes)

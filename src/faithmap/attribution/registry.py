@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor
 from faithmap.attribution import methods
 from faithmap.attribution.batch import Batch
 from faithmap.classifiers import Classifier
-from faithmap.errors import HeatmapError, MethodError, nearest
+from faithmap.errors import FaithmapError, HeatmapError, MethodError, nearest
 from faithmap.perturbation import generator
 from faithmap.protocol import Protocol
 
 RANDOM = "random"
+# Images computed together on a device that is slow on single ones.
+DEVICE_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class Method:
         name: canonical, as in tables.
         spec: plain JSON; all that decides its numbers besides network, images and seed.
         compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
+        whole: computed on the batch as it is; otherwise in blocks of one fixed size.
     """
 
     name: str
     spec: dict[str, Any] = field(compare=False)
     compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
+    whole: bool = field(default=False, compare=False, repr=False)
 
     @property
     def is_random(self) -> bool:
@@ -166,12 +170,33 @@ def heatmaps(
     method = method if isinstance(method, Method) else as_method(method)
     batch = Batch.of(classifier, pixels, targets, image_ids, seed)
     try:
-        found = method.compute(batch)
+        found = method.compute(batch) if method.whole else in_blocks(method.compute, batch)
     except HeatmapError as error:
         raise HeatmapError(f"{method.name}: {error}", error.index) from error
     except MethodError as error:
         raise MethodError(f"{method.name} on {classifier.name}: {error}") from error
+    except (torch.cuda.OutOfMemoryError, FaithmapError):
+        raise
+    except RuntimeError as error:
+        if "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise
+        raise MethodError(f"{method.name} fails on {classifier.name}: {str(error).splitlines()[0]}") from error
     return checked_heatmap(found, pixels, method.name)
+
+
+def in_blocks(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    """Computed in blocks of one fixed size, so that no map depends on the batch it came in.
+
+    Kernels round differently for other batch sizes, and a ReLU or a maximum may then choose another side.
+    """
+    size = 1 if batch.pixels.device.type == "cpu" else DEVICE_BLOCK
+    found = []
+    for start in range(0, len(batch.pixels), size):
+        try:
+            found.append(compute(batch.rows(start, size))[: len(batch.pixels) - start])
+        except HeatmapError as error:
+            raise HeatmapError(str(error), None if error.index is None else start + error.index) from error
+    return torch.cat(found)
 
 
 def checked_heatmap(found: Any, pixels: Tensor, name: str) -> Tensor:
@@ -276,7 +301,7 @@ def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | N
         return found
     if name == RANDOM:
         raise MethodError(f"'{RANDOM}' is the reference that every run has: call your method something else.")
-    return Method(name, found.spec, found.compute)
+    return replace(found, name=name)
 
 
 def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
@@ -334,7 +359,7 @@ def _from_callable(function: Callable[[Tensor, Tensor], Tensor]) -> Method:
         with torch.enable_grad():
             return function(batch.inputs.clone(), batch.targets)
 
-    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute)
+    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute, whole=True)
 
 
 def content_hash(tensor: Tensor) -> str:
