@@ -6,6 +6,7 @@ A segment is a run of consecutive steps of one chain (image, method, order, draw
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -50,9 +51,8 @@ class Segments:
     @cached_property
     def _places(self) -> dict[str, slice]:
         codes, starts = np.unique(self.image, return_index=True)
-        stops = [*starts[1:].tolist(), len(self)]
-        names = self.names["image"]
-        return {names[c]: slice(a, b) for c, a, b in zip(codes.tolist(), starts.tolist(), stops, strict=True)}
+        names, bounds = self.names["image"], itertools.pairwise([*starts.tolist(), len(self)])
+        return {names[code]: slice(*bound) for code, bound in zip(codes.tolist(), bounds, strict=True)}
 
     def of_image(self, image: str) -> Segments:
         """The segments of one image."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import socket
@@ -14,18 +15,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from faithmap.errors import StoreError
 
-try:
-    import fcntl
-
-    _flock = fcntl.flock
-except ImportError:  # Windows
-    _flock = None  # type: ignore[assignment]
+fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
 LOCK = ".lock"
 TEMPORARY = ".tmp"
@@ -33,6 +30,7 @@ TEMPORARY = ".tmp"
 LEASE = 60.0
 
 
+@runtime_checkable
 class Storage(Protocol):
     """A folder of files that are there as a whole or not at all."""
 
@@ -130,13 +128,13 @@ class LocalStorage:
     def hold(self) -> Iterator[None]:
         """Lock with the operating system, which lets go when the process ends, however it ends; else take a lease."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if _flock is None:
+        if fcntl is None:
             with lease(self):
                 yield
             return
         with open(self.folder / LOCK, "a+", encoding="utf-8") as handle:
             try:
-                _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 locked = True
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
