@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "_version"},
     {"protocol", "curves", "naming", "bootstrap"},
     {"classifiers"},
-    {"images", "perturbation", "regions"},
+    {"images", "perturbation", "regions", "storage", "extents"},
     {"attribution", "inference"},
     {"store", "statistics"},
     {"experiment", "plots"},

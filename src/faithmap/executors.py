@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
 
 from faithmap.experiment import Experiment, Skipped, Task, evaluate_task
 from faithmap.store import Store
@@ -27,6 +30,10 @@ class Executor(Protocol):
         self, experiment: Experiment, tasks: Sequence[Task], store: Store, report: Callable[[Report], None]
     ) -> None: ...
 
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of it: name, workers, threads of each."""
+        ...
+
 
 class LocalExecutor:
     """One task after the other, in this process."""
@@ -39,6 +46,10 @@ class LocalExecutor:
             for news in compute(experiment, task, store, lambda scores: report(Report(scores=scores))):
                 report(news)
 
+    def describe(self) -> dict[str, Any]:
+        """See `Executor`."""
+        return {"executor": "local", "workers": 1, "threads": torch.get_num_threads()}
+
 
 def compute(
     experiment: Experiment, task: Task, store: Store, progress: Callable[[int], None] = lambda scores: None
@@ -48,7 +59,7 @@ def compute(
         if result.examples:
             store.write_examples(result.examples)
         if result.scores is not None:
-            store.write_part(result.scores)
+            store.write_part(result.scores, task_key(task, result.draw))
         yield Report(skipped=result.skipped)
     yield Report(images=len(task.images))
 
@@ -57,4 +68,12 @@ def blocks(tasks: Sequence[Task], size: int) -> Iterator[Task]:
     """Tasks cut to at most `size` images."""
     for task in tasks:
         for start in range(0, len(task.images), size):
-            yield replace(task, images=task.images[start : start + size])
+            images = task.images[start : start + size]
+            heatmaps = {image.id: task.heatmaps[image.id] for image in images if image.id in task.heatmaps}
+            yield replace(task, images=images, heatmaps=heatmaps)
+
+
+def task_key(task: Task, draw: int | None) -> str:
+    """Stands for the rows of one draw that a task asks for."""
+    asked = ([image.id for image in task.images], [key for key in task.chains if key.draw == draw], task.steps)
+    return hashlib.sha256(repr(asked).encode("utf-8", "backslashreplace")).hexdigest()[:24]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from faithmap.attribution import Method, heatmaps, random_heatmap
 from faithmap.classifiers import Classifier
 from faithmap.errors import CurveError, HeatmapError, ImageError, RegionError
 from faithmap.images import AnyImage
-from faithmap.inference import Chains, Engine, score_chains
+from faithmap.inference import Chains, Engine, make_engine, score_chains
 from faithmap.perturbation import draw_fill, perturb
 from faithmap.protocol import Order, Protocol, Target
 from faithmap.regions import removal_steps
@@ -43,11 +44,23 @@ class Task:
 
     Attributes:
         steps: the steps that are missing; others are stored already, or not asked for.
+        heatmaps: image id → methods whose heatmaps are to be stored.
     """
 
     images: tuple[AnyImage, ...]
     chains: tuple[ChainKey, ...]
     steps: range
+    heatmaps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> list[int]:
+        """The draws that are missing."""
+        return sorted({key.draw for key in self.chains})
+
+    @property
+    def scores(self) -> int:
+        """How many scores that is, if no image is skipped."""
+        return len(self.images) * len(self.chains) * len(self.steps)
 
 
 @dataclass(frozen=True)
@@ -64,18 +77,23 @@ class Experiment:
     """All that decides a number, but for the images.
 
     Attributes:
+        engine_name, batch_size: how scores are computed; see `make_engine`.
         labels: image id → true class, None where it is not known.
-        keep_heatmaps: ids of the images whose heatmaps are stored.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
     """
 
     classifier: Classifier
     methods: Sequence[Method]
     protocol: Protocol
-    engine: Engine
+    engine_name: str
+    batch_size: int | None
     labels: Mapping[str, int | None]
-    keep_heatmaps: frozenset[str] = frozenset()
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Built where it is used, so that an experiment can be sent to another process."""
+        return make_engine(self.classifier, self.engine_name, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -97,8 +115,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Result:
-    """A piece of a task that is whole: worth storing at once."""
+    """A piece of a task that is whole: worth storing at once. Scores are those of one draw."""
 
+    draw: int | None = None
     scores: pd.DataFrame | None = None
     examples: list[Example] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -123,9 +142,10 @@ def evaluate_task(
     found: dict[str, Heatmaps] = {}
     orders: dict[tuple[str, str], Mapping[int, Tensor]] = {}
     wanted = {(key.method, key.order) for key in task.chains}
+    kept = {method for methods in task.heatmaps.values() for method in methods}
     for method in experiment.methods:
         directions = [order for name, order in sorted(wanted) if name == method.name]
-        if directions and not method.is_random:
+        if (directions or method.name in kept) and not method.is_random:
             found[method.name], failed = block_heatmaps(experiment, method, block)
             skipped += failed
             for order in directions:
@@ -133,10 +153,10 @@ def evaluate_task(
                     found[method.name], method, block, experiment.protocol, order
                 )
                 skipped += failed
-    yield Result(examples=kept_examples(experiment, block, found), skipped=list(dict.fromkeys(skipped)))
-    for draw in sorted({key.draw for key in task.chains}):
+    yield Result(examples=kept_examples(task, block, found), skipped=list(dict.fromkeys(skipped)))
+    for draw in task.draws:
         keys = [key for key in task.chains if key.draw == draw]
-        yield score_draw(experiment, block, keys, orders, task.steps, progress)
+        yield replace(score_draw(experiment, block, keys, orders, task.steps, progress), draw=draw)
 
 
 def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Block, list[Skipped]]:
@@ -224,21 +244,16 @@ def block_orders(
         return orders, [Skipped(block.ids[row], method.name, str(error)), *failed]
 
 
-def kept_examples(experiment: Experiment, block: Block, found: Mapping[str, Heatmaps]) -> list[Example]:
+def kept_examples(task: Task, block: Block, found: Mapping[str, Heatmaps]) -> list[Example]:
     """The images of the block whose heatmaps are stored, with the heatmaps that were just computed."""
     targets, predicted = block.targets.tolist(), block.predicted.tolist()
-    return [
-        Example(
-            image=name,
-            pixels=block.pixels[row].cpu(),
-            label=block.labels[row],
-            predicted=predicted[row],
-            target=targets[row],
-            heatmaps={method: maps[row].cpu() for method, maps in found.items() if row in maps},
-        )
-        for row, name in enumerate(block.ids)
-        if name in experiment.keep_heatmaps
-    ]
+    examples = []
+    for row, name in enumerate(block.ids):
+        kept = {m: found[m][row].cpu() for m in task.heatmaps.get(name, ()) if row in found.get(m, {})}
+        if kept:
+            pixels = block.pixels[row].cpu()
+            examples.append(Example(name, pixels, block.labels[row], predicted[row], targets[row], kept))
+    return examples
 
 
 def score_draw(

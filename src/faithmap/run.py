@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -33,10 +34,11 @@ from faithmap.progress import Progress, shown
 from faithmap.protocol import Order, Placement, Protocol
 from faithmap.regions import removal_steps
 from faithmap.statistics import aopc_table
-from faithmap.store import Example, HeatmapParts, Store
+from faithmap.store import Chain, DamagedError, Example, HeatmapParts, Store
 
 EXAMPLES = 24
 RANDOM = "random"
+UNREADABLE = "unreadable"
 
 
 class Run:
@@ -52,12 +54,12 @@ class Run:
         self.store = Store(folder)
         manifest = self.store.read_manifest()
         if manifest is None:
-            raise StoreError(f"{folder} holds no run (no manifest.json): give a folder that `faithmap run` made.")
+            raise _no_run(self.store)
         self.manifest: dict[str, Any] = manifest
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept."""
+        """Where the run is kept, if it is on a disk."""
         return self.store.folder
 
     @property
@@ -68,10 +70,10 @@ class Run:
     @property
     def skipped(self) -> list[Skipped]:
         """What could not be measured, with reasons."""
-        return [Skipped(**one) for one in self.manifest["skipped"]]
+        return [Skipped(one["image"], one["method"], one["reason"]) for one in self.manifest["skipped"]]
 
     def __repr__(self) -> str:
-        return f"Run({self.folder}: {len(self.manifest['images'])} images, {', '.join(self.manifest['methods'])})"
+        return f"Run({self.store.url}: {len(self.manifest['images'])} images, {', '.join(self.manifest['methods'])})"
 
     def scores(self) -> pd.DataFrame:
         """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
@@ -188,27 +190,26 @@ def evaluate(
         classifier=classifier,
         methods=resolved,
         protocol=protocol,
-        engine=make_engine(classifier, engine, batch_size),
+        engine_name=engine,
+        batch_size=batch_size,
         labels=images.class_indices(classifier),
     )
+    make_engine(classifier, engine, batch_size)  # refuses what cannot be before anything is written
+    executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
-        manifest = describe(experiment, images, engine=engine, command=command)
-        before = store.read_manifest()
-        if before is not None:
-            manifest = extend_manifest(before, manifest, store.folder)
+        manifest = describe(experiment, images, executor, command=command)
+        if (before := manifest_before(store)) is not None:
+            manifest = extend_manifest(before, manifest, store.url)
         store.write_manifest(manifest)
-        store.remove_damaged_parts()
-        tasks = list(blocks(missing(images, resolved, protocol, store), BLOCK))
+        store.repair()
         ids = {image.id for image in images}
-        experiment = replace(
-            experiment,
-            keep_heatmaps=frozenset(ids if save_heatmaps else sample(ids, EXAMPLES)),
-            stored_heatmaps=usable_heatmaps([store, *([Store(heatmaps_from)] if heatmaps_from else [])], manifest),
-        )
+        keep = ids if save_heatmaps else sample(ids, EXAMPLES)
+        tasks = list(blocks(missing(images, resolved, protocol, store, keep), BLOCK))
+        stores = [store, *([Store(heatmaps_from)] if heatmaps_from is not None else [])]
+        experiment = replace(experiment, stored_heatmaps=usable_heatmaps(stores, manifest))
         state = Progress(
-            scores_total=sum(len(t.images) * len(t.chains) * len(t.steps) for t in tasks),
-            images_total=sum(len(t.images) for t in tasks),
+            scores_total=sum(task.scores for task in tasks), images_total=sum(len(task.images) for task in tasks)
         )
 
         def report(news: Report) -> None:
@@ -217,20 +218,23 @@ def evaluate(
             state.skipped += news.skipped
             show(state)
 
-        try:
-            (executor or LocalExecutor()).run(experiment, tasks, store, report)
-        finally:
-            # What was tried again has a new verdict; what was not keeps the old one.
+        def verdicts() -> list[dict[str, Any]]:
+            """What was tried again has a new verdict; what was not keeps the old one."""
             tried = {image.id for task in tasks for image in task.images}
-            kept = [one for one in (before or {}).get("skipped", []) if one["image"] not in tried]
-            manifest["skipped"] = kept + [asdict(one) for one in dict.fromkeys(state.skipped)]
-            store.write_manifest(manifest)
-        manifest["finished"] = _now()
-        store.write_manifest(manifest)
+            kept = [one for one in manifest["skipped"] if one["image"] not in tried]
+            return kept + [asdict(one) for one in dict.fromkeys(state.skipped)]
+
+        try:
+            executor.run(experiment, tasks, store, report)
+        except BaseException:
+            with contextlib.suppress(StoreError):  # what went wrong first is what counts
+                store.write_manifest({**manifest, "skipped": verdicts()})
+            raise
+        store.write_manifest({**manifest, "skipped": verdicts(), "finished": _now()})
     if not store.parts():
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
-    return Run(store.folder)
+    return Run(store.url)
 
 
 def sample(ids: Iterable[str], count: int | None) -> list[str]:
@@ -240,16 +244,16 @@ def sample(ids: Iterable[str], count: int | None) -> list[str]:
 
 def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> HeatmapParts:
     """Heatmaps stored before that this run would compute again: same classifier, image content and method."""
-    places: dict[tuple[str, str], tuple[Path, str, int]] = {}
+    places: dict[tuple[str, str], tuple[str, str, str, int]] = {}
     for store in stores:
         before = store.read_manifest()
         if before is None:
-            raise StoreError(f"{store.folder} holds no run (no manifest.json): give a folder that `faithmap run` made.")
+            raise _no_run(store)
         if _plain(before["classifier"]) != _plain(manifest["classifier"]) or before["seed"] != manifest["seed"]:
             continue
         for (image, method), place in store.stored_heatmaps().places.items():
             same_image = before["images"].get(image) == manifest["images"].get(image)
-            if same_image and before["methods"].get(method) == manifest["methods"].get(method):
+            if same_image and before["methods"].get(method) == _plain(manifest["methods"].get(method)):
                 places[image, method] = place
     return HeatmapParts(places)
 
@@ -282,25 +286,58 @@ def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
         )
 
 
-def missing(images: Images, methods: Sequence[Method], protocol: Protocol, store: Store) -> list[Task]:
-    """Tasks for all steps that the store does not hold; images that miss the same go together."""
+def missing(
+    images: Images, methods: Sequence[Method], protocol: Protocol, store: Store, keep: Iterable[str] = ()
+) -> list[Task]:
+    """Tasks for all steps that the store does not hold; images that miss the same go together.
+
+    Args:
+        images, methods, protocol: what is asked for.
+        store: what is there.
+        keep: ids of the images whose heatmaps are stored.
+    """
     asked = [
         ChainKey(method.name, str(order), draw)
         for method in methods
         for order in protocol.orders
         for draw in range(protocol.draws)
     ]
-    finished = store.finished_steps()
+    heatmaps = missing_heatmaps(keep, methods, store)
+    index = store.index()
+    known: dict[bytes, list[tuple[range, tuple[ChainKey, ...]]]] = {}
     groups: dict[tuple[range, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
     for image in images:
-        have = finished.get(image.id, {})
-        by_steps: dict[range, list[ChainKey]] = defaultdict(list)
-        for key in asked:
-            for steps in gaps(have.get((key.method, key.order, key.draw), []), protocol.steps + 1):
-                by_steps[steps].append(key)
-        for steps, keys in by_steps.items():
-            groups[steps, tuple(keys)].append(image)
-    return [Task(tuple(group), keys, steps) for (steps, keys), group in groups.items()]
+        stored = index.of_image(image.id)
+        signature = stored.signature()
+        if signature not in known:  # few sorts of images: nothing stored, all stored, some draws stored, …
+            known[signature] = missing_chains(asked, stored.steps(), protocol.steps + 1)
+        wanted = known[signature] or ([(range(0), ())] if image.id in heatmaps else [])
+        for steps_and_keys in wanted:
+            groups[steps_and_keys].append(image)
+    tasks = []
+    for (steps, keys), group in groups.items():
+        own = {image.id: heatmaps.pop(image.id) for image in group if image.id in heatmaps}
+        tasks.append(Task(tuple(group), keys, steps, own))
+    return tasks
+
+
+def missing_chains(
+    asked: Sequence[ChainKey], stored: Mapping[Chain, Sequence[range]], points: int
+) -> list[tuple[range, tuple[ChainKey, ...]]]:
+    """Of one image: steps, and the chains that miss these."""
+    by_steps: dict[range, list[ChainKey]] = defaultdict(list)
+    for key in asked:
+        for steps in gaps(stored.get((key.method, key.order, key.draw), []), points):
+            by_steps[steps].append(key)
+    return [(steps, tuple(keys)) for steps, keys in by_steps.items()]
+
+
+def missing_heatmaps(keep: Iterable[str], methods: Sequence[Method], store: Store) -> dict[str, tuple[str, ...]]:
+    """Image id → methods whose heatmaps are to be stored and are not there yet."""
+    there = store.stored_heatmaps().places
+    names = [method.name for method in methods if not method.is_random]
+    lacking = {image: tuple(name for name in names if (image, name) not in there) for image in keep}
+    return {image: found for image, found in lacking.items() if found}
 
 
 def gaps(have: Sequence[range], points: int) -> list[range]:
@@ -318,7 +355,16 @@ def gaps(have: Sequence[range], points: int) -> list[range]:
     return missing
 
 
-def describe(experiment: Experiment, images: Images, *, engine: str, command: str | None) -> dict[str, Any]:
+def manifest_before(store: Store) -> dict[str, Any] | None:
+    """What the folder holds already; where its manifest is damaged or gone, what the parts say."""
+    try:
+        before = store.read_manifest()
+    except DamagedError:
+        before = None
+    return before if before is not None else store.recover_manifest()
+
+
+def describe(experiment: Experiment, images: Images, executor: Executor, *, command: str | None) -> dict[str, Any]:
     """The manifest of a run that starts now."""
     classifier, protocol = experiment.classifier, experiment.protocol
     content = {}
@@ -326,7 +372,7 @@ def describe(experiment: Experiment, images: Images, *, engine: str, command: st
         try:
             content[image.id] = image.content_hash()
         except OSError as error:  # unreadable: named when its turn comes
-            content[image.id] = f"unreadable: {error.strerror}"
+            content[image.id] = f"{UNREADABLE}: {error.strerror}"
     return {
         "protocol": protocol.to_dict(),
         "fingerprint": protocol.fingerprint(),
@@ -340,9 +386,10 @@ def describe(experiment: Experiment, images: Images, *, engine: str, command: st
         "images": {image.id: {"content": content[image.id], "label": experiment.labels[image.id]} for image in images},
         "methods": {method.name: method.spec for method in experiment.methods},
         "seed": protocol.seed,
-        "engine": engine,
+        "engine": experiment.engine_name,
+        "batch_size": experiment.batch_size,
         "device": _device_name(classifier.device),
-        "threads": torch.get_num_threads(),
+        **executor.describe(),
         "versions": _versions(),
         "command": command,
         "started": _now(),
@@ -351,7 +398,7 @@ def describe(experiment: Experiment, images: Images, *, engine: str, command: st
     }
 
 
-def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], folder: Path) -> dict[str, Any]:
+def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], url: str) -> dict[str, Any]:
     """The manifest of a folder that goes on, or a refusal that names what changed.
 
     Raises:
@@ -363,13 +410,15 @@ def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], folder: Path
     for part in ("name", "fingerprint", "preprocessing"):
         if _plain(before["classifier"][part]) != _plain(now["classifier"][part]):
             changed.append(f"classifier {part}: {before['classifier'][part]} → {now['classifier'][part]}")
+    unmeasured = {one["image"] for one in before["skipped"] if one["method"] is None}
+    unmeasured |= {name for m in (before, now) for name, one in m["images"].items() if UNREADABLE in one["content"]}
     for what in ("images", "methods"):
-        for name in now[what].keys() & before[what].keys():
+        for name in now[what].keys() & before[what].keys() - (unmeasured if what == "images" else set()):
             if _plain(before[what][name]) != _plain(now[what][name]):
                 changed.append(f"{what[:-1]} '{name}': {before[what][name]} → {now[what][name]}")
     if changed:
         raise StoreError(
-            f"run folder {folder} holds protocol {before['fingerprint']}, this run asks for {now['fingerprint']} "
+            f"run folder {url} holds protocol {before['fingerprint']}, this run asks for {now['fingerprint']} "
             f"(changed: {'; '.join(sorted(changed)[:4])}): choose a new folder."
         )
     union = {what: {**before[what], **now[what]} for what in ("images", "methods")}
@@ -377,7 +426,12 @@ def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], folder: Path
     for part in ("steps", "draws"):
         parts[part] = max(before["protocol"][part], parts[part])
     parts["orders"] = list(dict.fromkeys([*before["protocol"]["orders"], *parts["orders"]]))
-    return {**before, **now, **union, "protocol": parts, "started": before["started"]}
+    started = before["started"] or now["started"]
+    return {**before, **now, **union, "protocol": parts, "started": started, "skipped": before["skipped"]}
+
+
+def _no_run(store: Store) -> StoreError:
+    return StoreError(f"{store.url} holds no run (no manifest.json): give a folder that `faithmap run` made.")
 
 
 def _plain(value: Any) -> Any:

@@ -1,30 +1,34 @@
 """The run folder: a manifest, scores as a plain Parquet data set, and some heatmaps. Only this module writes it.
 
     runs/fig4/
-      manifest.json                              what was run
-      scores/part-<rows>-<hash>.parquet    rows: see `SCHEMA`; <rows> stands for which rows these are
+      manifest.json                        what was run
+      scores/part-<rows>-<hash>.parquet    rows: see `SCHEMA`; <rows> stands for which rows were asked for
       heatmaps/part-<hash>.safetensors     images with their heatmaps: a sample, or all on request
+      damaged/                             what was set aside
 
-A part is written under a temporary name and renamed once it is on disk; its name is the hash of its bytes, so that a
-part which was cut off or changed later is found, named and computed again.
+A part is there as a whole or not at all, and its name ends in the hash of its bytes, so that a part which was cut off
+or changed later is found, named and computed again. Each part also says of which run it is, so that a manifest that is
+lost is built anew.
 """
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import hashlib
 import io
+import itertools
 import json
 import os
-import socket
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +38,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap._version import __version__
 from faithmap.errors import StoreError
+from faithmap.extents import KEYS, Builder, Chain, Segments
+from faithmap.storage import LocalStorage, open_storage
+
+__all__ = ["FORMAT", "SCHEMA", "Chain", "Example", "HeatmapParts", "Segments", "Store"]
 
 FORMAT = 1
 SCHEMA = pa.schema(
@@ -51,8 +60,10 @@ SCHEMA = pa.schema(
         ("probability", pa.float32()),
     ]
 )
-# Chains of one image: (method, order, draw).
-Chain = tuple[str, str, int]
+_DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
+SCORES, HEATMAPS, DAMAGED, MANIFEST = "scores", "heatmaps", "damaged", "manifest.json"
+# What decides a number, kept in every part: the folder's manifest, cut to the images and methods of the part.
+_OWN_CLASSIFIER = ("name", "fingerprint", "preprocessing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,110 +88,171 @@ class Example:
 
 @dataclass(frozen=True)
 class HeatmapParts:
-    """Where stored heatmaps are: (image, method) → (part, name of the tensor in it, target class)."""
+    """Where stored heatmaps are: (image, method) → (folder, part, name of the tensor in it, target class)."""
 
-    places: Mapping[tuple[str, str], tuple[Path, str, int]] = field(default_factory=dict)
+    places: Mapping[tuple[str, str], tuple[str, str, str, int]] = field(default_factory=dict)
 
     def heatmap(self, image: str, method: str, target: int) -> Tensor | None:
-        """The stored heatmap, or None where there is none for this class."""
-        path, tensor, of_target = self.places.get((image, method), (None, "", 0))
-        if path is None or of_target != target:
+        """The stored heatmap, or None where there is none for this class (any more)."""
+        url, part, tensor, of_target = self.places.get((image, method), ("", "", "", 0))
+        if not part or of_target != target:
             return None
-        with safetensors.safe_open(path, "pt") as part:
-            stored: Tensor = part.get_tensor(tensor)
-        return stored
+        try:
+            return _heatmap_part(url, part)[tensor]
+        except (StoreError, OSError):
+            return None
+
+
+class DamagedError(StoreError):
+    """A file whose bytes are not those that were written."""
 
 
 class Store:
     """A run folder.
 
     Args:
-        folder: made by `lock` when it does not exist.
+        folder: on a disk, or a URL that fsspec knows; made when it does not exist.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.scores_folder = self.folder / "scores"
-        self.heatmaps_folder = self.folder / "heatmaps"
+        self.storage = open_storage(folder)
+        self.url = self.storage.url
+        self._manifest: dict[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept.
+
+        Raises:
+            StoreError: it is not on a disk.
+        """
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.folder
+        raise StoreError(f"{self.url} is not on a disk: say where files are to be written.")
+
+    @property
+    def scores_folder(self) -> Path:
+        """Where the parts with scores are."""
+        return self.folder / SCORES
 
     @property
     def manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+        """Where the manifest is."""
+        return self.folder / MANIFEST
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for writing; the operating system lets go of it when the process ends, however it ends.
+        """Hold the folder for writing.
 
         Raises:
             StoreError: another process holds it, or the folder cannot be written.
         """
-        try:
-            self.scores_folder.mkdir(parents=True, exist_ok=True)
-            self.heatmaps_folder.mkdir(exist_ok=True)
-            handle = open(self.folder / ".lock", "a+")  # noqa: SIM115
-        except OSError as error:
-            raise StoreError(f"the run folder {self.folder} cannot be written ({error}): choose another.") from error
-        with handle:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
+                stack.enter_context(self.storage.hold())
+            except OSError as error:
                 raise StoreError(
-                    f"the run folder {self.folder} is in use by {handle.read().strip() or 'another process'}: wait "
-                    "until it is done, or choose another folder."
-                ) from None
-            handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-            handle.flush()
-            for left_over in self.folder.rglob(".tmp-*"):
-                left_over.unlink(missing_ok=True)
+                    f"the run folder {self.url} cannot be written ({error.strerror or error}): choose another."
+                ) from error
             yield
 
+    # The manifest.
+
     def read_manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None where there is none yet.
+        """The manifest, or None where there is none.
 
         Raises:
-            StoreError: a manifest that cannot be read, or of a newer format.
+            StoreError: a manifest that is damaged (then a `DamagedError`), cannot be read, or is of a newer format.
         """
+        name = f"{self.url}/{MANIFEST}"
         try:
-            manifest: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            manifest = json.loads(self.storage.read(MANIFEST).decode("utf-8"))
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            raise StoreError(f"{self.manifest_path} cannot be read ({error}): choose a new folder.") from error
+        except OSError as error:
+            raise StoreError(f"{name} cannot be read ({error.strerror or error}).") from error
+        except ValueError:
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise _damaged(name)
         found = manifest.get("format")
-        if not isinstance(found, int) or found > FORMAT:
-            writer = manifest.get("versions", {}).get("faithmap")
-            raise StoreError(
-                f"{self.manifest_path} has format {found}, written by faithmap {writer}; "
-                f"this version reads up to {FORMAT}: update faithmap."
-            )
+        if isinstance(found, int) and found > FORMAT:
+            versions = manifest.get("versions")
+            raise _newer(name, found, versions.get("faithmap") if isinstance(versions, dict) else None)
+        checksum = manifest.pop("checksum", None)
+        if found != FORMAT or (checksum is not None and checksum != _checksum(manifest)):
+            raise _damaged(name)
+        self._manifest = manifest
         return manifest
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Replace the manifest as a whole."""
-        text = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False)
-        self._write(self.manifest_path, text.encode("utf-8", "backslashreplace"))
+        whole = json.loads(json.dumps({**manifest, "format": FORMAT}))
+        self._manifest = whole
+        text = json.dumps({"format": FORMAT, **whole, "checksum": _checksum(whole)}, indent=2, ensure_ascii=False)
+        self._put(MANIFEST, text.encode("utf-8", "backslashreplace"))
 
-    def write_part(self, frame: pd.DataFrame) -> Path:
-        """Add rows; the part is there as a whole or not at all. Rows that are there already are not added again.
+    def recover_manifest(self) -> dict[str, Any] | None:
+        """What the parts say of the run: for a folder whose manifest is damaged or gone. None where there are no parts.
 
+        Raises:
+            StoreError: parts of different runs.
+        """
+        if MANIFEST in self.storage.names("."):
+            self._set_aside(MANIFEST)
+        found: dict[str, Any] | None = None
+        for name in self.parts():
+            own = _run_of(_metadata(self._part(name)))
+            if own is None:
+                continue
+            if found is None:
+                found = {**own, "skipped": [], "started": None}
+                continue
+            for what in ("fingerprint", "classifier"):
+                if found[what] != own[what]:
+                    raise StoreError(f"{self.url} has no manifest and holds parts of different runs: choose a new one.")
+            for what in ("images", "methods"):
+                found[what].update(own[what])
+        return found
+
+    # Parts.
+
+    def write_part(self, frame: pd.DataFrame, key: str | None = None) -> str:
+        """Add rows; the part is there as a whole or not at all. Columns that are not in `SCHEMA` are kept.
+
+        Args:
+            frame: see `SCHEMA`.
+            key: stands for the rows that were asked for; by default, for those that are in the frame.
         Raises:
             StoreError: the disk is full, or cannot be written.
         """
-        table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
-        buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({"faithmap_format": str(FORMAT)}), buffer, compression="zstd")
-        data = buffer.getvalue()
-        key = _name(repr(table.select(["image", "method", "order", "draw", "step"]).to_pydict()).encode())
-        for path in self.scores_folder.glob(f"part-{key}-*.parquet"):
-            if _is_whole(path, path.read_bytes()):
-                return path
-        path = self.scores_folder / f"part-{key}-{_name(data)}.parquet"
-        self._write(path, data)
-        return path
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        further = [table.schema.field(name) for name in table.column_names if name not in SCHEMA.names]
+        table = table.select([*SCHEMA.names, *(one.name for one in further)]).cast(pa.schema([*SCHEMA, *further]))
+        return self._write_table(table, key or rows_key(frame), self._metadata(frame))
 
-    def write_examples(self, examples: Sequence[Example]) -> Path:
+    def _write_table(self, table: pa.Table, key: str, metadata: Mapping[Any, Any]) -> str:
+        buffer = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", store_schema=False)
+        data = buffer.getvalue()
+        name = f"{SCORES}/part-{key}-{_hash(data)}.parquet"
+        self._put(name, data)
+        return name
+
+    def _metadata(self, frame: pd.DataFrame) -> dict[str, str]:
+        metadata = {"faithmap_format": str(FORMAT), "faithmap_version": __version__}
+        if self._manifest is None:
+            self._manifest = self.read_manifest() or {}
+        if "fingerprint" in self._manifest:
+            own = {what: self._manifest[what] for what in ("fingerprint", "protocol")}
+            own["classifier"] = {part: self._manifest["classifier"][part] for part in _OWN_CLASSIFIER}
+            for what, column in (("images", "image"), ("methods", "method")):
+                all_of = self._manifest[what]
+                own[what] = {name: all_of[name] for name in frame[column].unique() if name in all_of}
+            metadata["faithmap_run"] = json.dumps(own)
+        return metadata
+
+    def write_examples(self, examples: Sequence[Example]) -> str:
         """Add images with their heatmaps; the part is there as a whole or not at all.
 
         Raises:
@@ -192,153 +264,250 @@ class Store:
             described.append({name: getattr(example, name) for name in ("image", "label", "predicted", "target")})
             for method, heatmap in example.heatmaps.items():
                 tensors[f"{index}/heatmap/{method}"] = heatmap.contiguous()
-        metadata = {"format": str(FORMAT), "examples": json.dumps(described)}
+        metadata = {"format": str(FORMAT), "version": __version__, "examples": json.dumps(described)}
         data = safetensors.torch.save(tensors, metadata)
-        path = self.heatmaps_folder / f"part-{_name(data)}.safetensors"
-        self._write(path, data)
-        return path
+        name = f"{HEATMAPS}/part-{_hash(data)}.safetensors"
+        self._put(name, data)
+        return name
 
-    def _write(self, path: Path, data: bytes) -> None:
-        temporary = path.with_name(f".tmp-{uuid4().hex}")
+    def _put(self, name: str, data: bytes) -> None:
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            self.storage.put(name, data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StoreError(
-                f"{path} could not be written ({error.strerror or error}): what is finished is safe; make room and run "
-                "the same command again to go on."
+                f"{self.url}/{name} could not be written ({error.strerror or error}): what is finished is safe; make "
+                "room and run the same command again to go on."
             ) from error
 
-    def parts(self) -> list[Path]:
-        """All parts with scores, whole or not."""
-        by_rows: dict[str, Path] = {}
-        for path in sorted(self.scores_folder.glob("part-*.parquet")):
-            by_rows.setdefault(path.stem.rpartition("-")[0], path)  # the same rows computed twice count once
-        return list(by_rows.values())
+    def parts(self) -> list[str]:
+        """Names of all parts with scores, whole or not."""
+        return [name for name in self.storage.names(SCORES) if _is_part(name, ".parquet")]
 
-    def heatmap_parts(self) -> list[Path]:
-        """All parts with heatmaps, whole or not."""
-        return sorted(self.heatmaps_folder.glob("part-*.safetensors"))
+    def heatmap_parts(self) -> list[str]:
+        """Names of all parts with heatmaps, whole or not."""
+        return [name for name in self.storage.names(HEATMAPS) if _is_part(name, ".safetensors")]
 
-    def damaged_parts(self) -> list[Path]:
-        """Parts whose bytes are not those that were written."""
-        parts = (*self.scores_folder.glob("part-*.parquet"), *self.heatmap_parts())
-        return sorted(path for path in parts if not _is_whole(path, path.read_bytes()))
+    def keys(self) -> set[str]:
+        """What was asked for in the parts that are there; see `write_part`."""
+        return {name.rpartition("-")[0].rpartition("part-")[2] for name in self.parts()}
 
-    def remove_damaged_parts(self) -> list[Path]:
-        """Set damaged parts aside (their rows are then missing, and computed again); returns their paths."""
+    def damaged_parts(self) -> list[str]:
+        """Parts whose bytes are not those that were written, and parts of another run.
+
+        Raises:
+            StoreError: a part of a newer format.
+        """
+        return [name for name in (*self.parts(), *self.heatmap_parts()) if not self._is_good(name)]
+
+    def _is_good(self, name: str) -> bool:
+        try:
+            data = self._part(name)
+        except DamagedError:
+            return False
+        if name.startswith(HEATMAPS) or not self._manifest:
+            return True
+        own, run = _run_of(_metadata(data)), self._manifest
+        return own is None or (
+            own["fingerprint"] == run.get("fingerprint")
+            and own["classifier"]["fingerprint"] == run.get("classifier", {}).get("fingerprint")
+            and all(run["images"].get(name, one)["content"] == one["content"] for name, one in own["images"].items())
+        )
+
+    def repair(self) -> list[str]:
+        """Set damaged parts aside (what was in them is then missing, and computed again), and drop rows that are there
+        twice; returns the damaged parts, after a warning that names each.
+
+        Raises:
+            StoreError: a part of a newer format, or a folder that cannot be written.
+        """
         damaged = self.damaged_parts()
-        for path in damaged:
-            path.rename(path.with_suffix(".damaged"))
+        for name in damaged:
+            self._set_aside(name)
+        parts = self.parts()
+        segments, lengths = self._index(parts)
+        kept = np.bincount(segments.part, weights=segments.count, minlength=len(parts)).astype(int)
+        for number in np.flatnonzero(kept < lengths).tolist():
+            if kept[number]:
+                data = self._part(parts[number])
+                rows = np.sort(segments[np.flatnonzero(segments.part == number)].rows())
+                table = _table(data).take(pa.array(rows))
+                self._write_table(table, rows_key(table.select(KEYS).to_pandas()), _metadata(data))
+            self._remove(parts[number])
         return damaged
 
-    def frame(self, columns: Sequence[str] | None = None, parts: Sequence[Path] | None = None) -> pd.DataFrame:
-        """All rows as one tidy frame, sorted; unknown columns are kept.
+    def _set_aside(self, name: str) -> None:
+        to = f"{DAMAGED}/{uuid4().hex[:8]}-{name.rpartition('/')[2]}"
+        try:
+            self.storage.move(name, to)
+        except OSError as error:
+            where = f"{self.url}/{name}"
+            raise StoreError(f"{where} is damaged and cannot be moved ({error.strerror or error}).") from error
+        warnings.warn(
+            f"{self.url}/{name} is damaged: set aside as {to}, and what was in it is computed again.", stacklevel=3
+        )
+
+    def _remove(self, name: str) -> None:
+        try:
+            self.storage.remove(name)
+        except OSError as error:
+            raise StoreError(f"{self.url}/{name} cannot be removed ({error.strerror or error}).") from error
+
+    def _part(self, name: str) -> bytes:
+        """The bytes of a part, which are those that were written."""
+        return _read_part(self.storage.read(name), f"{self.url}/{name}")
+
+    # Reading.
+
+    def index(self, parts: Sequence[str] | None = None) -> Segments:
+        """What is stored where.
+
+        Raises:
+            StoreError: a part that is damaged.
+        """
+        return self._index(self.parts() if parts is None else parts)[0]
+
+    def _index(self, parts: Sequence[str]) -> tuple[Segments, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        builder, lengths = Builder(), np.zeros(len(parts), dtype=np.int64)
+        for number, name in enumerate(parts):
+            keys = _table(self._part(name), KEYS)
+            lengths[number] = len(keys)
+            builder.add(number, keys)
+        return builder.build(), lengths
+
+    def frame(self, columns: Sequence[str] | None = None, parts: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows as one tidy frame, sorted; unknown columns are kept, names are categories.
 
         Raises:
             StoreError: no parts, or one that is damaged.
         """
-        paths = self.parts() if parts is None else parts
-        if not paths:
-            raise StoreError(f"{self.folder} holds no scores: run `faithmap run … --out {self.folder}` first.")
-        tables = [self._read(path, columns) for path in paths]
-        frame = pa.concat_tables(tables, promote_options="default").to_pandas(
-            types_mapper={pa.int32(): pd.Int32Dtype()}.get
-        )
-        for column in ("predicted", "target"):
-            if column in frame:
-                frame[column] = frame[column].astype("int32")
-        by = [name for name in ("image", "method", "order", "draw", "step") if name in frame]
-        ordered: pd.DataFrame = frame.sort_values(by, ignore_index=True)
-        return ordered
+        parts = self.parts() if parts is None else list(parts)
+        if not parts:
+            raise StoreError(f"{self.url} holds no scores: run `faithmap run … --out {self.url}` first.")
+        return self._frame(self.index(parts), parts, columns)
 
-    def finished_steps(self) -> dict[str, dict[Chain, list[range]]]:
-        """Image → chain → the runs of steps that are stored."""
-        finished: dict[str, dict[Chain, list[range]]] = defaultdict(lambda: defaultdict(list))
-        keys = ["image", "method", "order", "draw"]
-        for path in self.parts():
-            table = self._read(path, [*keys, "step"]).group_by(keys).aggregate([("step", "min"), ("step", "max")])
-            for row in table.to_pylist():
-                chain = (row["method"], row["order"], row["draw"])
-                finished[row["image"]][chain].append(range(row["step_min"], row["step_max"] + 1))
-        return finished
+    def _frame(self, segments: Segments, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of the segments, in their order. Holds the result and one part at a time."""
+        total = int(segments.count.sum())
+        found: dict[str, Any] = {name: segments.names[name] for name in _DICTIONARY}
+        for name, categories in found.items():
+            codes = getattr(segments, name).astype(np.min_scalar_type(-max(len(categories), 1)))
+            found[name] = pd.Categorical.from_codes(np.repeat(codes, segments.count), pd.Index(categories, dtype="str"))
+        found["draw"] = np.repeat(segments.draw.astype(np.int16), segments.count)
+        found["step"] = segments.step().astype(np.int16)
+        unknown_label = np.zeros(total, dtype=bool)
+        to = np.cumsum(segments.count, dtype=np.int64) - segments.count
+        by_part = np.argsort(segments.part, kind="stable")
+        for which in np.split(by_part, np.flatnonzero(np.diff(segments.part[by_part])) + 1) if total else []:
+            own = segments[which]
+            rows, places = own.rows(), _ranges(to[which], own.count)
+            table = _table(self._part(parts[int(own.part[0])]), columns, but=KEYS)
+            for name in table.column_names:
+                column = table[name].take(pa.array(rows))
+                if name in SCHEMA.names:
+                    if name == "label":
+                        unknown_label[places] = column.is_null().to_numpy()
+                        column = column.fill_null(-1)
+                    kind = SCHEMA.field(name).type.to_pandas_dtype()
+                    found.setdefault(name, np.zeros(total, dtype=kind))[places] = column.to_numpy()
+                else:
+                    found.setdefault(name, np.full(total, None, dtype=object))[places] = column.to_pandas().to_numpy()
+        if "label" in found:
+            found["label"] = pd.arrays.IntegerArray(found["label"], unknown_label)
+        known = [name for name in SCHEMA.names if name in found]
+        order = [*known, *(name for name in found if name not in known)]
+        frame = pd.DataFrame({name: found[name] for name in order if columns is None or name in columns}, copy=False)
+        for name in frame.columns.difference(SCHEMA.names):
+            frame[name] = frame[name].infer_objects()
+        return frame
 
-    def stored_heatmaps(self) -> HeatmapParts:
-        """Where the heatmaps are."""
-        places = {}
-        for path in self.heatmap_parts():
-            with _open_part(path) as part:
-                described = json.loads(part.metadata()["examples"])
-                for tensor in part.keys():  # noqa: SIM118
-                    index, kind, *method = tensor.split("/", 2)
-                    if kind == "heatmap":
-                        example = described[int(index)]
-                        places[example["image"], method[0]] = (path, tensor, example["target"])
-        return HeatmapParts(places)
-
-    def examples(self, images: Iterable[str] | None = None) -> Iterator[Example]:
-        """Images with all their stored heatmaps, one after the other; None takes all that there are."""
-        where: dict[str, list[tuple[Path, int]]] = defaultdict(list)
-        for path in self.heatmap_parts():
-            with _open_part(path) as part:
-                for index, example in enumerate(json.loads(part.metadata()["examples"])):
-                    where[example["image"]].append((path, index))
-        for image in where if images is None else images:
-            found = [_read_example(path, index) for path, index in where.get(image, [])]
-            if found:
-                heatmaps = {method: heatmap for example in found for method, heatmap in example.heatmaps.items()}
-                shown = {f.name: getattr(found[0], f.name) for f in fields(Example)}
-                yield Example(**{**shown, "heatmaps": heatmaps})
-
-    def _read(self, path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-        data = path.read_bytes()
-        if not _is_whole(path, data):
-            raise StoreError(f"{path} is damaged: run the same command again to compute it anew.")
-        table = pq.read_table(pa.BufferReader(data), columns=columns)
-        found = int((table.schema.metadata or {}).get(b"faithmap_format", FORMAT))
-        if found > FORMAT:
-            raise StoreError(f"{path} has format {found}, this version reads up to {FORMAT}: update faithmap.")
-        return table
-
-    def export(self, path: str | Path) -> Path:
-        """All rows as one Parquet file, written part by part."""
+    def export(self, path: str | Path, rows: int = 1_000_000) -> Path:
+        """All rows as one Parquet file, sorted; holds about `rows` rows at a time."""
         path = Path(path)
         temporary = path.with_name(f".tmp-{uuid4().hex}")
+        parts = self.parts()
+        segments = self.index(parts)
+        piece = (np.cumsum(segments.count, dtype=np.int64) - segments.count) // rows
+        cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(segments)]
         try:
-            with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-                for part in self.parts():
-                    writer.write_table(self._read(part, SCHEMA.names).cast(SCHEMA))
+            schema = pa.unify_schemas([_schema(self._part(name)) for name in parts] or [SCHEMA])
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for start, stop in itertools.pairwise(cuts):
+                    frame = self._frame(segments[start:stop], parts)
+                    missing = {name: None for name in schema.names if name not in frame}
+                    writer.write_table(pa.Table.from_pandas(frame.assign(**missing), schema, preserve_index=False))
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StoreError(f"{path} could not be written ({error.strerror or error}): make room.") from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         return path
 
+    def stored_heatmaps(self) -> HeatmapParts:
+        """Where the heatmaps are. Bytes are checked when a heatmap is read."""
+        places = {}
+        for name in self.heatmap_parts():
+            header, described = self._described(name)
+            for tensor in header:
+                index, _, rest = tensor.partition("/")
+                kind, _, method = rest.partition("/")
+                if kind == "heatmap":
+                    example = described[int(index)]
+                    places[example["image"], method] = (self.url, name, tensor, example["target"])
+        return HeatmapParts(places)
 
-def _open_part(path: Path) -> Any:
-    try:
-        part: Any = safetensors.safe_open(path, "pt")
-    except (safetensors.SafetensorError, OSError) as error:
-        raise StoreError(f"{path} is damaged ({error}): run the same command again to compute it anew.") from error
-    found = int((part.metadata() or {}).get("format", FORMAT))
-    if found > FORMAT:
-        raise StoreError(f"{path} has format {found}, this version reads up to {FORMAT}: update faithmap.")
-    return part
+    def examples(self, images: Iterable[str] | None = None) -> Iterator[Example]:
+        """Images with all their stored heatmaps, one after the other; None takes all that there are.
+
+        Raises:
+            StoreError: a part that is damaged.
+        """
+        where: dict[str, list[tuple[str, int, dict[str, Any]]]] = defaultdict(list)
+        for name in self.heatmap_parts():
+            for index, example in enumerate(self._described(name)[1]):
+                where[example["image"]].append((name, index, example))
+        known = {f.name for f in fields(Example)}
+        for image in where if images is None else images:
+            heatmaps, shown = {}, {}
+            for name, index, example in where.get(image, []):
+                tensors, prefix = _heatmap_part(self.url, name), f"{index}/heatmap/"
+                heatmaps.update({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+                shown = {what: value for what, value in example.items() if what in known}
+                pixels = tensors[f"{index}/pixels"]
+                shown["pixels"] = pixels.div(255) if pixels.dtype == torch.uint8 else pixels
+            if shown:
+                yield Example(**{**shown, "heatmaps": heatmaps})
+
+    def _described(self, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The tensors and the images of a part with heatmaps."""
+        try:
+            header = _header(self.storage, name)
+            metadata = header.pop("__metadata__", {})
+            _check_format(metadata.get("format"), metadata.get("version"), f"{self.url}/{name}")
+            return header, json.loads(metadata["examples"])
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise _damaged(f"{self.url}/{name}") from None
 
 
-def _read_example(path: Path, index: int) -> Example:
-    with _open_part(path) as part:
-        described = json.loads(part.metadata()["examples"])[index]
-        pixels = part.get_tensor(f"{index}/pixels")
-        prefix = f"{index}/heatmap/"
-        heatmaps = {n.removeprefix(prefix): part.get_tensor(n) for n in part.keys() if n.startswith(prefix)}  # noqa: SIM118
-    known = {f.name for f in fields(Example)}
-    shown = {name: value for name, value in described.items() if name in known}
-    return Example(**shown, pixels=pixels.div(255) if pixels.dtype == torch.uint8 else pixels, heatmaps=heatmaps)
+def rows_key(frame: pd.DataFrame) -> str:
+    """Stands for which rows a frame holds."""
+    digest = hashlib.sha256()
+    for name in KEYS:
+        column = frame[name]
+        if SCHEMA.field(name).type == pa.string():
+            codes, names = pd.factorize(column)
+            digest.update(json.dumps([str(one) for one in names]).encode())
+            digest.update(codes.astype(np.int32).tobytes())
+        else:
+            digest.update(column.to_numpy().astype(np.int32).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _ranges(starts: Any, counts: Any) -> Any:
+    """start … start + count − 1 for each, one after the other."""
+    before = np.cumsum(counts, dtype=np.int64) - counts
+    return np.repeat(starts - before, counts) + np.arange(int(counts.sum()))
 
 
 def _as_bytes(pixels: Tensor) -> Tensor:
@@ -347,10 +516,90 @@ def _as_bytes(pixels: Tensor) -> Tensor:
     return exact.contiguous() if torch.equal(exact.div(255), pixels) else pixels.contiguous()
 
 
-def _is_whole(path: Path, data: bytes) -> bool:
-    """A part's name ends in the hash of its bytes."""
-    return path.stem.rpartition("-")[2] == _name(data)
+def _is_part(name: str, suffix: str) -> bool:
+    return name.rpartition("/")[2].startswith("part-") and name.endswith(suffix)
 
 
-def _name(data: bytes) -> str:
+def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    return _hash(json.dumps(manifest, sort_keys=True).encode())
+
+
+def _damaged(name: str) -> DamagedError:
+    return DamagedError(f"{name} is damaged: run the same command again to compute it anew.")
+
+
+def _newer(name: str, found: Any, version: str | None) -> StoreError:
+    written = f"written by faithmap {version}" if version else "written by a newer faithmap"
+    return StoreError(
+        f"{name} has format {found}, {written}; this is faithmap {__version__}, which reads up to {FORMAT}: update it."
+    )
+
+
+def _check_format(found: str | None, version: str | None, name: str) -> None:
+    if found is not None and int(found) > FORMAT:
+        raise _newer(name, found, version)
+
+
+def _read_part(data: bytes, name: str) -> bytes:
+    """The bytes, if their hash is the one in the name; a newer format is refused whatever its hash."""
+    whole = _hash(data) == name.rpartition(".")[0].rpartition("-")[2]
+    if whole and name.endswith(".safetensors"):
+        return data
+    try:
+        if name.endswith(".safetensors"):
+            length = int.from_bytes(data[:8], "little")
+            own = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+            found, version = own.get("format"), own.get("version")
+        else:
+            metadata = _metadata(data)
+            found, version = (
+                value.decode() if value else None
+                for value in (metadata.get(b"faithmap_format"), metadata.get(b"faithmap_version"))
+            )
+        _check_format(found, version, name)
+    except (ValueError, AttributeError, TypeError, OSError, pa.ArrowException):
+        raise _damaged(name) from None
+    if not whole:
+        raise _damaged(name)
+    return data
+
+
+def _metadata(part: bytes) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = pq.ParquetFile(pa.BufferReader(part)).schema_arrow.metadata or {}
+    return found
+
+
+def _schema(part: bytes) -> pa.Schema:
+    return pq.ParquetFile(pa.BufferReader(part)).schema_arrow.remove_metadata()
+
+
+def _run_of(metadata: Mapping[bytes, bytes]) -> dict[str, Any] | None:
+    found = metadata.get(b"faithmap_run")
+    return json.loads(found) if found else None
+
+
+def _table(part: bytes, columns: Sequence[str] | None = None, but: Sequence[str] = ()) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(part), read_dictionary=_DICTIONARY)
+    wanted = [n for n in file.schema_arrow.names if (columns is None or n in columns) and n not in but]
+    return file.read(columns=wanted, use_threads=False)
+
+
+def _header(storage: Any, name: str) -> dict[str, Any]:
+    data = storage.read(name, 1 << 16)
+    length = int.from_bytes(data[:8], "little")
+    if length > 1 << 28:
+        raise ValueError("no header")
+    if len(data) < 8 + length:
+        data = storage.read(name, 8 + length)
+    found: dict[str, Any] = json.loads(data[8 : 8 + length])
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _heatmap_part(url: str, name: str) -> dict[str, Tensor]:
+    """All tensors of a part, checked."""
+    return safetensors.torch.load(_read_part(open_storage(url).read(name), f"{url}/{name}"))
