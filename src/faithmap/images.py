@@ -232,6 +232,16 @@ class PixelSource:
         """
         return self._image[image_id].read(self.preprocessing)
 
+    def content_hash(self) -> str:
+        """Sixteen hex digits over the ids and contents of all images."""
+        digest = hashlib.sha256()
+        for name, image in sorted(self._image.items()):
+            try:
+                digest.update(repr((name, image.content_hash())).encode("utf-8", "surrogatepass"))
+            except OSError:
+                digest.update(repr((name, "unreadable")).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
     def mean_colour(self) -> Float[Tensor, "3"]:
         """The mean colour over all images that can be read, float64; reads each once.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -96,8 +97,8 @@ def is_imputed(fill: str) -> bool:
 def resolve_fill(fill: str, images: PixelSource) -> str:
     """The same fill with all parameters written out, so that equal fills have equal names.
 
-    ``"constant:dataset-mean"`` becomes the colour of this image set; a run that later meets another set is then seen
-    to ask for another fill.
+    ``"constant:dataset-mean"`` becomes the colour of this image set, and ``"swap"`` gets a hash of the set; a run that
+    later meets another set is then seen to ask for another fill.
 
     Raises:
         ProtocolError: an unknown fill, or parameters that mean nothing.
@@ -109,7 +110,9 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
         return "constant:" + ",".join(f"{value:.6g}" for value in images.mean_colour().tolist())
     _, parameters = _parse(fill)
     name, _, detail = fill.partition(":")
-    if name == "constant":
+    if name == "swap":
+        written = f"set={images.content_hash()}"
+    elif name == "constant":
         written = detail if detail == "mean" else ",".join(f"{parameters[c]:g}" for c in "rgb")
     else:
         written = ",".join(f"{key}={value:g}" for key, value in parameters.items())
@@ -214,6 +217,8 @@ def _parse(fill: str) -> tuple[FillKind, Mapping[str, float]]:
     kind = FILLS[name]
     if name == "constant":
         return kind, _colour(fill, detail)
+    if name == "swap" and re.fullmatch(r"set=[0-9a-f]{16}", detail):
+        return kind, {}
     parameters = {key: default for key, (default, _) in kind.parameters.items()}
     for part in detail.split(",") if colon else ():
         key, _, text = part.partition("=")
