@@ -96,7 +96,10 @@ def check_regions_fit(protocol: Protocol, height: int, width: int) -> None:
                 f"region_size is {size} pixels, the image is {height}×{width}: give a region that fits into the image."
             )
         if protocol.placement is Placement.GRID and (fit := (height // size) * (width // size)) < steps:
-            raise _too_few(fit, steps)
+            raise RegionError(
+                f"{fit} regions of {size} pixels fit into {height}×{width}, {steps} steps were asked for: ask for at "
+                f"most {fit} steps, or smaller regions."
+            )
 
 
 def _too_few(fit: int, steps: int, index: int | None = None) -> RegionError:
