@@ -337,17 +337,17 @@ def draw_chains(
 def resumed(chains: Chains, done: int) -> Chains:
     """The same chains from step `done` on, each with its own image; imputed ones start anew."""
     rows = torch.arange(len(chains), device=chains.image.device)
-    pixels, fill = chains.pixels[chains.image], chains.fill[chains.fill_index]
+    pixels, fill, removal_step = chains.pixels[chains.image], chains.fill[chains.fill_index], chains.removal_step
     chains = replace(chains, pixels=pixels, fill=fill, image=rows, fill_index=rows)
     if chains.imputed:
         return chains
-    start = (
-        {"fill": perturb(fill, chains.removal_step, pixels, done)}
+    left = (removal_step - done).clamp(min=0)
+    chains = replace(chains, removal_step=left, steps=chains.steps - done)
+    return (
+        replace(chains, fill=perturb(fill, removal_step, pixels, done))
         if chains.restore
-        else {"pixels": perturb(pixels, chains.removal_step, fill, done)}
+        else replace(chains, pixels=perturb(pixels, removal_step, fill, done))
     )
-    left = (chains.removal_step - done).clamp(min=0)
-    return replace(chains, removal_step=left, steps=chains.steps - done, **start)
 
 
 def score_frame(
