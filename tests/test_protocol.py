@@ -25,6 +25,23 @@ def test_the_fingerprint_follows_what_changes_a_number():
     assert protocol.fingerprint() == protocol.override(steps=7, draws=2, score="probability").fingerprint()
     for change in ({"seed": 1}, {"placement": Placement.CENTRE}, {"region_size": 7}, {"fill": "uniform-grey"}):
         assert protocol.fingerprint() != protocol.override(**change).fingerprint()
+    for change in ({"direction": "restore"}, {"segments": "slic:n=9"}, {"placement": "pixel"}):
+        assert protocol.fingerprint() != protocol.override(**change).fingerprint()
+
+
+def test_fingerprints_of_stored_runs_stay_what_they_were():
+    assert Protocol.preset("samek2017").fingerprint() == "9ec6e6f862acdf3d"
+    assert Protocol.preset("replication2021").fingerprint() == "a0bff622ad21481f"
+
+
+def test_all_steps_become_a_number_where_it_does_not_depend_on_the_image():
+    assert Protocol.preset("deletion").fitted(224, 224).steps == 224
+    assert Protocol.preset(steps="all").fitted(224, 200).steps == 24 * 22
+    assert Protocol.preset(steps=5).fitted(8, 8).steps == 5
+    with pytest.raises(ProtocolError, match="differs from image to image"):
+        Protocol.preset(steps="all", placement="centre").fitted(224, 224)
+    with pytest.raises(ProtocolError, match="at most 32767"):
+        Protocol.preset(steps="all", placement="pixel", region_size=1).fitted(224, 224)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +52,9 @@ def test_the_fingerprint_follows_what_changes_a_number():
         ({"placement": "gird"}, "did you mean 'grid'"),
         ({"stepps": 3}, "did you mean 'steps'"),
         ({"orders": ()}, "orders is empty"),
+        ({"direction": "restor"}, "did you mean 'restore'"),
+        ({"direction": "restore", "fill": "noisy-linear"}, "cannot start from"),
+        ({"steps": 40_000}, "at most 32767"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(parts, message):

@@ -17,11 +17,12 @@ from torch import Tensor
 from faithmap.attribution import Method, heatmaps, random_heatmap
 from faithmap.classifiers import Classifier
 from faithmap.errors import CurveError, HeatmapError, ImageError, RegionError
-from faithmap.images import AnyImage
+from faithmap.images import AnyImage, PixelSource
 from faithmap.inference import Chains, Engine, make_engine, score_chains
-from faithmap.perturbation import draw_fill, perturb
-from faithmap.protocol import Order, Protocol, Target
+from faithmap.perturbation import draw_fill, is_imputed, perturb
+from faithmap.protocol import Direction, Order, Placement, Protocol, Target
 from faithmap.regions import removal_steps
+from faithmap.segments import segment
 from faithmap.store import Example, HeatmapParts
 
 # Networks run on blocks of one fixed shape, padded by repeating, so that no number depends on which images happen to
@@ -79,6 +80,7 @@ class Experiment:
     Attributes:
         engine_name, batch_size: how scores are computed; see `make_engine`.
         labels: image id → true class, None where it is not known.
+        others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
     """
 
@@ -88,6 +90,7 @@ class Experiment:
     engine_name: str
     batch_size: int | None
     labels: Mapping[str, int | None]
+    others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
 
     @cached_property
@@ -98,19 +101,21 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Block:
-    """Images that could be read, with the class that is scored; B ≤ `BLOCK`."""
+    """Images that could be read, with the class that is scored and, where they are asked for, their segments."""
 
     ids: list[str]
     pixels: Tensor
     targets: Tensor
     predicted: Tensor
     labels: list[int | None]
+    segments: Tensor | None = None
 
     def keep(self, rows: Sequence[int]) -> Block:
         """Some of the images."""
         at = torch.tensor(rows, dtype=torch.int64, device=self.pixels.device)
         ids, labels = [self.ids[i] for i in rows], [self.labels[i] for i in rows]
-        return Block(ids, self.pixels[at], self.targets[at], self.predicted[at], labels)
+        segments = None if self.segments is None else self.segments[at]
+        return Block(ids, self.pixels[at], self.targets[at], self.predicted[at], labels, segments)
 
 
 @dataclass(frozen=True)
@@ -161,11 +166,14 @@ def evaluate_task(
 
 def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Block, list[Skipped]]:
     """Decode the images and choose the class that is scored."""
-    classifier = experiment.classifier
-    ids, pixels, skipped = [], [], []
+    classifier, protocol = experiment.classifier, experiment.protocol
+    ids, pixels, segments, skipped = [], [], [], []
     for image in images:
         try:
-            pixels.append(image.read(classifier.preprocessing))
+            read = image.read(classifier.preprocessing)
+            if protocol.placement is Placement.SEGMENT:
+                segments.append(segment(protocol.segments, read, image.id))
+            pixels.append(read)
             ids.append(image.id)
         except ImageError as error:
             skipped.append(Skipped(image.id, None, str(error)))
@@ -177,11 +185,12 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
         logits = classifier(padded(stacked))[: len(ids)]
     labels = [experiment.labels.get(name) for name in ids]
     predicted = targets = logits.argmax(1)
-    if experiment.protocol.target is Target.LABEL:
+    if protocol.target is Target.LABEL:
         targets = torch.tensor([label or 0 for label in labels], device=predicted.device)
-    block, rows = Block(ids, stacked, targets, predicted, labels), []
+    maps = torch.stack(segments).to(classifier.device) if segments else None
+    block, rows = Block(ids, stacked, targets, predicted, labels, maps), []
     for row, name in enumerate(ids):
-        if reason := not_scored(logits[row], labels[row], experiment.protocol):
+        if reason := not_scored(logits[row], labels[row], protocol):
             skipped.append(Skipped(name, None, f"image '{name}' cannot be used: {reason}"))
         else:
             rows.append(row)
@@ -233,7 +242,8 @@ def block_orders(
     if not found:
         return {}, []
     try:
-        steps = removal_steps(torch.stack(list(found.values())), protocol, Order(order))
+        maps = None if block.segments is None else block.segments[list(found)]
+        steps = removal_steps(torch.stack(list(found.values())), protocol, Order(order), maps)
         return dict(zip(found, steps, strict=True)), []
     except (HeatmapError, RegionError) as error:
         if error.index is None:
@@ -278,8 +288,8 @@ def score_draw(
         left = {key: {new: order[old] for new, old in enumerate(rest) if old in order} for key, order in orders.items()}
         result = score_draw(experiment, block.keep(rest), keys, left, steps, progress)
         return replace(result, skipped=[Skipped(block.ids[at], None, str(error)), *result.skipped])
-    if steps.start > 0:  # the point before the first missing step is stored already
-        logit, probability = logit[:, 1:], probability[:, 1:]
+    # Points before the first missing step are stored already.
+    logit, probability = logit[:, -len(steps) :], probability[:, -len(steps) :]
     chains = [(row, key) for row, key, _ in rows]
     return Result(scores=score_frame(block, chains, steps, logit.cpu().numpy(), probability.cpu().numpy()))
 
@@ -293,7 +303,9 @@ def draw_orders(
         for key in keys:
             if key.method == "random":
                 heatmap = random_heatmap(block.pixels.shape[-2:], seed=protocol.seed, image_id=name, draw=key.draw)
-                steps = removal_steps(heatmap.unsqueeze(0), protocol, Order(key.order))[0].to(block.pixels.device)
+                maps = None if block.segments is None else block.segments[row : row + 1].cpu()
+                steps = removal_steps(heatmap.unsqueeze(0), protocol, Order(key.order), maps)[0]
+                steps = steps.to(block.pixels.device)
                 rows.append((row, key, steps))
             elif row in orders.get((key.method, key.order), {}):
                 rows.append((row, key, orders[key.method, key.order][row]))
@@ -313,7 +325,13 @@ def draw_chains(
         if (row, own) not in fills:
             places[row, own] = len(fills)
             fills[row, own] = draw_fill(
-                protocol.fill, block.pixels[row], seed=protocol.seed, image_id=block.ids[row], draw=key.draw, method=own
+                protocol.fill,
+                block.pixels[row],
+                seed=protocol.seed,
+                image_id=block.ids[row],
+                draw=key.draw,
+                method=own,
+                others=experiment.others,
             )
         fill_index.append(places[row, own])
     image = torch.tensor([row for row, _, _ in rows], device=device)
@@ -325,16 +343,25 @@ def draw_chains(
         removal_step=torch.stack([steps for _, _, steps in rows]),
         targets=block.targets[image],
         steps=steps[-1],
+        imputed=is_imputed(protocol.fill),
+        restore=protocol.direction is Direction.RESTORE,
     )
-    if steps.start == 0:
+    return chains if steps.start == 0 else resumed(chains, steps.start - 1)
+
+
+def resumed(chains: Chains, done: int) -> Chains:
+    """The same chains from step `done` on, each with its own image; imputed ones start anew."""
+    rows = torch.arange(len(chains), device=chains.image.device)
+    pixels, fill, removal_step = chains.pixels[chains.image], chains.fill[chains.fill_index], chains.removal_step
+    chains = replace(chains, pixels=pixels, fill=fill, image=rows, fill_index=rows)
+    if chains.imputed:
         return chains
-    done = steps.start - 1
-    return replace(
-        chains,
-        pixels=perturb(chains.pixels[image], chains.removal_step, chains.fill[chains.fill_index], done),
-        image=torch.arange(len(rows), device=device),
-        removal_step=(chains.removal_step - done).clamp(min=0),
-        steps=steps[-1] - done,
+    left = (removal_step - done).clamp(min=0)
+    chains = replace(chains, removal_step=left, steps=chains.steps - done)
+    return (
+        replace(chains, fill=perturb(fill, removal_step, pixels, done))
+        if chains.restore
+        else replace(chains, pixels=perturb(pixels, removal_step, fill, done))
     )
 
 

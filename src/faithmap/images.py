@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import overload
 
+import torch
 from jaxtyping import Float
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
@@ -203,6 +204,62 @@ class Images(Sequence[AnyImage]):
             )
             for item in self
         }
+
+
+class PixelSource:
+    """The pixels of a whole image set at one input size, read when they are asked for.
+
+    Args:
+        images: the set.
+        preprocessing: of the classifier.
+    """
+
+    def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._image = {image.id: image for image in images}
+        self._mean: Tensor | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids of the set."""
+        return list(self._image)
+
+    def read(self, image_id: str) -> Float[Tensor, "3 height width"]:
+        """The pixels of one image.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self._image[image_id].read(self.preprocessing)
+
+    def content_hash(self) -> str:
+        """Sixteen hex digits over the ids and contents of all images."""
+        digest = hashlib.sha256()
+        for name, image in sorted(self._image.items()):
+            try:
+                digest.update(repr((name, image.content_hash())).encode("utf-8", "surrogatepass"))
+            except OSError:
+                digest.update(repr((name, "unreadable")).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    def mean_colour(self) -> Float[Tensor, "3"]:
+        """The mean colour over all images that can be read, float64; reads each once.
+
+        Raises:
+            InputError: none can be read.
+        """
+        if self._mean is None:
+            total, count = torch.zeros(3, dtype=torch.float64), 0
+            for image in self._image.values():
+                try:
+                    total += image.read(self.preprocessing).double().mean((1, 2))
+                except ImageError:
+                    continue
+                count += 1
+            if count == 0:
+                raise InputError("the mean colour of the image set was asked for, and no image can be read.")
+            self._mean = total / count
+        return self._mean
 
 
 def to_pixels(

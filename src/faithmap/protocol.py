@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -22,6 +22,26 @@ class Placement(StrEnum):
     """Cells of a fixed grid that starts at the top left; ranked by their summed relevance."""
     CENTRE = "centre"
     """A window centred on the highest remaining pixel, clamped to the border, skipped when it would overlap."""
+    SEGMENT = "segment"
+    """Given segments of any shape; ranked by their mean relevance (Rieger and Hansen 2020, IROF)."""
+    PIXEL = "pixel"
+    """Single pixels, `region_size` of them a step (Petsiuk et al. 2018, RISE)."""
+
+
+class Direction(StrEnum):
+    """Where a curve starts, and what a step does."""
+
+    REMOVE = "remove"
+    """From the image; a step replaces a region by the fill (deletion)."""
+    RESTORE = "restore"
+    """From the fill; a step brings a region of the image back (insertion)."""
+
+
+class Steps(IntEnum):
+    """A number of steps that depends on the image's size."""
+
+    ALL = 2**31 - 1
+    """Every region that fits; `Protocol.fitted` turns it into their number."""
 
 
 class Order(StrEnum):
@@ -57,9 +77,11 @@ class Protocol:
 
     Attributes:
         name: the preset it started from.
-        steps: L, the number of regions removed; curves have L + 1 points, k = 0…L.
-        region_size: side of the square region, in pixels.
-        placement: `Placement.GRID` or `Placement.CENTRE`.
+        steps: L, the number of regions removed; curves have L + 1 points, k = 0…L. ``"all"`` is every region that fits.
+        region_size: side of the square region, in pixels; for `Placement.PIXEL`, how many pixels a step removes.
+        placement: see `Placement`.
+        segments: for `Placement.SEGMENT`, where segments come from, such as ``"slic:n=50"``; see `faithmap.segments`.
+        direction: `Direction.REMOVE` regions from the image, or `Direction.RESTORE` them onto the fill.
         fill: what replaces a region, such as ``"uniform"``; see `faithmap.perturbation`.
         draws: repetitions with new fill (and a new random order), averaged within an image.
         target: `Target.PREDICTED` or `Target.LABEL`.
@@ -77,6 +99,8 @@ class Protocol:
     steps: int = 100
     region_size: int = 9
     placement: Placement = Placement.GRID
+    segments: str = ""
+    direction: Direction = Direction.REMOVE
     fill: str = "uniform"
     draws: int = 10
     target: Target = Target.PREDICTED
@@ -89,6 +113,11 @@ class Protocol:
     def __post_init__(self) -> None:
         for part, value in _checked({f.name: getattr(self, f.name) for f in fields(self)}).items():
             object.__setattr__(self, part, value)
+        if self.direction is Direction.RESTORE and self.fill.partition(":")[0] == "noisy-linear":
+            raise ProtocolError(
+                "direction is 'restore' and fill 'noisy-linear': a curve cannot start from values that are computed "
+                "from the pixels that are left; give another fill, such as 'blur:sigma=5'."
+            )
 
     @classmethod
     def preset(cls, name: str = "samek2017", **overrides: Any) -> Protocol:
@@ -117,6 +146,7 @@ class Protocol:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         parts["method_defaults"] = dict(self.method_defaults)
         parts["orders"] = [str(order) for order in self.orders]
+        parts["steps"] = "all" if self.steps is Steps.ALL else self.steps
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in parts.items()}
 
     @classmethod
@@ -127,10 +157,31 @@ class Protocol:
     def measured(self) -> dict[str, Any]:
         """The parts on which stored numbers depend.
 
-        Left out: `steps`, `draws` and `orders` (a run can be extended by more of them), `score` (both are stored) and
-        `name`.
+        Left out: `steps`, `draws` and `orders` (a run can be extended by more of them), `score` (both are stored),
+        `name`, and later parts at their default, so that protocols written before these parts existed stay the same.
         """
-        return {k: v for k, v in self.to_dict().items() if k not in ("name", "steps", "draws", "orders", "score")}
+        parts = {k: v for k, v in self.to_dict().items() if k not in ("name", "steps", "draws", "orders", "score")}
+        return {k: v for k, v in parts.items() if k not in _LATER_PARTS or v != _LATER_PARTS[k]}
+
+    def fitted(self, height: int, width: int) -> Protocol:
+        """The same protocol with `steps` as a number, for images of this size.
+
+        Raises:
+            ProtocolError: steps is ``"all"`` and how many regions fit differs from image to image.
+        Example:
+            >>> Protocol.preset(steps="all", region_size=9).fitted(224, 224).steps
+            576
+        """
+        if self.steps is not Steps.ALL:
+            return self
+        if self.placement is Placement.GRID:
+            return self.override(steps=max((height // self.region_size) * (width // self.region_size), 1))
+        if self.placement is Placement.PIXEL:
+            return self.override(steps=-(-height * width // self.region_size))
+        raise ProtocolError(
+            f"steps is 'all' and placement '{self.placement}': how many regions fit differs from image to image; "
+            "give a number, or placement 'grid' or 'pixel'."
+        )
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that are equal exactly when two protocols measure the same thing."""
@@ -140,10 +191,14 @@ class Protocol:
 def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts with names turned into enum members and numbers checked, or a `ProtocolError` that names the part."""
     checked = dict(parts)
+    if checked.get("steps") == "all":
+        checked["steps"] = Steps.ALL
     for name, least in (("steps", 1), ("region_size", 1), ("draws", 1), ("seed", 0)):
         value = checked.get(name, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ProtocolError(f"{name} is {value!r}: give a whole number of at least {least}.")
+    if checked.get("steps", 1) is not Steps.ALL and checked.get("steps", 1) > _MOST_STEPS:
+        raise ProtocolError(f"steps is {checked['steps']}: give at most {_MOST_STEPS}, or remove more at a step.")
     for name, kind in _KINDS.items():
         if name in checked:
             checked[name] = _member(name, checked[name], kind)
@@ -166,7 +221,14 @@ def _member(name: str, value: str, kind: type[_E]) -> _E:
         raise ProtocolError(f"{name} is {value!r}{nearest(str(value), known)} Known: {', '.join(known)}.") from None
 
 
-_KINDS: Mapping[str, type[StrEnum]] = {"placement": Placement, "target": Target, "score": Score}
+_KINDS: Mapping[str, type[StrEnum]] = {
+    "placement": Placement,
+    "direction": Direction,
+    "target": Target,
+    "score": Score,
+}
+_LATER_PARTS: Mapping[str, str] = {"segments": "", "direction": "remove"}
+_MOST_STEPS = 32_767
 
 PRESETS: Mapping[str, Protocol] = MappingProxyType(
     {
@@ -184,6 +246,27 @@ PRESETS: Mapping[str, Protocol] = MappingProxyType(
             method_defaults=MappingProxyType(
                 {"deconvolution": "start=features", "lrp-epsilon": "start=one,border=dropped"}
             ),
+        ),
+        # Petsiuk et al. 2018 (RISE): 224 pixels a step until none is left; the mean colour of ImageNet, or a blurred
+        # image, stands for "nothing". Both fills are the same in every draw.
+        "deletion": Protocol(
+            name="deletion",
+            steps=Steps.ALL,
+            region_size=224,
+            placement=Placement.PIXEL,
+            fill="constant:0.485,0.456,0.406",
+            draws=1,
+            score=Score.PROBABILITY,
+        ),
+        "insertion": Protocol(
+            name="insertion",
+            steps=Steps.ALL,
+            region_size=224,
+            placement=Placement.PIXEL,
+            direction=Direction.RESTORE,
+            fill="blur:sigma=5,radius=5",
+            draws=1,
+            score=Score.PROBABILITY,
         ),
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,16 +32,21 @@ def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
 
 
 def removal_steps(
-    heatmap: Float[Tensor, "batch height width"], protocol: Protocol, order: Order | str = Order.MORF
+    heatmap: Float[Tensor, "batch height width"],
+    protocol: Protocol,
+    order: Order | str = Order.MORF,
+    segments: Int[Tensor, "..."] | None = None,
 ) -> Int[Tensor, "batch height width"]:
     """The step at which each pixel is removed, 1…L, or 0 for never.
 
-    Regions are `protocol.region_size` squares that do not overlap. Ties break by position, row-major.
+    Regions do not overlap: squares of `protocol.region_size` pixels, given segments, or groups of single pixels; see
+    `Placement`. Ties break by position, row-major (a segment's position is that of its first pixel).
 
     Args:
         heatmap: channel-pooled relevance, signed, float32 or float64.
         protocol: gives steps, region size and placement.
         order: most relevant first (``"morf"``) or least relevant first (``"lerf"``).
+        segments: for placement ``"segment"``, one label a pixel; a pixel with a label below 0 is never removed.
     Returns:
         int32 tensor on the heatmap's device.
     Raises:
@@ -55,20 +61,50 @@ def removal_steps(
                  [1, 0]]], dtype=torch.int32)
     """
     check_heatmap(heatmap)
-    size = protocol.region_size
     height, width = heatmap.shape[1:]
-    if size > min(height, width):
-        raise RegionError(
-            f"region_size is {size} pixels, the image is {height}×{width}: give a region that fits into the image."
-        )
+    check_regions_fit(protocol, height, width)
+    protocol = protocol.fitted(height, width)
     relevance = heatmap if Order(order) is Order.MORF else -heatmap
-    place = _grid if protocol.placement is Placement.GRID else _centre
-    return place(relevance, protocol.steps, size)
+    match protocol.placement:
+        case Placement.GRID:
+            return _grid(relevance, protocol.steps, protocol.region_size)
+        case Placement.CENTRE:
+            return _centre(relevance, protocol.steps, protocol.region_size)
+        case Placement.PIXEL:
+            return _pixels(relevance, protocol.steps, protocol.region_size)
+        case Placement.SEGMENT:
+            if segments is None:
+                raise RegionError("placement is 'segment' and no segments were given: pass a label map an image.")
+            return _segments(relevance, segments, protocol.steps)
+
+
+def check_regions_fit(protocol: Protocol, height: int, width: int) -> None:
+    """Refuse a protocol whose regions cannot fit into an image of this size, whatever the heatmap.
+
+    Raises:
+        RegionError: says how many do.
+    """
+    size, steps = protocol.region_size, protocol.fitted(height, width).steps
+    if protocol.placement is Placement.PIXEL:
+        if size > height * width:
+            raise RegionError(f"region_size is {size} pixels a step, the image has {height * width}: remove fewer.")
+        if (fit := -(-height * width // size)) < steps:
+            raise _too_few(fit, steps)
+    elif protocol.placement is not Placement.SEGMENT:
+        if size > min(height, width):
+            raise RegionError(
+                f"region_size is {size} pixels, the image is {height}×{width}: give a region that fits into the image."
+            )
+        if protocol.placement is Placement.GRID and (fit := (height // size) * (width // size)) < steps:
+            raise RegionError(
+                f"{fit} regions of {size} pixels fit into {height}×{width}, {steps} steps were asked for: ask for at "
+                f"most {fit} steps, or smaller regions."
+            )
 
 
 def _too_few(fit: int, steps: int, index: int | None = None) -> RegionError:
     return RegionError(
-        f"{fit} regions fit, {steps} steps were asked for: ask for at most {fit} steps, or a smaller region.", index
+        f"{fit} regions fit, {steps} steps were asked for: ask for at most {fit} steps, or smaller regions.", index
     )
 
 
@@ -76,8 +112,6 @@ def _grid(relevance: Tensor, steps: int, size: int) -> Tensor:
     """Cells of a fixed grid that starts at the top left, ranked by their summed relevance."""
     batch, height, width = relevance.shape
     rows, columns = height // size, width // size
-    if rows * columns < steps:
-        raise _too_few(rows * columns, steps)
     cells = relevance[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size)
     # Added one offset at a time, row-major: the same rounding whatever the batch, device or vector width.
     total = torch.zeros((batch, rows, columns), dtype=torch.float64, device=relevance.device)
@@ -91,6 +125,51 @@ def _grid(relevance: Tensor, steps: int, size: int) -> Tensor:
     grown = step_of_cell.view(batch, rows, columns).repeat_interleave(size, 1).repeat_interleave(size, 2)
     removal_step = torch.zeros((batch, height, width), dtype=torch.int32, device=relevance.device)
     removal_step[:, : rows * size, : columns * size] = grown
+    return removal_step
+
+
+def _pixels(relevance: Tensor, steps: int, size: int) -> Tensor:
+    """Pixels ranked alone, `size` of them a step."""
+    batch, height, width = relevance.shape
+    ranked = relevance.flatten(1).argsort(dim=1, descending=True, stable=True)
+    step_of_rank = torch.arange(height * width, dtype=torch.int32, device=relevance.device) // size + 1
+    step_of_rank[step_of_rank > steps] = 0
+    removal_step = torch.empty((batch, height * width), dtype=torch.int32, device=relevance.device)
+    removal_step.scatter_(1, ranked, step_of_rank.expand(batch, -1))
+    return removal_step.view(batch, height, width)
+
+
+def _segments(relevance: Tensor, segments: Tensor, steps: int) -> Tensor:
+    """Segments ranked by their mean relevance, so that a large one does not win by its size."""
+    if segments.shape != relevance.shape:
+        raise RegionError(
+            f"segments are {tuple(segments.shape)}, the heatmap is {tuple(relevance.shape)}: give one label a pixel."
+        )
+    maps = [
+        _rank_segments(one.flatten(), labels.flatten(), steps, index)
+        for index, (one, labels) in enumerate(
+            zip(relevance.double().cpu().numpy(), segments.cpu().numpy(), strict=True)
+        )
+    ]
+    return torch.from_numpy(np.stack(maps)).view(relevance.shape).to(relevance.device)
+
+
+def _rank_segments(
+    relevance: np.ndarray[tuple[int], np.dtype[np.float64]],
+    labels: np.ndarray[tuple[int], np.dtype[np.int64]],
+    steps: int,
+    index: int,
+) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    removal_step = np.zeros(len(labels), dtype=np.int32)
+    inside = np.flatnonzero(labels >= 0)
+    _, first, segment = np.unique(labels[inside], return_index=True, return_inverse=True)
+    if len(first) < steps:
+        raise _too_few(len(first), steps, index)
+    # Added one pixel at a time, row-major, on the CPU: the same rounding whatever the device.
+    mean = np.bincount(segment, weights=relevance[inside]) / np.bincount(segment)
+    step_of_segment = np.zeros(len(first), dtype=np.int32)
+    step_of_segment[np.lexsort((first, -mean))[:steps]] = np.arange(1, steps + 1)
+    removal_step[inside] = step_of_segment[segment]
     return removal_step
 
 

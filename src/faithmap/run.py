@@ -24,15 +24,16 @@ from faithmap import plots
 from faithmap._version import __version__
 from faithmap.attribution import Method, random_heatmap, resolve_methods
 from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, RegionError, StoreError
+from faithmap.errors import FaithmapError, ProtocolError, StoreError
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
 from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
-from faithmap.images import AnyImage, Images, TensorImage, load_images
+from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
-from faithmap.perturbation import check_fill, draw_fill
+from faithmap.perturbation import check_fill, draw_fill, resolve_fill
 from faithmap.progress import Progress, shown
 from faithmap.protocol import Order, Placement, Protocol
-from faithmap.regions import removal_steps
+from faithmap.regions import check_regions_fit, removal_steps
+from faithmap.segments import resolve_segments, segment
 from faithmap.statistics import aopc_table
 from faithmap.store import Chain, DamagedError, Example, HeatmapParts, Store
 
@@ -134,10 +135,17 @@ class Run:
             heatmap = example.heatmaps[method]
         else:
             raise StoreError(f"no heatmap of '{method}' is stored for '{example.image}'.")
-        return removal_steps(heatmap.unsqueeze(0), self.protocol, order)[0]
+        maps = None
+        if self.protocol.placement is Placement.SEGMENT:
+            maps = segment(self.protocol.segments, example.pixels, example.image).unsqueeze(0)
+        return removal_steps(heatmap.unsqueeze(0), self.protocol, order, maps)[0]
 
     def fill(self, example: Example, draw: int = 0, method: str | None = None) -> Float[Tensor, "3 height width"]:
-        """What the regions of an example were replaced with."""
+        """What the regions of an example were replaced with (for noisy linear imputation: the noise alone).
+
+        Raises:
+            ProtocolError: the fill takes pixels of another image, which a run folder does not hold.
+        """
         own = None if self.protocol.paired_fill else method
         return draw_fill(
             self.protocol.fill, example.pixels, seed=self.protocol.seed, image_id=example.image, draw=draw, method=own
@@ -183,8 +191,8 @@ def evaluate(
     """
     images = load_images(images)
     protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
-    check_fill(protocol.fill)
-    check_regions_fit(protocol, input_size(images, classifier))
+    others = PixelSource(images, classifier.preprocessing)
+    protocol = settled(protocol, others, input_size(images, classifier))
     resolved = resolve_methods(methods, protocol)
     experiment = Experiment(
         classifier=classifier,
@@ -193,6 +201,7 @@ def evaluate(
         engine_name=engine,
         batch_size=batch_size,
         labels=images.class_indices(classifier),
+        others=others,
     )
     make_engine(classifier, engine, batch_size)  # refuses what cannot be before anything is written
     executor = executor or LocalExecutor()
@@ -268,22 +277,20 @@ def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
     )
 
 
-def check_regions_fit(protocol: Protocol, size: tuple[int, int]) -> None:
-    """Refuse, before any work, a protocol whose regions cannot fit.
+def settled(protocol: Protocol, others: PixelSource, size: tuple[int, int]) -> Protocol:
+    """The protocol with all that depends on the image set or the input size written out; refuses what cannot be.
 
     Raises:
-        RegionError: says how many do.
+        ProtocolError: an unknown fill or segments, or steps that are not a number.
+        RegionError: regions that cannot fit; says how many do.
     """
-    height, width = size
-    region = protocol.region_size
-    if region > min(size):
-        raise RegionError(f"region_size is {region} pixels, the image is {height}×{width}: give a smaller region.")
-    fit = (height // region) * (width // region)
-    if protocol.placement is Placement.GRID and fit < protocol.steps:
-        raise RegionError(
-            f"{fit} regions of {region} pixels fit into {height}×{width}, {protocol.steps} steps were asked for: "
-            f"ask for at most {fit} steps, or a smaller region."
-        )
+    check_fill(protocol.fill)
+    if protocol.placement is Placement.SEGMENT and not protocol.segments:
+        raise ProtocolError("placement is 'segment' and segments are not named: give, for example, 'slic:n=50'.")
+    check_regions_fit(protocol, *size)
+    return protocol.fitted(*size).override(
+        fill=resolve_fill(protocol.fill, others), segments=resolve_segments(protocol.segments)
+    )
 
 
 def missing(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -24,6 +24,9 @@ class Chains:
         removal_step: the step at which a pixel is replaced, 0 for never, (B, H, W).
         targets: the class that is scored, (B,), int64.
         steps: L; every chain is scored at k = 0…L.
+        imputed: replacement values are computed from the pixels that are left, and `fill` is the noise added to them.
+        restore: start from the fill, and let every step bring a region of the image back. Engines never see it: they
+            receive the `swapped` chains.
     """
 
     pixels: Float[Tensor, "images 3 height width"]
@@ -33,6 +36,14 @@ class Chains:
     removal_step: Int[Tensor, "chains height width"]
     targets: Int[Tensor, "chains"]
     steps: int
+    imputed: bool = False
+    restore: bool = False
+
+    def swapped(self) -> Chains:
+        """Chains that remove regions, with image and fill in each other's place."""
+        return replace(
+            self, pixels=self.fill, fill=self.pixels, image=self.fill_index, fill_index=self.image, restore=False
+        )
 
     def __len__(self) -> int:
         return len(self.image)

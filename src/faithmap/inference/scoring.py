@@ -12,6 +12,7 @@ from faithmap.classifiers import Classifier
 from faithmap.errors import CurveError, EngineError, nearest
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
+from faithmap.inference.imputed import ImputedEngine
 
 ENGINES = ("auto", "dense")
 
@@ -43,7 +44,8 @@ def score_chains(
     device = chains.pixels.device
     logit = torch.empty(shape, dtype=torch.float32, device=device)
     probability = torch.empty(shape, dtype=torch.float32, device=device)
-    for chain, step, logits in engine.logits(chains):
+    runner = ImputedEngine(engine) if chains.imputed else engine
+    for chain, step, logits in runner.logits(chains.swapped() if chains.restore else chains):
         at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
         logit[chain, step] = at_target.float()
         probability[chain, step] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
@@ -66,6 +68,8 @@ def score_curves(
     engine: str = "auto",
     steps: int | None = None,
     batch_size: int | None = None,
+    restore: bool = False,
+    imputed: bool = False,
 ) -> tuple[Float[Tensor, "batch points"], Float[Tensor, "batch points"]]:
     """Scores of the target class while regions are removed: (logits, probabilities), each (B, L + 1).
 
@@ -78,6 +82,9 @@ def score_curves(
         engine: ``"auto"`` or ``"dense"``.
         steps: L; the highest removal step by default.
         batch_size: inputs a forward pass; changes speed and memory, not numbers.
+        restore: start from the fill and bring regions of the image back (insertion).
+        imputed: compute replacement values from the pixels that are left (noisy linear imputation); `fill` is the
+            noise added to them.
     Raises:
         ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
         CurveError: logits that are not finite (`index` says for which image).
@@ -94,5 +101,7 @@ def score_curves(
         removal_step=removal_step,
         targets=targets,
         steps=int(removal_step.max()) if steps is None else steps,
+        imputed=imputed,
+        restore=restore,
     )
     return score_chains(make_engine(classifier, engine, batch_size), chains)

@@ -1,0 +1,23 @@
+"""What regions are replaced with (`draw_fill`), and the image at step k (`perturb`).
+
+A fill is drawn once per (seed, image, draw) for every pixel and channel and kept over all steps, so that x⁽ᵏ⁾ and
+x⁽ᵏ⁻¹⁾ differ in one region only, and all methods are compared on the same noise. The one fill that cannot be drawn
+beforehand is noisy linear imputation, whose values depend on which pixels are left: see `imputation`.
+"""
+
+from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, generator, is_imputed, resolve_fill
+from faithmap.perturbation.imputation import impute, imputed_steps
+from faithmap.perturbation.steps import perturb
+
+__all__ = [
+    "FILLS",
+    "FillKind",
+    "check_fill",
+    "draw_fill",
+    "generator",
+    "impute",
+    "imputed_steps",
+    "is_imputed",
+    "perturb",
+    "resolve_fill",
+]
