@@ -3,8 +3,8 @@
 Which interval, and why (`benchmarks/coverage.py` measures it): with few images BCa is too short, worst when scores are
 skewed. The studentised bootstrap keeps its level under skew but is too short under heavy tails, where Student's t is
 right; so below 200 images an end at which Student's t reaches further is put half-way between the two, and from 200 on
-BCa holds. Below ten images too few resamples differ, and Student's t is used alone, which takes the scores to be roughly
-normal.
+BCa holds. Below ten images too few resamples differ, and Student's t is used alone, which takes the scores to be
+roughly normal.
 """
 
 from __future__ import annotations
