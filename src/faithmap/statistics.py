@@ -252,6 +252,73 @@ def subsets(
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 
+def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None, order: str = "morf") -> pd.DataFrame:
+    """Spearman's rank correlation of the methods' AOPC over the images.
+
+    Args:
+        frame, score, order: as in `per_image_curves`.
+        step: AOPC up to this step; the last by default.
+    Returns:
+        Methods × methods, each pair over the images that count for both; NaN where one of them is constant. What a
+        method shares with random is due to the images, not to the heatmaps.
+    """
+    per_image = _per_image(frame, score, order)
+    names = pd.Index(per_image.methods, name="method")
+    return pd.DataFrame(per_image.values[:, :, _step(per_image, step)], columns=names).corr("spearman", min_periods=3)
+
+
+def chosen_images(frame: pd.DataFrame, score: str = "logit", step: int | None = None) -> dict[str, str]:
+    """The images on which the methods are, on average, best, median and worst relative to random.
+
+    Args:
+        frame, score, step: as in `compare`.
+    Returns:
+        "best", "median", "worst" → image; fewer where there are fewer images. Only images that count for most methods.
+    """
+    per_image = _per_image(frame, score)
+    relative = per_image.relative()[:, :, _step(per_image, step)]
+    heatmaps = [i for i, name in enumerate(per_image.methods) if name != RANDOM]
+    counts = np.isfinite(relative[:, heatmaps]).sum(1)
+    full = np.flatnonzero((counts == counts.max()) & (counts > 0))
+    order = full[
+        np.argsort(-relative[full][:, heatmaps].sum(1, where=np.isfinite(relative[full][:, heatmaps])), kind="stable")
+    ]
+    places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
+    chosen: dict[str, str] = {}
+    for name, place in places.items():
+        if len(order) and str(per_image.images[order[place]]) not in chosen.values():
+            chosen[name] = str(per_image.images[order[place]])
+    return chosen
+
+
+def split_letters(group: str) -> list[str]:
+    """The letters in a `group` of `ranking`.
+
+    Example:
+        >>> split_letters("bca1")
+        ['b', 'c', 'a1']
+    """
+    return re.findall(r"[a-z]\d*", group)
+
+
+def signed_rank_p(difference: np.ndarray) -> np.ndarray:
+    """p of Wilcoxon's signed-rank test, two-sided, for each column.
+
+    Args:
+        difference: (images, pairs), NaN where an image does not count; zero differences are dropped, as Wilcoxon did.
+    Returns:
+        1 where all differences are zero, NaN below two images.
+    """
+    p = np.full(difference.shape[1], np.nan)
+    for pair, column in enumerate(difference.T):
+        column = column[np.isfinite(column)]
+        if len(column) >= 2:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about ties in few images
+                p[pair] = stats.wilcoxon(column, zero_method="wilcox").pvalue if column.any() else 1.0
+    return p
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """p-values corrected for their number; NaN stays NaN and is not counted.
 
@@ -389,7 +456,7 @@ def _compare(per_image: _PerImage, aopc: np.ndarray, confidence: float, seed: in
     difference[:, swap] *= -1
     means = mean_intervals(difference, confidence, seed)
     level = 1 - confidence
-    p = np.array([_wilcoxon(column[np.isfinite(column)]) for column in difference.T])
+    p = signed_rank_p(difference)
     p_holm, p_mean_holm = holm(p), holm(means.p)
     told_apart = (p_holm < level) & (p_mean_holm < level)
     effect = _effect_size(difference, means)
@@ -414,17 +481,6 @@ def _compare(per_image: _PerImage, aopc: np.ndarray, confidence: float, seed: in
     place = {name: i for i, name in enumerate(_best_first(per_image.methods, aopc))}
     by_rank = pairs.assign(first=pairs["a"].map(place), second=pairs["b"].map(place)).sort_values(["first", "second"])
     return by_rank.drop(columns=["first", "second"]).reset_index(drop=True)
-
-
-def _wilcoxon(difference: np.ndarray) -> float:
-    """p of the signed-rank test; zero differences are dropped, as Wilcoxon did."""
-    if len(difference) < 2:
-        return np.nan
-    if not difference.any():
-        return 1.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(stats.wilcoxon(difference, zero_method="wilcox").pvalue)
 
 
 def _effect_size(difference: np.ndarray, means: Means) -> np.ndarray:

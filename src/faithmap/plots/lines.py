@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,14 +12,26 @@ from matplotlib.figure import Figure, SubFigure
 from faithmap import statistics
 from faithmap.errors import FaithmapError
 from faithmap.naming import RANDOM, printable
-from faithmap.plots.style import FAINT, INK, PLAIN, Size, label_ends, looks, new_figure, rc, size_of
+from faithmap.plots.style import (
+    FAINT,
+    INK,
+    LABEL_GAP,
+    PLAIN,
+    Size,
+    images_counted,
+    label_ends,
+    looks,
+    new_figure,
+    size_of,
+    themed,
+)
 
 
 def fig4(
     frame: pd.DataFrame,
-    ax: Axes | None = None,
-    *,
     score: str = "logit",
+    *,
+    ax: Axes | None = None,
     style: str = "paper",
     methods: Sequence[str] | None = None,
     title: str | None = None,
@@ -31,22 +42,24 @@ def fig4(
 
     Args:
         frame: from `Run.scores()`.
-        ax: drawn into; a new figure by default.
         score: ``"logit"`` or ``"probability"``.
+        ax: drawn into; a new figure by default.
         style: ``"paper"`` (one column) or ``"slides"``.
         methods: which; all by default.
         title: above the axes.
         confidence, seed: of the bands, see `statistics.aopc_table`.
     """
     table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed)
-    return _step_lines(table, ax, size_of(style), methods, f"AOPC relative to random ({score})", title, zero_line=True)
+    return _step_lines(
+        table, ax, size_of(style), methods, f"AOPC relative to random ({score})", title, confidence, zero_line=True
+    )
 
 
 def fig4_compare(
     frames: Mapping[str, pd.DataFrame],
-    figure: Figure | SubFigure | None = None,
-    *,
     score: str = "logit",
+    *,
+    figure: Figure | SubFigure | None = None,
     style: str = "paper",
     methods: Sequence[str] | None = None,
     confidence: float = 0.95,
@@ -56,15 +69,15 @@ def fig4_compare(
 
     Args:
         frames: title → frame of a run.
-        figure: drawn into; a new one by default.
         score, style, methods, confidence, seed: as in `fig4`.
+        figure: drawn into; a new one by default.
     Returns:
         One Axes a run.
     """
     if not frames:
         raise FaithmapError("no run was given: give title → frame for each run.")
     size = size_of(style)
-    with mpl.rc_context(rc(size)):
+    with themed(size):
         figure = (
             new_figure(size.wide if len(frames) < 3 else size.width * len(frames), size.height)
             if figure is None
@@ -72,7 +85,7 @@ def fig4_compare(
         )
         axes: list[Axes] = list(figure.subplots(1, len(frames), sharey=True, squeeze=False)[0])
     for ax, (title, frame) in zip(axes, frames.items(), strict=True):
-        fig4(frame, ax, score=score, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
+        fig4(frame, score, ax=ax, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
     for ax in axes[1:]:
         ax.set_ylabel("")
     return axes
@@ -80,9 +93,9 @@ def fig4_compare(
 
 def curves(
     frame: pd.DataFrame,
-    ax: Axes | None = None,
-    *,
     score: str = "logit",
+    *,
+    ax: Axes | None = None,
     order: str = "morf",
     style: str = "paper",
     methods: Sequence[str] | None = None,
@@ -93,12 +106,12 @@ def curves(
     """Mean score of the target class while regions are removed, random orders included.
 
     Args:
-        frame, ax, score, style, methods, title, confidence, seed: as in `fig4`.
+        frame, score, ax, style, methods, title, confidence, seed: as in `fig4`.
         order: ``"morf"`` or ``"lerf"``.
     """
     table = statistics.curve_table(frame, score, order, confidence=confidence, seed=seed)
     name = "MoRF" if order == "morf" else "LeRF"
-    return _step_lines(table, ax, size_of(style), methods, f"{score} of the target class ({name})", title)
+    return _step_lines(table, ax, size_of(style), methods, f"{score} of the target class ({name})", title, confidence)
 
 
 def _step_lines(
@@ -108,6 +121,7 @@ def _step_lines(
     methods: Sequence[str] | None,
     y_label: str,
     title: str | None,
+    confidence: float,
     zero_line: bool = False,
 ) -> Axes:
     """One line a method with its band; `zero_line` draws random as the line at zero."""
@@ -116,7 +130,7 @@ def _step_lines(
     if missing := [name for name in names if name not in present]:
         raise FaithmapError(f"the run has no method '{printable(missing[0])}': it has {', '.join(present)}.")
     found = looks(present)
-    with mpl.rc_context(rc(size)):
+    with themed(size):
         if ax is None:
             height = max(size.height, (1.3 * len(names) + 7) * size.font / 72)
             ax = new_figure(size.width, height).subplots()
@@ -151,25 +165,23 @@ def _step_lines(
         label_ends(ax, ends, found, 0.95 * size.font)
         if title:
             ax.set_title(printable(title, 60), loc="left", fontweight="bold", **PLAIN)
-        _note_images(ax, table[table["method"].isin(names)], size)
+        _note_images(ax, table[table["method"].isin(names)], size, confidence)
     return ax
 
 
-def _note_images(ax: Axes, table: pd.DataFrame, size: Size) -> None:
-    """How many images the lines rest on."""
-    n, out = table["n"], table["left_out"]
-    images = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
-    text = f"{images} image{'s' if images != '1' else ''}"
-    if out.max() > 0:
-        text += f", up to {out.max()} left out" if out.min() != out.max() else f", {out.max()} left out"
-    ax.text(
-        0.99,
-        0.02,
-        text,
-        transform=ax.transAxes,
-        ha="right",
-        va="bottom",
+def _note_images(ax: Axes, table: pd.DataFrame, size: Size, confidence: float) -> None:
+    """How many images the lines rest on, below the labels."""
+    lines = images_counted(table).split(", ")
+    if np.isfinite(table["low"]).any():
+        lines.append(f"bands: {100 * confidence:g} %")
+    ax.annotate(
+        "\n".join(lines),
+        xy=(1, 0),
+        xycoords="axes fraction",
+        xytext=(LABEL_GAP * 0.95 * size.font, -0.6 * size.font),
+        textcoords="offset points",
+        va="top",
         fontsize=0.8 * size.font,
         color=FAINT,
-        zorder=4,
+        annotation_clip=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -20,15 +22,28 @@ from matplotlib.text import Annotation
 from faithmap.errors import FaithmapError, nearest
 from faithmap.naming import RANDOM, display_name
 
+LABEL_GAP = 1.8  # between a line's end and its label, in font sizes
 INK, FAINT = "#222222", "#767676"
 # Text from outside is shown as it is: "$" starts no formula.
 PLAIN: Mapping[str, Any] = MappingProxyType({"parse_math": False, "usetex": False})
 
 # Okabe and Ito's colour-blind-safe palette without yellow, which is too light on white.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4A8A")
-_SHADES = (0.0, 0.4, -0.45)  # members of a family: as it is, towards white, towards black
+_SHADES = (0.0, 0.35, -0.45)  # members of a family: as it is, towards white, towards black
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
+_MARKERS = {
+    "o": "●",
+    "s": "■",
+    "^": "▲",
+    "D": "◆",
+    "v": "▼",
+    "P": "✚",
+    "X": "✖",
+    "<": "◀",
+    ">": "▶",
+    "p": "⬟",
+    "h": "⬢",
+}
 
 
 @dataclass(frozen=True)
@@ -66,9 +81,9 @@ def size_of(style: str) -> Size:
     return STYLES[style]
 
 
-def rc(size: Size) -> dict[str, Any]:
-    """matplotlib settings in which a figure is made."""
-    return {
+def themed(size: Size) -> AbstractContextManager[None]:
+    """The matplotlib settings in which a figure is made."""
+    settings: Any = {
         "font.size": size.font,
         "font.family": ["sans-serif"],
         "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
@@ -92,26 +107,30 @@ def rc(size: Size) -> dict[str, Any]:
         "figure.facecolor": "white",
         "axes.facecolor": "white",
     }
+    return mpl.rc_context(settings)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure that belongs to no window."""
-    return Figure(figsize=(width, height), layout="constrained")
+    """A figure that a notebook shows; `matplotlib.pyplot.close` it when many are made."""
+    from matplotlib import pyplot
+
+    return pyplot.figure(figsize=(width, height), layout="constrained")
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
     """Colour by family (the name up to ":" or "-"), shade and line by member, a marker of its own for every method."""
     heatmaps = sorted(set(methods) - {RANDOM})
     families = sorted({_family(name) for name in heatmaps}, key=lambda name: (_FAMILY_ORDER.get(name, 9), name))
-    found = {RANDOM: Look(to_rgb(INK), (0, (1, 1.5)), "")}
+    markers = list(_MARKERS)
+    found: dict[str, Look] = {}
     for index, name in enumerate(heatmaps):
         members = [other for other in heatmaps if _family(other) == _family(name)]
         member = members.index(name)
         base = _PALETTE[families.index(_family(name)) % len(_PALETTE)]
         found[name] = Look(
-            _shaded(base, _SHADES[member % len(_SHADES)]), _LINES[member % len(_LINES)], _MARKERS[index % len(_MARKERS)]
+            _shaded(base, _SHADES[member % len(_SHADES)]), _LINES[member % len(_LINES)], markers[index % len(markers)]
         )
-    return found
+    return {**found, RANDOM: Look(to_rgb(INK), (0, (1, 1.5)), "")}
 
 
 _FAMILY_ORDER = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
@@ -132,11 +151,13 @@ class EndLabels(Artist):
 
     Args:
         labels: annotations whose `xy` is a line's end and whose text is offset in points.
+        font: their size in points.
     """
 
-    def __init__(self, labels: Sequence[Annotation]) -> None:
+    def __init__(self, labels: Sequence[Annotation], font: float) -> None:
         super().__init__()
         self.labels = list(labels)
+        self.font = font
         self.set_zorder(-1e9)  # before the labels
         self.set_in_layout(False)
 
@@ -145,12 +166,13 @@ class EndLabels(Artist):
         if self.axes is None or not self.labels:
             return
         ends = np.array([self.axes.transData.transform(label.xy)[1] for label in self.labels])
-        heights = [renderer.points_to_pixels(1.2 * label.get_fontsize()) for label in self.labels]
+        pixels = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+        apart = 1.2 * self.font * pixels
         box = self.axes.get_window_extent(renderer)
-        placed = spread(ends, max(heights), float(box.y0), float(box.y1))
+        placed = spread(ends, apart, float(box.y0), float(box.y1))
         for label, end, at in zip(self.labels, ends, placed, strict=True):
             x, _ = label.xyann
-            label.xyann = (x, (at - end) / renderer.points_to_pixels(1.0))
+            label.xyann = (x, (at - end) / pixels)
 
 
 def spread(ends: np.ndarray, apart: float, low: float, high: float) -> np.ndarray:
@@ -172,15 +194,15 @@ def spread(ends: np.ndarray, apart: float, low: float, high: float) -> np.ndarra
 
 
 def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float]], found: Mapping[str, Look], font: float) -> None:
-    """Write each method's name beside the end of its line."""
+    """Write each method's marker and name beside the end of its line."""
     labels = []
     for name, (x, y) in ends.items():
         color = found[name].color
         labels.append(
             ax.annotate(
-                display_name(name),
+                f"{_MARKERS.get(found[name].marker, '')} {display_name(name)}".strip(),
                 xy=(x, y),
-                xytext=(1.6 * font, 0),
+                xytext=(LABEL_GAP * font, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=font,
@@ -190,13 +212,14 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float]], found: Mapping
                     "arrowstyle": "-",
                     "linewidth": 0.07 * font,
                     "color": color,
-                    "shrinkA": 0,
-                    "shrinkB": 0.3 * font,
+                    "relpos": (0, 0.5),
+                    "shrinkA": 0.1 * font,
+                    "shrinkB": 0.35 * font,
                 },
                 **PLAIN,
             )
         )
-    ax.add_artist(EndLabels(labels))
+    ax.add_artist(EndLabels(labels, font))
 
 
 def _shaded_text(color: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -205,6 +228,21 @@ def _shaded_text(color: tuple[float, float, float]) -> tuple[float, float, float
         red, green, blue = (0.9 * c for c in color)
         color = red, green, blue
     return color
+
+
+def images_counted(table: pd.DataFrame) -> str:
+    """How many images a figure rests on and leaves out, from the columns n and left_out."""
+    n, out = table["n"], table["left_out"]
+    images = f"{n.min()}" if n.min() == n.max() else f"{n.min()}–{n.max()}"
+    text = f"{images} image{'' if images == '1' else 's'}"
+    if out.max() > 0:
+        text += f", {'up to ' if out.min() != out.max() else ''}{out.max()} left out"
+    return text
+
+
+def is_dark(color: tuple[float, float, float]) -> bool:
+    """Whether white text reads better on it than dark text."""
+    return _contrast(color) > 4.0
 
 
 def _contrast(color: tuple[float, float, float]) -> float:
