@@ -13,6 +13,8 @@
     ├── EngineError          an inference engine that cannot run this network
     └── StoreError           a run folder that cannot be read, written or extended
 
+One warning, `EngineWarning`, says when scores are computed by another engine than was possible or asked for.
+
 Each message says what was received, what was expected, and what to do. Catch `FaithmapError` for all of them.
 Errors that concern one image carry its position in the batch as `index`, so that a run can skip that image alone.
 """
@@ -73,6 +75,10 @@ class CurveError(_BatchError):
 
 class EngineError(FaithmapError):
     """An inference engine that cannot run this network."""
+
+
+class EngineWarning(UserWarning):
+    """Scores are computed by another engine, or in smaller batches, than was possible or asked for."""
 
 
 class StoreError(FaithmapError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from faithmap.classifiers import Classifier
+from faithmap.errors import EngineWarning
 from faithmap.inference.chains import Chains
+from faithmap.inference.precision import inference
 
 DEFAULT_BATCH = 128
 
@@ -59,12 +62,37 @@ class DenseEngine:
         """Step 0, computed once an image and yielded for each of its chains."""
         rows = torch.arange(len(chains), device=images.device)
         for start in range(0, len(images), self.batch_size):
-            logits = self._forward(images[start : start + self.batch_size])
+            # A copy, because a network may work in place.
+            logits = self._forward(images[start : start + self.batch_size].clone())
             chain = rows[(chains.image >= start) & (chains.image < start + len(logits))]
             yield chain, torch.zeros_like(chain), logits[chains.image[chain] - start]
 
+    def at(self, chains: Chains, pairs: Sequence[tuple[int, int]]) -> Tensor:
+        """Logits of some (chain, step) pairs, (pairs, classes)."""
+        inputs = []
+        for chain, step in pairs:
+            removal_step = chains.removal_step[chain]
+            removed = (removal_step > 0) & (removal_step <= step)
+            image, fill = chains.pixels[chains.image[chain]], chains.fill[chains.fill_index[chain]]
+            inputs.append(torch.where(removed, fill, image))
+        normalised = self.classifier.normalise(torch.stack(inputs)).to(self.classifier.dtype)
+        return self._forward(normalised.permute(0, 2, 3, 1).contiguous())
+
     def _forward(self, inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            # A permuted NHWC buffer is what PyTorch calls channels_last.
-            logits: Tensor = self.classifier.logits(inputs.permute(0, 3, 1, 2))
-        return logits
+        """NHWC inputs → logits; in halves when the device's memory is exhausted."""
+        if len(inputs) > self.batch_size:
+            return torch.cat([self._forward(part) for part in inputs.split(self.batch_size)])
+        version = None if inputs.is_inference() else inputs._version
+        try:
+            with inference():
+                # A permuted NHWC buffer is what PyTorch calls channels_last.
+                logits: Tensor = self.classifier.logits(inputs.permute(0, 3, 1, 2))
+            return logits
+        except torch.cuda.OutOfMemoryError:
+            # A network that works in place has perhaps spoilt what it was given.
+            if len(inputs) == 1 or version is None or inputs._version != version:
+                raise
+        self.batch_size = max(1, len(inputs) // 2)
+        text = f"out of memory: going on with {self.batch_size} inputs a forward pass."
+        warnings.warn(text, EngineWarning, stacklevel=2)
+        return self._forward(inputs)

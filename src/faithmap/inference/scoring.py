@@ -13,19 +13,35 @@ from faithmap.errors import CurveError, EngineError, nearest
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
 from faithmap.inference.imputed import ImputedEngine
+from faithmap.inference.incremental import IncrementalEngine
 
-ENGINES = ("auto", "dense")
+ENGINES = ("auto", "incremental", "dense")
 
 
-def make_engine(classifier: Classifier, engine: str = "auto", batch_size: int | None = None) -> Engine:
+def make_engine(
+    classifier: Classifier,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    *,
+    state_bytes: int | None = None,
+) -> Engine:
     """The engine by name.
 
+    Args:
+        classifier: pixel space in, logits out.
+        engine: ``"incremental"`` recomputes only what a step changes; ``"dense"`` runs the whole network at every
+            step; ``"auto"`` is incremental where that is possible and pays, and says why where it is not.
+        batch_size: inputs a forward pass of the dense engine.
+        state_bytes: memory for the maps that the incremental engine keeps; by default half of what is free.
     Raises:
         EngineError: an unknown engine.
     """
     if engine not in ENGINES:
         raise EngineError(f"unknown engine '{engine}'{nearest(engine, ENGINES)} Known: {', '.join(ENGINES)}.")
-    return DenseEngine(classifier, batch_size or DEFAULT_BATCH)
+    dense = DenseEngine(classifier, batch_size or DEFAULT_BATCH)
+    if engine == "dense":
+        return dense
+    return IncrementalEngine(classifier, dense, state_bytes=state_bytes, required=engine == "incremental")
 
 
 def score_chains(
@@ -79,7 +95,7 @@ def score_curves(
         targets: class indices, int64.
         removal_step: the step at which a pixel is replaced, 1…L; 0 for never; see `faithmap.removal_steps`.
         fill: replacement values in pixel space.
-        engine: ``"auto"`` or ``"dense"``.
+        engine: ``"auto"``, ``"incremental"`` or ``"dense"``; see `make_engine`.
         steps: L; the highest removal step by default.
         batch_size: inputs a forward pass; changes speed and memory, not numbers.
         restore: start from the fill and bring regions of the image back (insertion).

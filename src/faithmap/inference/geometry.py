@@ -1,0 +1,213 @@
+"""Which part of each layer a step changes.
+
+The change of a layer is the smallest rectangle around it, one for every step and chain: a tensor (4, steps, chains)
+of first row, end row, first column, end column (ends exclusive); an empty rectangle is all zeros. `Extent` says how the
+rectangle of a layer follows from those before it; layers that change alike share one extent, and so one list of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What an output pixel sees: `size` input pixels, `dilation` apart, the first at pixel · stride − before.
+
+    Each is (rows, columns). `before` is the padding above and to the left; it is negative where rows are cut off.
+    """
+
+    size: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    before: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    def after(self, inputs: Pair, outputs: Pair) -> Pair:
+        """Padding below and to the right that the last window needs."""
+        reach = [
+            (outputs[a] - 1) * self.stride[a] - self.before[a] + (self.size[a] - 1) * self.dilation[a] + 1
+            for a in (0, 1)
+        ]
+        return max(reach[0] - inputs[0], 0), max(reach[1] - inputs[1], 0)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How the changed rectangle of a map of `size` (rows, columns) follows from those of others (by number).
+
+    With a window there is one source; without one it is the union of the sources; the input has none.
+    """
+
+    size: Pair
+    sources: tuple[int, ...] = ()
+    window: Window | None = None
+
+
+class Extents:
+    """All distinct extents of a network, sources first. The input's is number 0.
+
+    Args:
+        size: rows and columns of the network's input.
+        region: side of the square region that `share` supposes, in pixels.
+    """
+
+    def __init__(self, size: Pair, region: int = 9) -> None:
+        self.all: list[Extent] = [Extent(size)]
+        self._numbers: dict[Extent, int] = {}
+        starts = [torch.linspace(0, max(length - region, 0), 16).long() for length in size]
+        y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(*starts, indexing="ij"))
+        ends = (y + region).clamp(max=size[0]), (x + region).clamp(max=size[1])
+        self._typical = [torch.stack([y, ends[0], x, ends[1]])]
+
+    def through(self, source: int, window: Window, size: Pair) -> int:
+        """The extent of a layer with this window over `source`."""
+        return source if window == Window() and size == self.all[source].size else self._add(size, (source,), window)
+
+    def union(self, sources: Sequence[int]) -> int:
+        """The extent of a layer that reads several maps pixel by pixel."""
+        distinct = tuple(sorted(set(sources)))
+        return distinct[0] if len(distinct) == 1 else self._add(self.all[distinct[0]].size, distinct, None)
+
+    def share(self, number: int) -> float:
+        """The share of the map that one square region changes, averaged over where the region lies.
+
+        Depends on the network and its input size alone, so that what is decided by it never depends on the data.
+        """
+        height, width = self.all[number].size
+        return float(area(self._typical[number]).double().mean()) / (height * width)
+
+    def rectangles(self, changed: Int[Tensor, "4 steps chains"]) -> list[Tensor]:
+        """The changed rectangle of every extent, (4, steps, chains) each, from that of the input."""
+        found = [changed]
+        for extent in self.all[1:]:
+            rectangle = _rectangle(extent, found)
+            # Mostly one source of a union contains the others: the same object tells that the same pixels change.
+            same = (found[s] for s in extent.sources if extent.window is None and torch.equal(found[s], rectangle))
+            found.append(next(same, rectangle))
+        return found
+
+    @staticmethod
+    def inside(window: Window, size: Pair, source: Int[Tensor, "4 steps chains"]) -> Int[Tensor, "4 steps chains"]:
+        """The pixels of a map of `size` whose windows touch the rectangles."""
+        return _through(source, window, size)
+
+    def _add(self, size: Pair, sources: tuple[int, ...], window: Window | None) -> int:
+        extent = Extent(size, sources, window)
+        if extent not in self._numbers:
+            self._numbers[extent] = len(self.all)
+            self.all.append(extent)
+            self._typical.append(_rectangle(extent, self._typical))
+        return self._numbers[extent]
+
+
+def _rectangle(extent: Extent, found: Sequence[Tensor]) -> Tensor:
+    sources = [found[source] for source in extent.sources]
+    return _union(sources) if extent.window is None else _through(sources[0], extent.window, extent.size)
+
+
+def _through(rectangle: Tensor, window: Window, size: Pair) -> Tensor:
+    """Output o sees input o · stride − before + j · dilation, j < size: it changes if one of these lies inside."""
+    ends = []
+    for axis in (0, 1):
+        first, end = rectangle[2 * axis], rectangle[2 * axis + 1]
+        stride, before = window.stride[axis], window.before[axis]
+        reach = (window.size[axis] - 1) * window.dilation[axis]
+        low = -torch.div(reach - first - before, stride, rounding_mode="floor")  # the ceiling
+        high = torch.div(end - 1 + before, stride, rounding_mode="floor") + 1
+        ends += [low.clamp(0, size[axis]), high.clamp(0, size[axis])]
+    out = torch.stack(ends)
+    nothing = is_empty(rectangle) | is_empty(out)
+    return out.masked_fill(nothing, 0)
+
+
+def _union(parts: Sequence[Tensor]) -> Tensor:
+    low = torch.stack([part.masked_fill(is_empty(part), 1 << 30) for part in parts]).amin(0)
+    high = torch.stack(list(parts)).amax(0)  # empty ones are zeros
+    out = torch.stack([low[0], high[1], low[2], high[3]])
+    return out.masked_fill(is_empty(out), 0)
+
+
+def is_empty(rectangle: Int[Tensor, "4 *shape"]) -> Tensor:
+    """Where there is nothing inside."""
+    return (rectangle[1] <= rectangle[0]) | (rectangle[3] <= rectangle[2])
+
+
+def area(rectangle: Int[Tensor, "4 *shape"]) -> Int[Tensor, "*shape"]:
+    """Number of pixels inside."""
+    return (rectangle[1] - rectangle[0]) * (rectangle[3] - rectangle[2])
+
+
+def bounding_rectangles(removal_step: Int[Tensor, "chains height width"], steps: int) -> Int[Tensor, "4 steps chains"]:
+    """The smallest rectangle around ``removal_step == k``, for k = 1…steps (first row, end row, first, end column)."""
+    chains, _, width = removal_step.shape
+    flat = removal_step.reshape(chains, -1)
+    chain, pixel = ((flat > 0) & (flat <= steps)).nonzero(as_tuple=True)
+    cell = (flat[chain, pixel].long() - 1) * chains + chain
+    row, column = torch.div(pixel, width, rounding_mode="floor"), pixel % width
+    out = torch.zeros((4, steps * chains), dtype=torch.int64, device=removal_step.device)
+    for at, (value, reduce) in enumerate([(row, "amin"), (row + 1, "amax"), (column, "amin"), (column + 1, "amax")]):
+        out[at].scatter_reduce_(0, cell, value, reduce, include_self=False)
+    return out.view(4, steps, chains)
+
+
+def whole(chains: int, size: Pair, device: torch.device | None = None) -> Int[Tensor, "4 1 chains"]:
+    """The rectangle that is the whole map, as one step."""
+    one = torch.tensor([0, size[0], 0, size[1]], dtype=torch.int64, device=device)
+    return one.view(4, 1, 1).expand(4, 1, chains).contiguous()
+
+
+def typical_shares(extents: Sequence[Extent], region: int = 9) -> dict[Extent, float]:
+    """The share of each map that one square region changes, averaged over where the region lies.
+
+    Depends on the network and its input size alone, so that what is decided by it never depends on the data.
+    """
+    height, width = extents[0].size
+    rows = torch.linspace(0, max(height - region, 0), 16).long()
+    columns = torch.linspace(0, max(width - region, 0), 16).long()
+    y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(rows, columns, indexing="ij"))
+    changed = torch.stack([y, (y + region).clamp(max=height), x, (x + region).clamp(max=width)])
+    found = rectangles(extents, changed)
+    return {e: float(area(r).double().mean()) / (e.size[0] * e.size[1]) for e, r in found.items()}
+
+
+class Pixels:
+    """The pixels of one step inside the rectangles of all chains, chain by chain, row by row.
+
+    Args:
+        rectangle: first row, end row, first column, end column of every chain, (4, chains).
+    """
+
+    def __init__(self, rectangle: Int[Tensor, "4 chains"]) -> None:
+        first_row, _, first_column, _ = rectangle
+        width = rectangle[3] - first_column
+        count = area(rectangle)
+        self.chain = torch.repeat_interleave(count)
+        within = torch.arange(len(self.chain), device=rectangle.device) - (count.cumsum(0) - count)[self.chain]
+        row = torch.div(within, width[self.chain], rounding_mode="floor")
+        self.row = row + first_row[self.chain]
+        self.column = within - row * width[self.chain] + first_column[self.chain]
+        self._indices: dict[tuple[Pair, Pair, Pair], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.chain)
+
+    def index(self, padded: Pair, stride: Pair = (1, 1), shift: Pair = (0, 0)) -> Int[Tensor, "pixels"]:
+        """Rows of a flat map (chains · rows · columns, channels) at pixel · stride + shift.
+
+        Args:
+            padded: rows and columns of one chain's map in memory.
+        """
+        key = (padded, stride, shift)
+        if key not in self._indices:
+            (height, width), (down, across) = padded, stride
+            offset = shift[0] * width + shift[1]
+            line = self.chain * (height * width) + self.row * (width * down)
+            self._indices[key] = line + (self.column * across + offset)
+        return self._indices[key]

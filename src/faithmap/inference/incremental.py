@@ -1,0 +1,194 @@
+"""The incremental engine: several times faster than the network itself, and never wrong silently.
+
+What it does is in `runner`; here is when it may: the network is traced and cut, the first scores are compared with the
+network's own, and whatever stands in the way leads to the dense engine, with the reason said once.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faithmap.classifiers import Classifier
+from faithmap.errors import EngineError, EngineWarning
+from faithmap.inference.chains import Chains
+from faithmap.inference.dense import DenseEngine
+from faithmap.inference.geometry import Pair
+from faithmap.inference.precision import inference
+from faithmap.inference.runner import MOST_CHAINS, Plan, Runner, plan_for
+from faithmap.inference.watch import signature
+
+Scores = tuple[Tensor, Tensor, Tensor]
+
+# Of the logits' standard deviation: far above rounding, far below what a wrong pixel does.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.2}
+_HELD_BYTES = 256_000_000  # logits that wait until the first of them were compared
+
+
+class IncrementalEngine:
+    """Recomputes what a step changes; see `faithmap.inference.runner`.
+
+    Args:
+        classifier: runs in evaluation mode, without gradients.
+        dense: what takes over when the network cannot be run incrementally.
+        state_bytes: memory for the chains' maps; by default half of what is free.
+        required: raise instead of going dense.
+        public: use public operations of torch only, for tests and for devices without others.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        dense: DenseEngine,
+        *,
+        state_bytes: int | None = None,
+        required: bool = False,
+        public: bool = False,
+    ) -> None:
+        self.classifier = classifier
+        self.dense = dense
+        self.state_bytes = state_bytes
+        self.required = required
+        self.public = public
+        self.reason: str | None = None  # why the dense engine has taken over
+        self._runner: Runner | None = None
+        self._prepared: Any = None
+        self._compared = False
+
+    def logits(self, chains: Chains) -> Iterator[Scores]:
+        """See `Engine.logits`."""
+        runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if len(chains) else None
+        finite = bool(chains.pixels.isfinite().all() and chains.fill.isfinite().all())
+        if runner is None or not finite:  # fused kernels may swallow a NaN
+            yield from self.dense.logits(chains)
+            return
+        images, fills = (
+            self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
+            for t in (chains.pixels, chains.fill)
+        )
+        scores = _inside(inference, self._retrying(runner, chains, images, fills))
+        yield from scores if self._compared else self._comparing(scores, chains)
+
+    def _ready(self, size: Pair) -> Runner | None:
+        """The runner for this network as it is now; None where it cannot be had."""
+        now = (size, signature(self.classifier.module))
+        if now != self._prepared:
+            self._prepared, self._runner, self.reason, self._compared = now, None, None, False
+            try:
+                plan = self._plan(size)
+                self._runner = Runner(plan, self._chains_at_a_time(plan))
+            except EngineError as error:
+                self._give_up(str(error))
+        return self._runner
+
+    def _plan(self, size: Pair) -> Plan:
+        with inference():
+            plan = plan_for(self.classifier, size, self.public)
+        output = plan.network.tail[-1].args[0]
+        shape = getattr(output, "meta", {}).get("shape")
+        if shape is None or len(shape) != 2 or not plan.network.tail_inputs:
+            raise EngineError(f"its output is not (B, classes) but {shape}")
+        if len(plan.network.layers) < 2:
+            raise EngineError(plan.network.stop)
+        return plan
+
+    def _chains_at_a_time(self, plan: Plan) -> int:
+        free = self.state_bytes if self.state_bytes is not None else free_memory(plan.device) // 2
+        fits = free // plan.bytes_per_chain() - 1  # one more holds the untouched image
+        if fits < 1:
+            raise EngineError(
+                f"the maps of one chain take {2 * plan.bytes_per_chain() / 1e6:.0f} MB, {free / 1e6:.0f} MB are allowed"
+            )
+        classes = plan.network.tail[-1].args[0].meta["shape"][1]  # type: ignore[union-attr]
+        return min(fits, MOST_CHAINS, max(8, _HELD_BYTES // (400 * classes)))
+
+    def _give_up(self, reason: str) -> None:
+        self.reason, self._runner = reason, None
+        if self.required:
+            raise EngineError(
+                f"{self.classifier.name} cannot be run incrementally: {reason}. Use engine 'auto' or 'dense'."
+            )
+        warnings.warn(f"{self.classifier.name} runs dense: {reason}.", EngineWarning, stacklevel=2)
+
+    def _retrying(self, runner: Runner, chains: Chains, images: Tensor, fills: Tensor) -> Iterator[Scores]:
+        """With half as many chains at a time whenever the device's memory is exhausted."""
+        done = torch.zeros((len(chains), chains.steps + 1), dtype=torch.bool, device=chains.image.device)
+        while True:
+            try:
+                for chain, step, logits in runner.logits(chains, images, fills):
+                    new = ~done[chain, step]
+                    done[chain, step] = True
+                    if new.any():
+                        yield chain[new], step[new], logits[new]
+                return
+            except torch.cuda.OutOfMemoryError:
+                if runner.most == 1:
+                    raise
+                runner.shrink()
+                text = f"out of memory: going on with {runner.most} chains at a time."
+                warnings.warn(text, EngineWarning, stacklevel=2)
+
+    def _comparing(self, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
+        """Hold the first scores back until some of them were compared with the network's own."""
+        first = torch.argsort(chains.image, stable=True)[: min(2, len(chains))].tolist()
+        steps = sorted({0, min(1, chains.steps), chains.steps // 2, chains.steps})
+        missing = {(chain, step): None for chain in first for step in steps}
+        found: dict[tuple[int, int], Tensor] = {}
+        held: list[Scores] = []
+        for one in scores:
+            held.append(one)
+            for row, pair in enumerate(zip(one[0].tolist(), one[1].tolist(), strict=True)):
+                if pair in missing:
+                    found[pair] = one[2][row]
+            if len(found) == len(missing):
+                break
+        pairs = list(found)
+        expected = self.dense.at(chains, pairs).float()
+        error = (torch.stack(list(found.values())).float() - expected).abs()
+        # Rounding grows with the values themselves where the logits hardly differ.
+        allowed = TOLERANCE[self.classifier.dtype] * (float(expected.std()) + 1e-2 * float(expected.abs().max()))
+        if bool((error <= allowed).all()):
+            self._compared = True
+            yield from held
+            yield from scores
+            return
+        chain, step = pairs[int(error.amax(1).argmax())]
+        layer = self._runner.first_difference(self.classifier, chains, chain, step) if self._runner else "?"
+        self._give_up(
+            f"the incremental logits differ from the network's by {float(error.max()):.2g} at step {step} "
+            f"(allowed {allowed:.2g}); they part at {layer}"
+        )
+        yield from self.dense.logits(chains)
+
+
+def _inside(context: Any, iterator: Iterator[Scores]) -> Iterator[Scores]:
+    """Each item computed inside a context that the caller, in between, is not in."""
+    while True:
+        with context():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        found += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

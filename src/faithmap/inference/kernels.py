@@ -1,0 +1,400 @@
+"""Arithmetic on lists of pixels: gather the windows, one matrix product, scatter the results.
+
+The pixels of all chains that a step changes go through a layer together, in chunks that fit the cache. What a kernel
+computes for a pixel is the same, bit for bit, whatever else is in the list: matrix products take row counts from a
+coarse grid on which the rows were found to be independent, and everything else is rounded element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faithmap.inference.geometry import Pair, Pixels
+from faithmap.inference.layers import (
+    AveragePool,
+    Concat,
+    Convolution,
+    Copy,
+    Input,
+    Layer,
+    MaxPool,
+    RowOperation,
+    Rowwise,
+    Slice,
+)
+from faithmap.inference.state import Map, State
+
+CHUNK_BYTES = {"cpu": 3_000_000, "cuda": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
+GRID = 64  # row counts are multiples of it
+_GRAIN = 32768  # elementwise operations on fewer numbers are not split between threads
+
+
+class Scratch:
+    """Buffers that are used again and again: fresh memory costs more than the arithmetic on it."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self._buffers: dict[str, Tensor] = {}
+
+    def rows(self, name: str, count: int, width: int) -> Tensor:
+        """A buffer (count, width); what it holds is left from its last use."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < count * width:
+            buffer = torch.zeros(count * width, dtype=self.dtype, device=self.device)
+            self._buffers[name] = buffer
+        return buffer[: count * width].view(count, width)
+
+
+def rounded_up(count: int, grid: int) -> int:
+    """The next multiple of `grid`."""
+    return -(-count // grid) * grid
+
+
+def few_row_counts(count: int) -> int:
+    """Rounds up to one of few numbers: libraries prepare a matrix product once for each shape they meet."""
+    return rounded_up(count, max(GRID, 1 << max(count.bit_length() - 4, 0)))
+
+
+def private_linear(device: torch.device) -> Any | None:
+    """oneDNN's packed linear layer, which torch has but does not promise; None where it is not there or not right."""
+    return _probe_private_linear() if device.type == "cpu" else None
+
+
+@lru_cache(maxsize=1)
+def _probe_private_linear() -> Any | None:
+    try:
+        ops = torch.ops.mkldnn
+        random = torch.Generator().manual_seed(0)
+        weight, bias = torch.randn(24, 40, generator=random), torch.randn(24, generator=random)
+        rows = torch.randn(64, 40, generator=random)
+        packed = ops._reorder_linear_weight(weight, 64)
+        found = ops._linear_pointwise(rows, packed, bias, "relu", [], "")
+        expected = F.linear(rows, weight, bias).relu_()
+        return ops if torch.allclose(found, expected, rtol=1e-4, atol=1e-4) else None
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+
+
+class Product:
+    """rows · weightᵀ + bias, perhaps with ReLU.
+
+    Args:
+        weight: (outputs, inputs).
+        rows: the largest number of rows that will come at a time.
+        public: use public operations only.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool, rows: int, public: bool = False) -> None:
+        self.outputs, self.inputs = weight.shape
+        self.relu = relu
+        self.rows = rows
+        self.bias = torch.zeros(self.outputs, dtype=weight.dtype, device=weight.device) if bias is None else bias
+        self._private = None if public else private_linear(weight.device)
+        self.weight = weight.contiguous()
+        if self._private is not None:
+            self._packed = self._private._reorder_linear_weight(self.weight, rows)
+        # Where the number of rows changes how a row is rounded, it is always the same.
+        self.any_count = rows <= GRID or self._rows_are_independent()
+
+    def counted(self, rows: int) -> int:
+        """The number of rows to compute when `rows` are wanted."""
+        return min(few_row_counts(rows), self.rows) if self.any_count else self.rows
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        if self._private is not None:
+            attribute = "relu" if self.relu else "none"
+            result: Tensor = self._private._linear_pointwise(rows, self._packed, self.bias, attribute, [], "")
+            return result
+        result = F.linear(rows, self.weight, self.bias)
+        return result.relu_() if self.relu else result
+
+    def _rows_are_independent(self) -> bool:
+        kind = "public" if self._private is None else "private"
+        key = (
+            kind,
+            self.inputs,
+            self.outputs,
+            self.rows,
+            self.weight.dtype,
+            self.weight.device,
+            torch.get_num_threads(),
+        )
+        if key not in _independent:
+            random = torch.Generator().manual_seed(0)
+            rows = torch.randn(self.rows, self.inputs, generator=random).to(self.weight)
+            all_rows = self(rows)
+            counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
+            _independent[key] = all(
+                torch.equal(self(rows[first : first + n].clone()), all_rows[first : first + n])
+                for n in counts
+                for first in (0, min(17, self.rows - n))
+            )
+        return _independent[key]
+
+
+_independent: dict[tuple[Any, ...], bool] = {}
+
+
+def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
+    """The operation, such that no value depends on where it stands in memory."""
+    if operation.exact:
+        return operation.function(*rows)
+    # Vectorised loops leave the last few numbers of a thread's share to scalar code, which rounds differently: give
+    # every thread a whole number of vectors.
+    (one,) = rows
+    flat = one.reshape(-1)
+    whole = _GRAIN * torch.get_num_threads()
+    end = len(flat) // whole * whole
+    pieces = [*(flat[:end].split(whole) if end else ()), *flat[end:].split(_GRAIN)]
+    if one.ndim != 2 or len(pieces) == 1 or operation.name == "prelu":
+        return operation.function(one)
+    return torch.cat([operation.function(piece) for piece in pieces]).view(one.shape)
+
+
+class Windows:
+    """How a window lies in memory: as runs of neighbouring pixels, or as single pixels."""
+
+    def __init__(self, source: Map, size: Pair, dilation: Pair) -> None:
+        width = source.padded[1]
+        if source.storage is not None and dilation[1] == 1:
+            self.view = source.runs(size[1]) if size[1] > 1 else source.rows
+            offsets = [dy * dilation[0] * width for dy in range(size[0])]
+        else:
+            self.view = source.rows
+            offsets = [dy * dilation[0] * width + dx * dilation[1] for dy in range(size[0]) for dx in range(size[1])]
+        self.offsets = offsets
+        self.offset_row = torch.tensor(offsets, device=source.rows.device)
+
+    def gather(self, first: Tensor, out: Tensor) -> None:
+        """All of every window in one row of `out`, (pixels, size · channels)."""
+        index = first if len(self.offsets) == 1 else (first.unsqueeze(1) + self.offset_row).view(-1)
+        torch.index_select(self.view, 0, index, out=out.view(len(index), -1))
+
+
+class Kernel:
+    """One layer's arithmetic."""
+
+    def __init__(self, layer: Layer, scratch: Scratch, public: bool = False) -> None:
+        self.layer = layer
+        self.scratch = scratch
+        self.public = public
+        self.after = list(layer.after)
+        self.chunk = self._chunk(layer.channels)
+        self._windows: dict[int, tuple[State, Windows]] = {}
+
+    def run(self, state: State, pixels: Pixels) -> None:
+        """Compute the pixels from the maps that the layer reads, and store them."""
+        target = state.maps[self.layer]
+        to = pixels.index(target.padded, shift=target.corner)
+        for start in range(0, len(pixels), self.chunk):
+            part = slice(start, start + self.chunk)
+            count = min(self.chunk, len(pixels) - start)
+            rows = self.compute(state, pixels, part, count)
+            for operation in self.after:
+                rows = apply(operation, rows)
+            target.rows.index_copy_(0, to[part], rows[:count])
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        """At least `count` rows of the result."""
+        raise NotImplementedError
+
+    def window_index(self, source: Map, pixels: Pixels) -> Tensor:
+        """Where the window of every pixel begins."""
+        window = self.layer.window
+        shift = (source.corner[0] - window.before[0], source.corner[1] - window.before[1])
+        return pixels.index(source.padded, window.stride, shift)
+
+    def windows(self, state: State) -> Windows:
+        """How this layer's windows lie in a state."""
+        known = self._windows.get(state.chains)
+        if known is None or known[0] is not state:
+            source = state.maps[self.layer.inputs[0]]
+            known = (state, Windows(source, self.layer.window.size, self.layer.window.dilation))
+            self._windows[state.chains] = known
+        return known[1]
+
+    def _chunk(self, width: int) -> int:
+        itemsize = torch.finfo(self.scratch.dtype).bits // 8
+        limit = CHUNK_BYTES.get(self.scratch.device.type, CHUNK_BYTES["cuda"])
+        return max(2 * GRID, limit // (width * itemsize) // GRID * GRID)
+
+
+class ConvolutionKernel(Kernel):
+    """Windows as rows of a matrix, times the weights; groups of few channels are joined, with zeros between them."""
+
+    def __init__(self, layer: Convolution, scratch: Scratch, public: bool = False) -> None:
+        super().__init__(layer, scratch, public)
+        weight, bias = layer.weight, layer.bias
+        relu = bool(self.after) and self.after[0].name == "relu"
+        if relu:
+            self.after = self.after[1:]
+        outputs, per_group, *size = weight.shape
+        self.taps = size[0] * size[1]
+        self.channels = per_group * layer.groups
+        self.chunk = self._chunk(self.taps * self.channels)
+        joined = _joined_groups(layer.groups, per_group)
+        self.blocks = layer.groups // joined
+        rows = _block_weights(weight, layer.groups, joined).permute(0, 1, 3, 4, 2).flatten(2)
+        biases = [None] * self.blocks if bias is None else bias.chunk(self.blocks)
+        self.products = [Product(w, b, relu, self.chunk, public) for w, b in zip(rows, biases, strict=True)]
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        first = self.window_index(state.maps[self.layer.inputs[0]], pixels)[part]
+        rows = self.products[0].counted(count)
+        gathered = self.scratch.rows("windows", rows, self.taps * self.channels)
+        self.windows(state).gather(first, gathered[:count])
+        if self.blocks == 1:
+            return self.products[0](gathered)
+        blocks = gathered.view(rows, self.taps, self.blocks, -1)
+        return torch.cat([p(blocks[:, :, at].reshape(rows, -1)) for at, p in enumerate(self.products)], 1)
+
+
+def _joined_groups(groups: int, channels: int) -> int:
+    """How many groups to join so that a block has at least 32 channels."""
+    return next(n for n in range(1, groups + 1) if groups % n == 0 and (n * channels >= 32 or n == groups))
+
+
+def _block_weights(weight: Tensor, groups: int, joined: int) -> Tensor:
+    """Weights (blocks, outputs, inputs, rows, columns) of blocks of joined groups; zero between the groups."""
+    outputs, channels, *size = weight.shape
+    blocks, each = groups // joined, outputs // groups
+    full = weight.new_zeros(blocks, joined, each, joined, channels, *size)
+    parts = weight.view(blocks, joined, each, channels, *size)
+    for at in range(joined):
+        full[:, at, :, at] = parts[:, at]
+    return full.view(blocks, joined * each, joined * channels, *size)
+
+
+class DepthwiseKernel(ConvolutionKernel):
+    """One filter a channel: multiply and add, tap by tap."""
+
+    def __init__(self, layer: Convolution, scratch: Scratch, public: bool = False) -> None:
+        Kernel.__init__(self, layer, scratch, public)
+        self.bias = layer.bias
+        self.taps = layer.window.size[0] * layer.window.size[1]
+        self.weights = layer.weight.permute(1, 2, 3, 0).reshape(self.taps, layer.channels).contiguous()
+        self.chunk = self._chunk(3 * layer.window.size[1] * layer.channels)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        first = self.window_index(state.maps[self.layer.inputs[0]], pixels)[part]
+        windows, channels = self.windows(state), self.layer.channels
+        rows = rounded_up(count, GRID)
+        total, term = (self.scratch.rows(name, rows, channels) for name in ("total", "term"))
+        width = windows.view.shape[1]
+        gathered = self.scratch.rows("windows", rows, width)
+        tap = 0
+        for offset in windows.offsets:
+            torch.index_select(windows.view, 0, first + offset, out=gathered[:count])
+            for start in range(0, width, channels):
+                # Two rounded operations, not one fused: vectorised and scalar code then round alike.
+                out = term if tap else total
+                torch.mul(gathered[:, start : start + channels], self.weights[tap], out=out)
+                if tap:
+                    total.add_(term)
+                tap += 1
+        return total if self.bias is None else total.add_(self.bias)
+
+
+class PoolKernel(Kernel):
+    """The largest value or the mean of every window."""
+
+    def __init__(self, layer: MaxPool | AveragePool, scratch: Scratch, public: bool = False) -> None:
+        super().__init__(layer, scratch, public)
+        self.combine: Any = torch.maximum if isinstance(layer, MaxPool) else torch.add
+        self.divisor = layer.divisor if isinstance(layer, AveragePool) else 1.0
+        self.chunk = self._chunk(2 * layer.window.size[1] * layer.channels)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        source = state.maps[self.layer.inputs[0]]
+        first = self.window_index(source, pixels)[part]
+        windows = self.windows(state)
+        channels, width = self.layer.channels, windows.view.shape[1]
+        rows = rounded_up(count, GRID)
+        best, other = (self.scratch.rows(name, rows, width) for name in ("total", "term"))
+        torch.index_select(windows.view, 0, first + windows.offsets[0], out=best[:count])
+        for offset in windows.offsets[1:]:
+            torch.index_select(windows.view, 0, first + offset, out=other[:count])
+            self.combine(best, other, out=best)
+        if width > channels:
+            result = self.scratch.rows("windows", rows, channels)
+            self.combine(best[:, :channels], best[:, channels : 2 * channels], out=result)
+            for start in range(2 * channels, width, channels):
+                self.combine(result, best[:, start : start + channels], out=result)
+            best = result
+        if isinstance(self.divisor, Tensor):
+            best[:count].div_(self.divisor.index_select(0, pixels.index(self.layer.size)[part] % len(self.divisor)))
+        elif self.divisor != 1:
+            best.div_(self.divisor)
+        return best
+
+
+class RowwiseKernel(Kernel):
+    """A function of the same pixel of one or more maps."""
+
+    def __init__(self, layer: Rowwise, scratch: Scratch, public: bool = False) -> None:
+        super().__init__(layer, scratch, public)
+        self.operation = layer.operation
+        self.chunk = self._chunk(2 * layer.channels)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        rows = rounded_up(count, GRID)
+        gathered = []
+        for at, source in enumerate(self.layer.inputs):
+            one = state.maps[source]
+            buffer = self.scratch.rows(f"map {at}", rows, source.channels)
+            index = pixels.index(one.padded, shift=one.corner)[part]
+            torch.index_select(one.rows, 0, index, out=buffer[:count])
+            gathered.append(buffer)
+        return apply(self.operation, *gathered)
+
+
+class CopyKernel(Kernel):
+    """A map moved by padding or a cut."""
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        source = state.maps[self.layer.inputs[0]]
+        return source.rows.index_select(0, self.window_index(source, pixels)[part])
+
+
+class ConcatKernel(Kernel):
+    """Copies the parts that could not be written into place at once."""
+
+    def __init__(self, layer: Concat, scratch: Scratch, offsets: Sequence[tuple[Layer, int]]) -> None:
+        super().__init__(layer, scratch)
+        self.offsets = offsets
+
+    def run(self, state: State, pixels: Pixels) -> None:
+        target = state.maps[self.layer]
+        to = pixels.index(target.padded, shift=target.corner)
+        for part, offset in self.offsets:
+            source = state.maps[part]
+            rows = source.rows.index_select(0, pixels.index(source.padded, shift=source.corner))
+            target.rows[:, offset : offset + part.channels].index_copy_(0, to, rows)
+
+
+def kernel_for(layer: Layer, scratch: Scratch, unplaced: Sequence[tuple[Layer, int]], public: bool) -> Kernel | None:
+    """The kernel of a layer; None for one that needs no arithmetic.
+
+    Args:
+        unplaced: parts of a concatenation that do not lie in it, with the channel they begin at.
+        public: use public operations of torch only.
+    """
+    if isinstance(layer, Convolution):
+        depthwise = layer.groups == layer.channels == layer.inputs[0].channels and layer.groups > 1
+        return (DepthwiseKernel if depthwise else ConvolutionKernel)(layer, scratch, public)
+    if isinstance(layer, MaxPool | AveragePool):
+        return PoolKernel(layer, scratch)
+    if isinstance(layer, Rowwise):
+        return RowwiseKernel(layer, scratch)
+    if isinstance(layer, Copy):
+        return CopyKernel(layer, scratch)
+    if isinstance(layer, Concat):
+        return ConcatKernel(layer, scratch, unplaced) if unplaced else None
+    assert isinstance(layer, Input | Slice)
+    return None

@@ -1,0 +1,228 @@
+"""Exact incremental inference: every step recomputes only what it changes.
+
+x⁽ᵏ⁾ differs from x⁽ᵏ⁻¹⁾ in one region, so only a rectangle of every map in the front of a network changes. The maps of
+all chains are kept; a step writes the new pixels, walks through the layers, and recomputes in each the pixels inside the
+rectangle. Nothing is accumulated: after any number of steps the maps are what a full forward pass makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from faithmap.classifiers import Classifier, evaluation_mode
+from faithmap.inference.chains import Chains
+from faithmap.inference.geometry import Pair, Pixels, bounding_rectangles, whole
+from faithmap.inference.kernels import Kernel, Scratch, kernel_for
+from faithmap.inference.layers import NHWC, Concat, Copy, Layer, Network, cut
+from faithmap.inference.state import Layout, Place, State
+from faithmap.inference.tail import LARGEST_BATCH, Tail, batch_size
+from faithmap.inference.tracing import trace
+
+MOST_CHAINS = 128  # more do not make a step more efficient
+
+
+@dataclass
+class Plan:
+    """All that depends on the network and its input size: the cut, the memory layout, the kernels."""
+
+    network: Network
+    layout: Layout
+    kernels: list[tuple[Layer, Kernel]]
+    tail: Tail
+    dtype: torch.dtype
+    device: torch.device
+
+    def bytes_per_chain(self) -> int:
+        """Memory that the state of a chain takes."""
+        return self.layout.numbers_per_chain() * torch.finfo(self.dtype).bits // 8
+
+
+def network_of(classifier: Classifier, size: Pair) -> Network:
+    """Trace a classifier's network and cut it.
+
+    Raises:
+        EngineError: why it cannot be recorded.
+    """
+    dtype, device = classifier.dtype, classifier.device
+    batch = LARGEST_BATCH
+    with evaluation_mode(classifier.module):
+        network = cut(trace(classifier.module, (batch, 3, *size), dtype, device), size)
+        if (fits := batch_size(network)) != batch:
+            network = cut(trace(classifier.module, (fits, 3, *size), dtype, device), size)
+    return network
+
+
+def plan_for(classifier: Classifier, size: Pair, public: bool = False) -> Plan:
+    """Prepare a classifier for inputs of one size.
+
+    Args:
+        public: use public operations of torch only.
+    Raises:
+        EngineError: why it cannot be run incrementally.
+    """
+    network = network_of(classifier, size)
+    dtype, device = classifier.dtype, classifier.device
+    layout, scratch = Layout(network.layers), Scratch(dtype, device)
+    kernels = []
+    for layer in network.layers:
+        kernel = kernel_for(layer, scratch, _unplaced(layer, layout), public)
+        if kernel is not None:
+            kernels.append((layer, kernel))
+    return Plan(network, layout, kernels, Tail(network, dtype, device, public), dtype, device)
+
+
+def _unplaced(layer: Layer, layout: Layout) -> list[tuple[Layer, int]]:
+    """The parts of a concatenation that do not lie in it, with the channel they begin at."""
+    if not isinstance(layer, Concat):
+        return []
+    place, offset, found = layout.places[layer], 0, []
+    for part in layer.inputs:
+        if layout.places[part] != Place(place.owner, place.offset + offset):
+            found.append((part, offset))
+        offset += part.channels
+    return found
+
+
+class Runner:
+    """Runs a plan over groups of chains."""
+
+    def __init__(self, plan: Plan, chains_at_a_time: int) -> None:
+        self.plan = plan
+        self.most = chains_at_a_time
+        self.one = State(plan.layout, 1, plan.dtype, plan.device)
+        self._states: dict[int, State] = {}
+
+    def logits(self, chains: Chains, images: Tensor, fills: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Logits of all steps; see `Engine.logits`.
+
+        Args:
+            images, fills: normalised, (…, rows, columns, channels).
+        """
+        order = torch.argsort(chains.image, stable=True)
+        self.plan.tail.clear()
+        loaded = -1  # the image whose untouched state is in `one`
+        for first in range(0, len(order), self.most):
+            group = order[first : first + self.most]
+            state = self._state(len(group))
+            found, counts = chains.image[group].unique_consecutive(return_counts=True)
+            at = 0
+            for image, count in zip(found.tolist(), counts.tolist(), strict=True):
+                if image != loaded:
+                    self.start(images[image])
+                    loaded = image
+                    everyone = (chains.image == image).nonzero().squeeze(1)
+                    yield from self.plan.tail.push(self.one, [everyone], 0)
+                state.copy_from(self.one, at, count)
+                at += count
+            yield from self._steps(state, chains, group, images, fills)
+        yield from self.plan.tail.flush()
+
+    def start(self, image: Tensor) -> None:
+        """Step 0 of one image: every pixel of every map, with the same kernels."""
+        self.one.maps[self.plan.network.layers[0]].inner.copy_(image)
+        lists: dict[Pair, Pixels] = {}
+        for layer, kernel in self.plan.kernels:
+            if isinstance(layer, Copy):  # what lies outside the map that it copies stays as it is
+                extents = self.plan.network.extents
+                source = whole(1, layer.inputs[0].size, self.plan.device)
+                kernel.run(self.one, Pixels(extents.inside(layer.window, layer.size, source)[:, 0]))
+                continue
+            if layer.size not in lists:
+                lists[layer.size] = Pixels(whole(1, layer.size, self.plan.device)[:, 0])
+            kernel.run(self.one, lists[layer.size])
+
+    def shrink(self) -> None:
+        """Half as many chains at a time."""
+        self.most = max(1, self.most // 2)
+        self._states = {}
+        self.plan.tail.clear()
+
+    def step(self, state: State, rectangles: list[Tensor], step: int) -> None:
+        """Recompute what step `step` changes in every layer, the input's map being written already."""
+        lists: dict[int, Pixels] = {}
+        for layer, kernel in self.plan.kernels:
+            rectangle = rectangles[layer.extent]
+            if id(rectangle) not in lists:
+                lists[id(rectangle)] = Pixels(rectangle[:, step - 1])
+            kernel.run(state, lists[id(rectangle)])
+
+    def _steps(
+        self, state: State, chains: Chains, group: Tensor, images: Tensor, fills: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        removal_step = chains.removal_step[group]
+        changed = bounding_rectangles(removal_step, chains.steps)
+        rectangles = self.plan.network.extents.rectangles(changed)
+        size = (removal_step.shape[1], removal_step.shape[2])
+        flat_steps, flat_fills = removal_step.reshape(-1), fills.reshape(-1, fills.shape[-1])
+        entry = state.maps[self.plan.network.layers[0]]
+        shift = (chains.fill_index[group] - torch.arange(len(group), device=group.device)) * (size[0] * size[1])
+        meant = list(group.split(1))
+        for step in range(1, chains.steps + 1):
+            pixels = Pixels(changed[:, step - 1])
+            place, pixel = pixels.index(entry.padded, shift=entry.corner), pixels.index(size)
+            removed = (flat_steps.index_select(0, pixel) == step).unsqueeze(1)
+            new = flat_fills.index_select(0, pixel + shift[pixels.chain])
+            entry.rows.index_copy_(0, place, torch.where(removed, new, entry.rows.index_select(0, place)))
+            self.step(state, rectangles, step)
+            yield from self.plan.tail.push(state, meant, step)
+
+    def _state(self, count: int) -> State:
+        if count not in self._states:
+            self._states = {count: State(self.plan.layout, count, self.plan.dtype, self.plan.device)}
+        return self._states[count]
+
+    def first_difference(self, classifier: Classifier, chains: Chains, chain: int, step: int) -> str:
+        """The first layer whose map after `step` steps is not what the network computes."""
+        images, fills = (
+            classifier.normalise(t).to(self.plan.dtype).permute(0, 2, 3, 1).contiguous()
+            for t in (chains.pixels, chains.fill)
+        )
+        removal_step, image, fill = (
+            chains.removal_step[chain],
+            images[chains.image[chain]],
+            fills[chains.fill_index[chain]],
+        )
+        with torch.inference_mode():
+            self.start(image)
+            state = self._state(1)
+            state.copy_from(self.one, 0, 1)
+            one = Chains(
+                chains.pixels, chains.fill, chains.image[chain : chain + 1], chains.fill_index[chain : chain + 1],
+                removal_step.unsqueeze(0), chains.targets[chain : chain + 1], step,
+            )  # fmt: skip
+            for _ in self._steps(state, one, torch.zeros(1, dtype=torch.int64, device=image.device), images, fills):
+                pass
+            self.plan.tail.clear()
+            removed = ((removal_step > 0) & (removal_step <= step)).unsqueeze(-1)
+            inputs = torch.where(removed, fill, image).permute(2, 0, 1).unsqueeze(0)
+            expected = maps(self.plan.network, inputs)
+        for layer in self.plan.network.layers:
+            found, right = state.maps[layer].inner[0].float(), expected[layer].float()
+            if not bool((found - right).abs().max() <= 1e-3 * (right.std() + right.abs().max() * 1e-2)):
+                return layer.name
+        return self.plan.network.stop
+
+
+def maps(network: Network, inputs: Tensor) -> dict[Layer, Tensor]:
+    """Every map of the front as the traced graph computes it from one input, (rows, columns, channels)."""
+    found: dict[Layer, Tensor] = {}
+    layers = {node: layer for layer, nodes in network.made.items() for node in nodes}
+    values: dict[fx.Node, Any] = {}
+    batch = inputs.expand(network.traced.batch, *inputs.shape[1:])
+    for node in network.traced.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = network.traced.constants[str(node.target)]
+        elif node.op == "placeholder":
+            values[node] = batch
+        elif node in layers:
+            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+        if node in layers and isinstance(values[node], Tensor):
+            value = values[node][0]
+            found[layers[node]] = value if network.layouts[node] == NHWC else value.permute(1, 2, 0)
+    return found

@@ -1,0 +1,161 @@
+"""The end of a network, where a region changes everything: whole maps, in batches of one fixed size.
+
+Maps of several steps wait in a queue until a batch is full, so that few chains cost no more than many; the last batch
+is filled up. One batch size means one shape for every operation, and so one way of rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from faithmap.inference.kernels import Product
+from faithmap.inference.layers import NHWC, Network, TailInput
+from faithmap.inference.state import State
+from faithmap.inference.tracing import aten
+
+LARGEST_BATCH = 64
+_BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch
+
+
+def batch_size(network: Network) -> int:
+    """How many inputs the tail runs on at a time; decided by the network and its input size alone."""
+    widest = max((_numbers(node) for node in network.tail), default=1)
+    batch = network.traced.batch
+    fits = _BATCH_BYTES * batch // (4 * max(widest, 1))
+    return min(LARGEST_BATCH, max(8, 1 << max(fits, 1).bit_length() - 1))
+
+
+def _numbers(node: fx.Node) -> int:
+    return sum(math.prod(n.meta["shape"] or (0,)) for n in (node, *node.all_input_nodes) if n.op == "call_function")
+
+
+class Tail:
+    """Collects what the tail reads, runs it when a batch is full, and yields logits.
+
+    Args:
+        public: use public operations of torch only.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype, device: torch.device, public: bool) -> None:
+        self.inputs = network.tail_inputs
+        self.batch = network.traced.batch
+        self.module = _compiled(network, public)
+        self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
+        self.filled = 0
+        self._waiting: list[tuple[Tensor, int]] = []  # chains and step of each row
+
+    def push(self, state: State, chains: list[Tensor], step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Add a step of all chains of a state.
+
+        Args:
+            chains: for each chain of the state, the chains that its logits are meant for.
+        """
+        done = 0
+        while done < state.chains:
+            count = min(state.chains - done, self.batch - self.filled)
+            for one, buffer in zip(self.inputs, self.buffers, strict=True):
+                _fill(buffer[self.filled : self.filled + count], one, state, slice(done, done + count))
+            self._waiting += [(chains[at], step) for at in range(done, done + count)]
+            self.filled += count
+            done += count
+            if self.filled == self.batch:
+                yield self._run()
+
+    def clear(self) -> None:
+        """Forget what waits, as after an interrupted run."""
+        self.filled, self._waiting = 0, []
+
+    def flush(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Run what is left."""
+        if self.filled:
+            yield self._run()
+
+    def _run(self) -> tuple[Tensor, Tensor, Tensor]:
+        logits: Tensor = self.module(*(_as_seen(one, b) for one, b in zip(self.inputs, self.buffers, strict=True)))
+        device = logits.device
+        counts = torch.tensor([len(chains) for chains, _ in self._waiting], device=device)
+        chain = torch.cat([chains for chains, _ in self._waiting])
+        step = torch.tensor([step for _, step in self._waiting], device=device).repeat_interleave(counts)
+        row = torch.arange(len(counts), device=device).repeat_interleave(counts)
+        self.filled, self._waiting = 0, []
+        return chain, step, logits.index_select(0, row)
+
+
+def _stored_shape(one: TailInput) -> tuple[int, ...]:
+    """Batch, then the map as it is kept, or its channels."""
+    batch = one.node.meta["shape"][0]
+    return (batch, one.layer.channels) if one.mean else (batch, *one.layer.size, one.layer.channels)
+
+
+def _as_seen(one: TailInput, buffer: Tensor) -> Tensor:
+    """The buffer in the shape that the graph expects."""
+    if one.mean:
+        return buffer.view(one.node.meta["shape"])
+    return buffer if one.layout == NHWC else buffer.permute(0, 3, 1, 2)
+
+
+def _fill(rows: Tensor, one: TailInput, state: State, part: slice) -> None:
+    inner = state.maps[one.layer].inner[part]
+    if not one.mean:
+        rows.copy_(inner)
+        return
+    # Pixel by pixel: one order of summation, whatever the number of chains.
+    height, width = one.layer.size
+    total = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    for row in range(height):
+        for column in range(width):
+            total.add_(inner[:, row, column])
+    rows.copy_(total.div_(height * width))
+
+
+class _Linear(nn.Module):
+    """A linear layer with packed weights."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int, public: bool) -> None:
+        super().__init__()
+        self.product = Product(weight, bias, relu=False, rows=rows, public=public)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        return self.product(rows).view(*inputs.shape[:-1], -1)
+
+
+def _compiled(network: Network, public: bool) -> fx.GraphModule:
+    """The tail as a module of its own."""
+    root, graph = nn.Module(), fx.Graph()
+    new: dict[fx.Node, Any] = {}
+    for at, one in enumerate(network.tail_inputs):
+        new[one.node] = graph.placeholder(f"front_{at}")
+
+    def constant(node: fx.Node) -> fx.Node:
+        name = str(node.target)
+        if node not in new:
+            root.register_buffer(name, network.traced.constants[name], persistent=False)
+            new[node] = graph.get_attr(name)
+        found: fx.Node = new[node]
+        return found
+
+    for node in network.tail:
+        weight = network.traced.constant(node.args[1]) if len(node.args) > 1 else None
+        if node.target is aten.linear.default and weight is not None and isinstance(node.args[0], fx.Node):
+            bias = network.traced.constant(node.args[2]) if len(node.args) > 2 else None
+            rows = math.prod(node.args[0].meta["shape"][:-1])
+            root.add_module(node.name, _Linear(weight, bias, rows, public))
+            new[node] = graph.call_module(node.name, (new[node.args[0]],))
+            continue
+        if node.target is aten.conv2d.default and weight is not None:
+            name = str(node.args[1].target)  # type: ignore[union-attr]
+            network.traced.constants[name] = weight.contiguous(memory_format=torch.channels_last)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: constant(n) if n.op == "get_attr" else new[n])
+        if node.op == "output":
+            graph.output(args[0])
+        else:
+            # Maps come as channels_last, which a plain view need not be able to see through.
+            target: Any = aten.reshape.default if node.target is aten.view.default else node.target
+            new[node] = graph.call_function(target, args, kwargs)
+    return fx.GraphModule(root, graph)
