@@ -1,6 +1,6 @@
 """Do the intervals hold what they promise? Simulated data sets of known truth through the functions that tables use.
 
-    python benchmarks/coverage.py                 # 1000 data sets for each line, about two minutes
+    python benchmarks/coverage.py                 # 4000 data sets for each figure, about MINUTES minutes on one core
     python benchmarks/coverage.py --kinds         # why this interval: all kinds side by side
 
 Coverage: how often a 95 % interval holds the true mean. False alarms: how often two methods are told apart that should
@@ -89,7 +89,7 @@ def power_at_needed(effect: float, sets: int, seed: int) -> tuple[int, float]:
 def main() -> int:
     """Print all tables; 0 when every figure is within its limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=1000, help="data sets for each figure")
+    parser.add_argument("--sets", type=int, default=4000, help="data sets for each figure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", action="store_true", help="compare the kinds of interval instead")
     options = parser.parse_args()

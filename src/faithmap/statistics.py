@@ -24,6 +24,7 @@ from faithmap.naming import RANDOM, display_name
 from faithmap.protocol import Order, Score
 
 POWER = 0.8
+_MOST_IMAGES = 1e7
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,7 @@ def signed_rank_p(difference: np.ndarray) -> np.ndarray:
 
     Args:
         difference: (images, pairs), NaN where an image does not count; zero differences are dropped, as Wilcoxon did.
+            Exact up to 50 images without zeros and ties, else by the normal approximation: scipy's choice.
     Returns:
         1 where all differences are zero, NaN below two images.
     """
@@ -336,7 +338,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def images_needed(effect_size: np.ndarray, level: float, power: float = POWER) -> np.ndarray:
-    """How many images tell a mean paired difference from zero; NaN for no difference.
+    """How many images tell a mean paired difference from zero; NaN for no difference, or one beyond ten million.
 
     Args:
         effect_size: mean over standard deviation of the differences.
@@ -348,7 +350,7 @@ def images_needed(effect_size: np.ndarray, level: float, power: float = POWER) -
     z, z_power = special.ndtri(1 - level / 2), special.ndtri(power)
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = np.ceil(((z + z_power) / effect_size) ** 2 + z**2 / 2)
-    return np.where(np.isfinite(needed), np.maximum(needed, 2), np.nan)
+    return np.where(needed <= _MOST_IMAGES, np.maximum(needed, 2), np.nan)
 
 
 def _per_image(frame: pd.DataFrame, score: str, order: str = Order.MORF) -> _PerImage:
@@ -488,7 +490,7 @@ def _effect_size(difference: np.ndarray, means: Means) -> np.ndarray:
         warnings.simplefilter("ignore", RuntimeWarning)
         effect: np.ndarray = means.mean / np.nanstd(difference, axis=0, ddof=1)
     constant = means.interval == "constant"
-    effect[constant] = np.where(means.mean[constant] == 0, 0, np.sign(means.mean[constant]) * np.inf)
+    effect[constant] = np.where(means.mean[constant] == 0, 0, np.copysign(np.inf, means.mean[constant]))
     return effect
 
 
@@ -564,10 +566,8 @@ def _headline(table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: 
         if best["method"] in (a, b) and not told
     ]
     if RANDOM in alike or best["mean"] <= 0:
-        return (
-            f"No method can be told from random orders: the best, {name}, has AOPC {mean} relative to random {where}, "
-            f"{interval}."
-        )
+        verdict = "can be told from random orders" if RANDOM in alike else "removes evidence faster than random orders"
+        return f"No method {verdict}: the best, {name}, has AOPC {mean} relative to random {where}, {interval}."
     if not alike:
         alone = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
         return f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; {alone}."
@@ -581,7 +581,7 @@ def _rounded(value: float, low: float, high: float) -> str:
     """A number with as many digits as its interval allows: two of the half width."""
     width = abs(high - low) / 2 or abs(value)
     digits = 0 if not np.isfinite(width) or width == 0 else max(0, 1 - int(np.floor(np.log10(width))))
-    return f"{value:.{digits}f}" if np.isfinite(width) else f"{value:.3g}"
+    return (f"{value:.{digits}f}" if np.isfinite(width) else f"{value:.3g}").replace("-", "−")
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -29,9 +29,9 @@ from faithmap.plots.style import (
 
 def fig4(
     frame: pd.DataFrame,
-    score: str = "logit",
-    *,
     ax: Axes | None = None,
+    *,
+    score: str = "logit",
     style: str = "paper",
     methods: Sequence[str] | None = None,
     title: str | None = None,
@@ -42,8 +42,8 @@ def fig4(
 
     Args:
         frame: from `Run.scores()`.
-        score: ``"logit"`` or ``"probability"``.
         ax: drawn into; a new figure by default.
+        score: ``"logit"`` or ``"probability"``.
         style: ``"paper"`` (one column) or ``"slides"``.
         methods: which; all by default.
         title: above the axes.
@@ -57,9 +57,9 @@ def fig4(
 
 def fig4_compare(
     frames: Mapping[str, pd.DataFrame],
-    score: str = "logit",
-    *,
     figure: Figure | SubFigure | None = None,
+    *,
+    score: str = "logit",
     style: str = "paper",
     methods: Sequence[str] | None = None,
     confidence: float = 0.95,
@@ -69,8 +69,8 @@ def fig4_compare(
 
     Args:
         frames: title → frame of a run.
-        score, style, methods, confidence, seed: as in `fig4`.
         figure: drawn into; a new one by default.
+        score, style, methods, confidence, seed: as in `fig4`.
     Returns:
         One Axes a run.
     """
@@ -85,7 +85,7 @@ def fig4_compare(
         )
         axes: list[Axes] = list(figure.subplots(1, len(frames), sharey=True, squeeze=False)[0])
     for ax, (title, frame) in zip(axes, frames.items(), strict=True):
-        fig4(frame, score, ax=ax, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
+        fig4(frame, ax, score=score, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
     for ax in axes[1:]:
         ax.set_ylabel("")
     return axes
@@ -93,9 +93,9 @@ def fig4_compare(
 
 def curves(
     frame: pd.DataFrame,
-    score: str = "logit",
-    *,
     ax: Axes | None = None,
+    *,
+    score: str = "logit",
     order: str = "morf",
     style: str = "paper",
     methods: Sequence[str] | None = None,
@@ -106,7 +106,7 @@ def curves(
     """Mean score of the target class while regions are removed, random orders included.
 
     Args:
-        frame, score, ax, style, methods, title, confidence, seed: as in `fig4`.
+        frame, ax, score, style, methods, title, confidence, seed: as in `fig4`.
         order: ``"morf"`` or ``"lerf"``.
     """
     table = statistics.curve_table(frame, score, order, confidence=confidence, seed=seed)

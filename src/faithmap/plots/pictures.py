@@ -41,9 +41,9 @@ class Example(Protocol):
 def heatmaps(
     frame: pd.DataFrame,
     examples: Sequence[Any],
-    score: str = "logit",
-    *,
     figure: Figure | SubFigure | None = None,
+    *,
+    score: str = "logit",
     style: str = "paper",
     methods: Sequence[str] | None = None,
     step: int | None = None,
@@ -57,8 +57,8 @@ def heatmaps(
     Args:
         frame: from `Run.scores()`.
         examples: objects as in `Example`, one a row; see `statistics.chosen_images` for the best, median and worst.
-        score, style: as in `fig4`.
         figure: drawn into; a new one by default.
+        score, style: as in `fig4`.
         methods: which, in this order; by default those of the first example but random, highest mean AOPC first.
         step: AOPC up to this step; the last by default.
         labels: class index → name.
@@ -100,8 +100,8 @@ def steps(
     removal_steps: Mapping[str, Int[Tensor, "height width"]],
     fill: Float[Tensor, "3 height width"],
     at: Sequence[int] = (0, 10, 20, 50, 100),
-    *,
     figure: Figure | SubFigure | None = None,
+    *,
     style: str = "paper",
     frame: pd.DataFrame | None = None,
     image: str | None = None,

@@ -16,9 +16,9 @@ from faithmap.plots.style import FAINT, INK, PLAIN, images_counted, is_dark, loo
 
 def ranking(
     frame: pd.DataFrame,
-    score: str = "logit",
-    *,
     ax: Axes | None = None,
+    *,
+    score: str = "logit",
     style: str = "paper",
     step: int | None = None,
     title: str | None = None,
@@ -28,7 +28,7 @@ def ranking(
     """Methods from best to worst with intervals; a bar at the right joins methods that cannot be told apart.
 
     Args:
-        frame, score, ax, style, title, confidence, seed: as in `fig4`.
+        frame, ax, score, style, title, confidence, seed: as in `fig4`.
         step: AOPC up to this step; the last by default.
     """
     table = statistics.ranking(frame, score, step, confidence, seed)
@@ -83,9 +83,9 @@ def _join_groups(ax: Axes, letters: Sequence[str], font: float) -> None:
 
 def agreement(
     frame: pd.DataFrame,
-    score: str = "logit",
-    *,
     ax: Axes | None = None,
+    *,
+    score: str = "logit",
     style: str = "paper",
     step: int | None = None,
     title: str | None = None,
@@ -93,7 +93,7 @@ def agreement(
     """Rank correlation of the methods' AOPC over the images.
 
     Args:
-        frame, score, ax, style, title: as in `fig4`.
+        frame, ax, score, style, title: as in `fig4`.
         step: AOPC up to this step; the last by default.
     """
     table = statistics.agreement(frame, score, step)
