@@ -20,8 +20,8 @@ from faithmap.perturbation import generator
 from faithmap.protocol import Protocol
 
 RANDOM = "random"
-# Images computed together on a device that is slow on single ones.
-DEVICE_BLOCK = 8
+# Images computed together; fewer are filled up to this number.
+CPU_BLOCK, DEVICE_BLOCK = 4, 8
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def in_blocks(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
 
     Kernels round differently for other batch sizes, and a ReLU or a maximum may then choose another side.
     """
-    size = 1 if batch.pixels.device.type == "cpu" else DEVICE_BLOCK
+    size = CPU_BLOCK if batch.pixels.device.type == "cpu" else DEVICE_BLOCK
     found = []
     for start in range(0, len(batch.pixels), size):
         try:
