@@ -81,7 +81,7 @@ def test_logits_that_are_not_finite_name_the_image(tiny):
 def test_a_network_with_another_output_is_refused():
     pixels, fill, removal_step = chains()
     classifier = faithmap.Classifier(torch.nn.Conv2d(3, 4, 3))
-    with pytest.raises(ClassifierError, match=r"expected floating logits \(3, classes\)"):
+    with pytest.raises(ClassifierError, match=r"expected floating logits \(16, classes\)"):
         faithmap.score_curves(classifier, pixels, torch.zeros(3, dtype=torch.int64), removal_step, fill)
 
 
