@@ -116,7 +116,15 @@ class Product:
 
     def _rows_are_independent(self) -> bool:
         kind = "public" if self._private is None else "private"
-        key = (kind, self.inputs, self.outputs, self.rows, self.weight.dtype, self.weight.device, torch.get_num_threads())
+        key = (
+            kind,
+            self.inputs,
+            self.outputs,
+            self.rows,
+            self.weight.dtype,
+            self.weight.device,
+            torch.get_num_threads(),
+        )
         if key not in _independent:
             random = torch.Generator().manual_seed(0)
             rows = torch.randn(self.rows, self.inputs, generator=random).to(self.weight)

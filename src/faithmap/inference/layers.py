@@ -261,7 +261,9 @@ class _Front:
         value = self.values.get(node) if isinstance(node, fx.Node) else None
         return value.layer if value is not None and value.layout == layout else None
 
-    def apply(self, node: fx.Node, source: fx.Node, operation: RowOperation, non_negative: bool = False) -> Layer | _Value:
+    def apply(
+        self, node: fx.Node, source: fx.Node, operation: RowOperation, non_negative: bool = False
+    ) -> Layer | _Value:
         """A function of one map: done along with the layer that makes it, where nobody else reads that."""
         value = self.values[source]
         fresh = value.fresh and len(source.users) == 1
@@ -330,7 +332,13 @@ def _linear(front: _Front, node: fx.Node) -> Layer | None:
     if source is None or weight is None or (bias is None and given["bias"] is not None):
         return None
     return Convolution(
-        node.meta["layer"], (source,), len(weight), source.size, source.extent, weight=weight[:, :, None, None], bias=bias
+        node.meta["layer"],
+        (source,),
+        len(weight),
+        source.size,
+        source.extent,
+        weight=weight[:, :, None, None],
+        bias=bias,
     )
 
 
@@ -423,7 +431,12 @@ def _adaptive_pool(front: _Front, node: fx.Node) -> Layer | _Value | None:
         return None
     size = (source.size[0] // outputs[0], source.size[1] // outputs[1])
     return front.windowed(
-        AveragePool, node, source, Window(size, size), divisor=float(size[0] * size[1]), non_negative=source.non_negative
+        AveragePool,
+        node,
+        source,
+        Window(size, size),
+        divisor=float(size[0] * size[1]),
+        non_negative=source.non_negative,
     )
 
 
@@ -530,10 +543,32 @@ def _rowwise(front: _Front, node: fx.Node) -> Layer | _Value | None:
 
 
 _EXACT = frozenset(
-    "relu relu6 hardtanh clamp clamp_min clamp_max leaky_relu threshold add sub rsub mul div neg abs maximum minimum "
-    "hardswish prelu where".split()
+    [
+        "relu",
+        "relu6",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "leaky_relu",
+        "threshold",
+        "add",
+        "sub",
+        "rsub",
+        "mul",
+        "div",
+        "neg",
+        "abs",
+        "maximum",
+        "minimum",
+        "hardswish",
+        "prelu",
+        "where",
+    ]
 )
-_NON_NEGATIVE = frozenset("relu relu6 sigmoid hardsigmoid exp softplus abs sqrt rsqrt square".split())
+_NON_NEGATIVE = frozenset(
+    ["relu", "relu6", "sigmoid", "hardsigmoid", "exp", "softplus", "abs", "sqrt", "rsqrt", "square"]
+)
 
 
 def _is_non_negative(name: str, node: fx.Node, maps: list[bool], constants: int) -> bool:

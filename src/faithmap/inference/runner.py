@@ -182,7 +182,11 @@ class Runner:
             classifier.normalise(t).to(self.plan.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
-        removal_step, image, fill = chains.removal_step[chain], images[chains.image[chain]], fills[chains.fill_index[chain]]
+        removal_step, image, fill = (
+            chains.removal_step[chain],
+            images[chains.image[chain]],
+            fills[chains.fill_index[chain]],
+        )
         with torch.inference_mode():
             self.start(image)
             state = self._state(1)

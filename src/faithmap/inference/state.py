@@ -76,7 +76,9 @@ class Map:
         corner: row and column of the first pixel in memory.
     """
 
-    def __init__(self, storage: Tensor, layer: Layer, place: Place, padded: Pair, padding: Padding, chains: int) -> None:
+    def __init__(
+        self, storage: Tensor, layer: Layer, place: Place, padded: Pair, padding: Padding, chains: int
+    ) -> None:
         width = place.owner.channels
         count = chains * padded[0] * padded[1]
         self.rows = storage[: count * width].view(count, width)[:, place.offset : place.offset + layer.channels]

@@ -45,9 +45,7 @@ class Tail:
         self.inputs = network.tail_inputs
         self.batch = network.traced.batch
         self.module = _compiled(network, public)
-        self.buffers = [
-            torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs
-        ]
+        self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
         self.filled = 0
         self._waiting: list[tuple[Tensor, int]] = []  # chains and step of each row
 

@@ -144,7 +144,9 @@ class _Purifier:
             raise EngineError(f"{op} at {layer}: its result is random")
         if name in _COPIES and _same(value, node.args[0]):
             return self.new[node.args[0]]  # type: ignore[index]
-        written = [at for at, a in enumerate(op._schema.arguments) if a.alias_info is not None and a.alias_info.is_write]
+        written = [
+            at for at, a in enumerate(op._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+        ]
         if written:
             return self._in_place(node, layer, written)
         return self._emit(node, op, layer, value)
@@ -216,7 +218,10 @@ def fold_batch_norm(traced: Traced) -> None:
         offset = (shift if bias is None else shift + bias.double() * scale).to(weight.dtype)
         layer = source.meta["layer"]
         with traced.graph.inserting_before(source):
-            new = (traced.add_constant("folded_weight", folded, layer), traced.add_constant("folded_bias", offset, layer))
+            new = (
+                traced.add_constant("folded_weight", folded, layer),
+                traced.add_constant("folded_bias", offset, layer),
+            )
         source.args = (source.args[0], *new, *source.args[3:])
         node.replace_all_uses_with(source)
 
