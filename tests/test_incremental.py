@@ -62,30 +62,105 @@ def classifier_of(module, name="network"):
     return faithmap.Classifier(module, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), name=name)
 
 
+def perturbed(classifier, chains, chain, step):
+    """x⁽ᵏ⁾ of one chain, normalised."""
+    removed = (chains.removal_step[chain] > 0) & (chains.removal_step[chain] <= step)
+    x = torch.where(removed, chains.fill[chains.fill_index[chain]], chains.pixels[chains.image[chain]])
+    return classifier.normalise(x.unsqueeze(0))[0]
+
+
+def stock_logits(classifier, chains, memory_format=torch.contiguous_format):
+    """The network as it is, on every perturbed image."""
+    with torch.inference_mode():
+        return torch.stack(
+            [
+                classifier.module.eval()(
+                    torch.stack([perturbed(classifier, chains, chain, step) for step in range(chains.steps + 1)]).to(
+                        memory_format=memory_format
+                    )
+                )
+                for chain in range(len(chains))
+            ]
+        )
+
+
 def assert_exact(module, chains, **options):
-    """Incremental logits within 1e-5 of the dense logits' standard deviation, and the engine really ran."""
+    """Every logit of every step within 1e-5 of the logits' standard deviation of the network's own, and the engine ran.
+
+    Some networks round by more than that themselves: there, no further than from one memory format to the other.
+    """
     classifier = classifier_of(module)
     engine = make_engine(classifier, "incremental", **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error", EngineWarning)
         found = all_logits(engine, chains)
     assert engine.reason is None
-    expected = all_logits(make_engine(classifier, "dense"), chains)
-    moved = (expected[:, -1] - expected[:, 0]).abs().max()
-    assert moved > 1e-3 * expected.std()  # the steps do change something
-    error = (found - expected).abs().amax((0, 2)) / expected.std()
-    assert float(error.max()) < 1e-5, f"by step: {error.tolist()}"
+    expected = stock_logits(classifier, chains)
+    assert (expected[:, -1] - expected[:, 0]).abs().max() > 1e-3 * expected.std()  # the steps do change something
+    itself = stock_logits(classifier, chains, torch.channels_last)
+    allowed = max(1e-5 * float(expected.std()), 1.5 * float((itself - expected).abs().max()))
+    error = (found - expected).abs().amax((0, 2))
+    assert float(error.max()) <= allowed, f"{(error / expected.std()).tolist()} by step"
     return found
+
+
+def small(name, classes=20):
+    """A torchvision network whose linear layers are narrow, to be quick."""
+    module = torchvision.models.get_model(name, num_classes=classes)
+    if name.startswith(("alexnet", "vgg")):
+        width = module.avgpool.output_size[0] ** 2 * (256 if name == "alexnet" else 512)
+        module.classifier = torch.nn.Sequential(
+            torch.nn.Linear(width, 64), torch.nn.ReLU(True), torch.nn.Dropout(), torch.nn.Linear(64, classes)
+        )
+    return settled(module)
 
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "vgg11", "vgg11_bn", "vgg16"])
 def test_logits_are_the_networks_own(name):
-    module = settled(torchvision.models.get_model(name))
-    assert_exact(module, draw_chains())
+    assert_exact(small(name), draw_chains())
 
 
-def test_a_hundred_steps_do_not_drift(squeezenet):
-    chains = draw_chains(size=224, chains=1, images=1, steps=100, region=9)
-    found = all_logits(make_engine(squeezenet, "incremental"), chains)
-    expected = all_logits(make_engine(squeezenet, "dense"), chains)
-    assert float((found - expected).abs().max() / expected.std()) < 1e-5
+def test_a_hundred_steps_do_not_drift():
+    module = small("alexnet")
+    chains = draw_chains(size=160, chains=1, images=1, steps=100, region=9)
+    found = assert_exact(module, chains)
+    expected = stock_logits(classifier_of(module), chains)
+    error = (found - expected).abs().amax(2)[0]
+    assert error[-10:].mean() < 3 * error[:10].mean()
+
+
+def from_scratch(engine, chains):
+    """Every perturbed image as an image of its own, all layers computed in full, by the same kernels."""
+    pixels = torch.stack(
+        [
+            torch.where(
+                (chains.removal_step[chain] > 0) & (chains.removal_step[chain] <= step),
+                chains.fill[chains.fill_index[chain]],
+                chains.pixels[chains.image[chain]],
+            )
+            for chain in range(len(chains))
+            for step in range(chains.steps + 1)
+        ]
+    )
+    rows = torch.arange(len(pixels))
+    nothing = torch.zeros(len(pixels), *pixels.shape[2:], dtype=torch.int64)
+    untouched = Chains(pixels, pixels[:1], rows, torch.zeros_like(rows), nothing, torch.zeros_like(rows), steps=0)
+    return all_logits(engine, untouched).view(len(chains), chains.steps + 1, -1)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "vgg11_bn"])
+def test_bits_are_those_of_a_full_computation_and_do_not_depend_on_the_batch(name):
+    classifier = classifier_of(small(name))
+    chains = draw_chains(size=72, chains=5, steps=8, images=3)
+    engine = make_engine(classifier, "incremental")
+    found = all_logits(engine, chains)
+    assert torch.equal(found, from_scratch(engine, chains))
+    two_at_a_time = make_engine(classifier, "incremental", state_bytes=4 * engine._runner.plan.bytes_per_chain())
+    assert torch.equal(found, all_logits(two_at_a_time, chains))
+    assert two_at_a_time._runner.most == 3
+    turned = [3, 1, 4, 0]
+    some = Chains(
+        chains.pixels, chains.fill, chains.image[turned], chains.fill_index[turned], chains.removal_step[turned],
+        chains.targets[turned], chains.steps,
+    )  # fmt: skip
+    assert torch.equal(found[turned], all_logits(engine, some))
