@@ -44,7 +44,8 @@ def test_a_run_leaves_table_figure_scores_and_record(folder, tmp_path):
     assert "broken\\n.jpg" in result.stderr
     frame = pd.read_parquet(tmp_path / "run" / "scores.parquet")
     assert len(frame) == 2 * 3 * 4
-    assert Image.open(tmp_path / "run" / "fig4.png").size[0] > 500
+    with Image.open(tmp_path / "run" / "fig4.png") as figure:
+        assert figure.size[0] > 500
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["finished"]
     assert manifest["protocol"]["steps"] == 3
