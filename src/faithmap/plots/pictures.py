@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -21,26 +21,15 @@ from faithmap.errors import FaithmapError
 from faithmap.naming import RANDOM, display_name, printable
 from faithmap.perturbation import perturb
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, new_figure, size_of, themed
+from faithmap.store import Example
 
 COLOURS = "RdBu_r"
 _STRONGEST = 0.995  # the share of |relevance| that the colour scale spans; what is stronger gets the end colour
 
 
-@runtime_checkable
-class Example(Protocol):
-    """An image with its heatmaps: `heatmaps` is method → (H, W), `label` may be None."""
-
-    image: str
-    pixels: Tensor
-    heatmaps: Mapping[str, Tensor]
-    target: int
-    predicted: int
-    label: int | None
-
-
 def heatmaps(
     frame: pd.DataFrame,
-    examples: Sequence[Any],
+    examples: Sequence[Example],
     figure: Figure | SubFigure | None = None,
     *,
     score: str = "logit",
@@ -56,7 +45,7 @@ def heatmaps(
 
     Args:
         frame: from `Run.scores()`.
-        examples: objects as in `Example`, one a row; see `statistics.chosen_images` for the best, median and worst.
+        examples: from `Run.examples()`, one a row; see `statistics.chosen_images` for the best, median and worst.
         figure: drawn into; a new one by default.
         score, style: as in `fig4`.
         methods: which, in this order; by default those of the first example but random, highest mean AOPC first.

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Annotation
@@ -161,12 +160,12 @@ class EndLabels(Artist):
         self.set_zorder(-1e9)  # before the labels
         self.set_in_layout(False)
 
-    def draw(self, renderer: RendererBase) -> None:
+    def draw(self, renderer: Any) -> None:
         """Set the offsets for the figure's present size."""
         if self.axes is None or not self.labels:
             return
         ends = np.array([self.axes.transData.transform(label.xy)[1] for label in self.labels])
-        pixels = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
+        pixels = float(renderer.points_to_pixels(1.0))
         apart = 1.2 * self.font * pixels
         box = self.axes.get_window_extent(renderer)
         placed = spread(ends, apart, float(box.y0), float(box.y1))

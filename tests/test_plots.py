@@ -1,0 +1,307 @@
+"""The figures: what they draw is what the tables say, nothing overlaps, text stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from faithmap import plots, statistics
+from faithmap.errors import FaithmapError
+from faithmap.perturbation import perturb
+from faithmap.plots.pictures import scaled
+from faithmap.plots.style import EndLabels, looks, spread
+from faithmap.store import Example
+from tests.frames import METHODS, frame_of
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+HOSTILE = "a$x^2$\nb\x1b<script>{}%s\\frac"
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return frame_of(orders=("morf", "lerf"))
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    from matplotlib import pyplot
+
+    mpl.use("agg")
+    yield
+    pyplot.close("all")
+
+
+def end_labels(ax: Axes) -> EndLabels:
+    return next(artist for artist in ax.get_children() if isinstance(artist, EndLabels))
+
+
+def drawn(figure: Figure) -> None:
+    figure.canvas.draw()
+
+
+def overlaps(texts: list) -> list[tuple[str, str]]:
+    renderer = texts[0].figure.canvas.get_renderer()
+    boxes = [(text.get_text(), mpl.text.Text.get_window_extent(text, renderer)) for text in texts]
+    return [(a, b) for (a, one), (b, two) in combinations(boxes, 2) if one.y0 < two.y1 - 1 and two.y0 < one.y1 - 1]
+
+
+def test_fig4_draws_the_table(frame: pd.DataFrame) -> None:
+    ax = plots.fig4(frame, score="probability")
+    table = statistics.aopc_table(frame, "probability")
+    names = [name for name in dict.fromkeys(table["method"]) if name != "random"]
+    lines = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
+    assert len(lines) == len(ax.collections) == 7
+    for name, line, band in zip(names, lines, ax.collections, strict=True):
+        rows = table[table["method"] == name]
+        np.testing.assert_allclose(line.get_ydata(), rows["mean"])
+        y = band.get_paths()[0].vertices[:, 1]
+        assert (y.min(), y.max()) == pytest.approx((rows["low"].min(), rows["high"].max()))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("perturbation steps", "AOPC relative to random (probability)")
+    labels = {label.get_text(): label.xy for label in end_labels(ax).labels}
+    assert labels["random"] == (20, 0)
+    assert len(labels) == 8
+    assert any(text.get_text().startswith("30 images") for text in ax.texts)
+
+
+def test_curves_draw_scores(frame: pd.DataFrame) -> None:
+    for order in ("morf", "lerf"):
+        ax = plots.curves(frame, order=order)
+        of_random = frame[(frame["method"] == "random") & (frame["order"] == order)].groupby("step")["logit"].mean()
+        line = next(line for line in ax.get_lines() if line.get_marker() in ("", "None", None))
+        np.testing.assert_allclose(line.get_ydata(), of_random, rtol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["paper", "slides"])
+@pytest.mark.parametrize("methods", [METHODS, {**{f"m-{i:02d}:x": 0.03 + i / 9e4 for i in range(20)}, "random": 0.015}])
+def test_labels_do_not_overlap_at_any_size(style: str, methods: dict[str, float]) -> None:
+    ax = plots.fig4(frame_of(images=12, methods=methods), style=style)
+    figure = ax.get_figure()
+    drawn(figure)
+    labels = end_labels(ax).labels
+    assert overlaps(labels) == []
+    right = max(mpl.text.Text.get_window_extent(label).x1 for label in labels)
+    assert right <= figure.bbox.width + 1
+    figure.set_size_inches(*(figure.get_size_inches() * [1.2, 1.5]))
+    drawn(figure)
+    assert overlaps(labels) == []
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=12), st.floats(0.1, 8))
+def test_spread_keeps_order_and_distance(ends: list[float], apart: float) -> None:
+    placed = spread(np.array(ends), apart, 0.0, 100.0)
+    order = np.argsort(ends, kind="stable")
+    assert (np.diff(placed[order]) >= apart - 1e-6).all()
+    assert placed.min() >= apart / 2 - 1e-6
+    assert placed.max() <= 100 - apart / 2 + 1e-6
+
+
+def test_spread_leaves_what_is_apart_where_it_is() -> None:
+    np.testing.assert_allclose(spread(np.array([10.0, 50.0, 30.0]), 5.0, 0.0, 100.0), [10, 50, 30])
+    np.testing.assert_allclose(spread(np.array([50.0, 50.0]), 6.0, 0.0, 100.0), [47, 53])
+
+
+def test_every_method_looks_different_and_the_same_in_every_figure(frame: pd.DataFrame) -> None:
+    found = looks(list(METHODS))
+    heatmaps = [look for name, look in found.items() if name != "random"]
+    assert len({look.marker for look in heatmaps}) == 7
+    grey = [np.dot(look.color, (0.299, 0.587, 0.114)) for look in heatmaps]
+    for (one, a), (two, b) in combinations(zip(heatmaps, grey, strict=True), 2):
+        assert one.line != two.line or abs(a - b) > 0.01 or one.marker != two.marker
+    ax = plots.fig4(frame)
+    for name, line in zip(
+        sorted(set(METHODS) - {"random"}), [x for x in ax.get_lines() if len(x.get_xdata()) > 2], strict=True
+    ):
+        assert line.get_color() == found[name].color
+
+
+def test_figures_take_axes_and_return_them(frame: pd.DataFrame) -> None:
+    axes = Figure(figsize=(12, 8), layout="constrained").subplots(2, 2).ravel()
+    for ax, draw in zip(axes, (plots.fig4, plots.curves, plots.ranking, plots.agreement), strict=True):
+        assert draw(frame, ax, title=HOSTILE) is ax
+    drawn(axes[0].get_figure())
+
+
+def test_settings_of_the_user_stay(frame: pd.DataFrame) -> None:
+    before = dict(mpl.rcParams)
+    plots.fig4(frame, style="slides")
+    assert dict(mpl.rcParams) == before
+
+
+def test_two_runs_share_their_scale(frame: pd.DataFrame) -> None:
+    axes = plots.fig4_compare({"AlexNet": frame, HOSTILE: frame_of(seed=1)})
+    assert len(axes) == 2
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    drawn(axes[0].get_figure())
+    assert axes[0].get_title("left") == "AlexNet"
+    with pytest.raises(FaithmapError, match="no run was given"):
+        plots.fig4_compare({})
+
+
+def test_ranking_shows_intervals_and_groups(frame: pd.DataFrame) -> None:
+    ax = plots.ranking(frame)
+    table = statistics.ranking(frame)
+    rows = {
+        round(line.get_ydata()[0]): line.get_xdata()
+        for line in ax.get_lines()
+        if len(line.get_xdata()) == 2 and len(set(line.get_ydata())) == 1
+    }
+    for row, (name, low, high) in enumerate(table[["method", "low", "high"]].itertuples(index=False, name=None)):
+        if name != "random":
+            np.testing.assert_allclose(rows[row], [low, high])
+    letters = [statistics.split_letters(group) for group in table["group"]]
+    joined = [
+        {row for row, found in enumerate(letters) if letter in found}
+        for letter in sorted({a for b in letters for a in b})
+    ]
+    dots = [
+        {round(y) for y in line.get_ydata()}
+        for line in ax.get_lines()
+        if line.get_marker() == "o" and line.get_linestyle() == "None" and len(line.get_ydata()) > 1
+    ]
+    assert sorted(dots, key=sorted) == sorted([rows for rows in joined if len(rows) > 1], key=sorted)
+
+
+def test_agreement_writes_the_table(frame: pd.DataFrame) -> None:
+    ax = plots.agreement(frame)
+    table = statistics.agreement(frame)
+    order = [name for name in looks(list(table.index)) if name in table.index]
+    np.testing.assert_allclose(ax.images[0].get_array(), table.loc[order, order])
+    assert [text.get_text() for text in ax.texts][:8] == [
+        f"{v:.2f}".replace("-", "−") for v in table.loc[order, order].iloc[0]
+    ]
+
+
+@pytest.fixture
+def examples(frame: pd.DataFrame) -> list[Example]:
+    generator = torch.Generator().manual_seed(0)
+
+    def heat(scale: float) -> torch.Tensor:
+        return torch.randn(24, 24, generator=generator) * scale
+
+    return [
+        Example(
+            image=image,
+            pixels=torch.rand(3, 24, 24, generator=generator),
+            label=2,
+            predicted=1,
+            target=1,
+            heatmaps={
+                "lrp-epsilon:100": heat(1e-29),
+                "sensitivity:l2": heat(1e3),
+                "lrp-epsilon:0": torch.zeros(24, 24),
+            },
+        )
+        for image in statistics.chosen_images(frame).values()
+    ]
+
+
+def test_heatmaps_share_one_map_centred_at_zero(frame: pd.DataFrame, examples: list[Example]) -> None:
+    axes = plots.heatmaps(frame, examples, labels={1: HOSTILE, 2: "dog, hound"})
+    drawn(axes[0][0].get_figure())
+    pictures = [ax.images[0] for row in axes for ax in row[1:]]
+    assert {(p.norm.vmin, p.norm.vmax, p.cmap.name) for p in pictures} == {(-1, 1, "RdBu_r")}
+    assert [row[0].get_ylabel() for row in axes] == ["best", "median", "worst"]
+    aopc = statistics.per_image_aopc(frame, relative=True)[20]
+    names = [ax.get_title().replace("\n", " ") for ax in axes[0][1:]]
+    assert set(names) == {"LRP-ε (100)", "sensitivity (ℓ2)", "LRP-ε (0)"}
+    column = names.index("LRP-ε (100)") + 1
+    for row, example in zip(axes, examples, strict=True):
+        shown = float(row[column].get_xlabel().replace("−", "-"))
+        assert shown == pytest.approx(aopc[example.image, "lrp-epsilon:100"], abs=0.06)
+        assert "is dog" in row[0].get_xlabel()
+        assert "hound" not in row[0].get_xlabel()
+        assert row[0].get_xlabel().count("\n") == 2
+        np.testing.assert_allclose(np.asarray(row[0].images[0].get_array()), example.pixels.permute(1, 2, 0))
+
+
+def test_scaled_keeps_sign_and_zero_at_any_size() -> None:
+    heatmap = torch.tensor([[-2e-29, 0.0, 1e-29, 4e-29]])
+    result = scaled(heatmap)
+    assert result[0, 1] == 0
+    assert result.sign().tolist() == heatmap.sign().tolist()
+    assert result.abs().amax() == 1
+    assert scaled(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
+    spike = torch.zeros(30, 30)
+    spike[0, 0] = -5.0
+    assert scaled(spike)[0, 0] == -1
+
+
+def test_a_method_without_a_heatmap_leaves_a_gap(frame: pd.DataFrame, examples: list[Example]) -> None:
+    axes = plots.heatmaps(frame, examples[:1], methods=["sensitivity:l2", "mine:$x$"], style="slides")
+    assert not axes[0][2].images
+    assert axes[0][2].get_xlabel() == "–"
+    drawn(axes[0][0].get_figure())
+    with pytest.raises(FaithmapError, match="no example"):
+        plots.heatmaps(frame, [])
+    with pytest.raises(FaithmapError, match="steps 0…20"):
+        plots.heatmaps(frame, examples, step=99)
+
+
+def test_steps_show_the_perturbed_image(frame: pd.DataFrame) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels, fill = torch.rand(2, 3, 12, 12, generator=generator)
+    removal_step = torch.randint(0, 21, (12, 12), generator=generator)
+    image = str(frame["image"].iloc[0])
+    axes = plots.steps(
+        pixels, {"lrp-epsilon:0": removal_step, "random": removal_step.T}, fill, (0, 5, 20), frame=frame, image=image
+    )
+    drawn(axes[0][0].get_figure())
+    for k, ax in zip((0, 5, 20), axes[1], strict=True):
+        expected = perturb(pixels, removal_step.T, fill, k).permute(1, 2, 0)
+        np.testing.assert_allclose(np.asarray(ax.images[0].get_array()), expected)
+    score = frame.query("image == @image and method == 'random' and order == 'morf' and draw == 0 and step == 5")[
+        "logit"
+    ]
+    assert float(axes[1][1].get_xlabel().replace("−", "-")) == pytest.approx(score.item(), rel=0.01, abs=0.01)
+    with pytest.raises(FaithmapError, match="nothing to show"):
+        plots.steps(pixels, {}, fill)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_few_images_can_be_drawn(images: int) -> None:
+    frame = frame_of(images=images)
+    for draw in (plots.fig4, plots.curves, plots.ranking, plots.agreement):
+        drawn(draw(frame).get_figure())
+
+
+def test_svg_and_pdf_hold_text_as_text(frame: pd.DataFrame, tmp_path: Path) -> None:
+    ax = plots.fig4(frame, title=HOSTILE)
+    svg = plots.save(ax, tmp_path / "a.svg").read_text("utf-8")
+    for text in (
+        "LRP-ε (0.01)",
+        "deconvolution (ℓ∞)",
+        "perturbation steps",
+        "random",
+        "a$x^2$\\nb\\x1b&lt;script&gt;{}%s\\frac",
+    ):
+        assert re.search(rf"<text[^>]*>[^<]*{re.escape(text)}", svg), text
+    assert svg == plots.save(ax, tmp_path / "b.svg").read_text("utf-8")
+    pdf = plots.save(ax, tmp_path / "a.pdf").read_bytes()
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert plots.save(ax.get_figure(), tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_places_and_endings_that_cannot_be_written(frame: pd.DataFrame, tmp_path: Path) -> None:
+    ax = plots.fig4(frame)
+    with pytest.raises(FaithmapError, match=r"ends in '\.pgn', expected"):
+        plots.save(ax, tmp_path / "a.pgn")
+    with pytest.raises(FaithmapError, match="cannot be written"):
+        plots.save(ax, tmp_path / "nowhere" / "a.png")
+    with pytest.raises(FaithmapError, match=r"no style 'slide'.*did you mean 'slides'"):
+        plots.fig4(frame, style="slide")
+    with pytest.raises(FaithmapError, match="has no method 'lrp'"):
+        plots.fig4(frame, methods=["lrp"])
