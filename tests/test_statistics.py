@@ -269,6 +269,19 @@ def test_methods_share_a_letter_exactly_when_not_told_apart(case: tuple[int, set
         assert bool(first & second) == (frozenset((names[i], names[j])) not in pairs)
 
 
+def test_low_is_good_for_lerf_and_for_insertion(frame: pd.DataFrame) -> None:
+    high_first = statistics.ranking(frame_of())["method"].tolist()
+    assert statistics.ranking(frame_of(), direction="restore")["method"].tolist() == high_first[::-1]
+    lerf = statistics.ranking(frame, order="lerf")
+    assert lerf["mean"].is_monotonic_increasing
+    assert lerf["method"].iloc[-1] == "random"
+    assert "keeps evidence longest" in statistics.headline(frame, order="lerf")
+    best = statistics.chosen_images(frame)
+    assert statistics.chosen_images(frame, direction="restore")["best"] == best["worst"]
+    with pytest.raises(CurveError, match="give 'remove' or 'restore'"):
+        statistics.ranking(frame, direction="insertion")
+
+
 def test_agreement_is_spearmans(half: pd.DataFrame) -> None:
     table = statistics.agreement(half)
     aopc = statistics.per_image_aopc(half)[20].unstack("method")
@@ -352,6 +365,9 @@ def test_headlines() -> None:
     )
     harmful = {"lrp-epsilon:0.01": -0.083 + noise, "random": zero}
     assert statistics.headline(frame_from(harmful)).startswith("No method removes evidence faster than random orders")
+    back = statistics.headline(frame_from({**harmful, "sensitivity:l2": noise}), direction="restore")
+    assert back.startswith("LRP-ε (0.01) brings evidence back fastest: AOPC −0.0830 relative to random")
+    assert back.endswith("it is told apart from every other method.")
     assert statistics.headline(frame_from({"random": zero})) == "No heatmap method was measured, only random orders."
 
 

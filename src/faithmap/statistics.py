@@ -24,6 +24,13 @@ from faithmap.naming import RANDOM, display_name
 from faithmap.protocol import Order, Score
 
 POWER = 0.8
+# (direction, order) → sign of a good AOPC, and what the best method does.
+_AIMS = {
+    ("remove", "morf"): (1, "removes evidence fastest", "removes evidence faster"),
+    ("remove", "lerf"): (-1, "keeps evidence longest", "keeps evidence longer"),
+    ("restore", "morf"): (-1, "brings evidence back fastest", "brings evidence back faster"),
+    ("restore", "lerf"): (1, "brings evidence back last", "brings evidence back later"),
+}
 _MOST_IMAGES = 1e7
 
 
@@ -185,11 +192,14 @@ def ranking(
     step: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    order: str = "morf",
+    direction: str = "remove",
 ) -> pd.DataFrame:
-    """Methods from best to worst under MoRF, in groups that cannot be told apart.
+    """Methods from best to worst, in groups that cannot be told apart.
 
     Args:
-        frame, score, step, confidence, seed: as in `compare`.
+        frame, score, step, confidence, seed, order: as in `compare`.
+        direction: the protocol's; with it the order decides whether a high or a low AOPC is good.
     Returns:
         Best on top: rank, method, mean (AOPC relative to random), low, high, n, left_out, interval,
         group (letters: two methods that share one are not told apart),
@@ -198,8 +208,8 @@ def ranking(
     Source:
         Piepho 2004 for the letters.
     """
-    per_image = _per_image(frame, score)
-    return _ranking(per_image, _step(per_image, step), confidence, seed)[0]
+    per_image = _per_image(frame, score, order)
+    return _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])[0]
 
 
 def headline(
@@ -208,18 +218,20 @@ def headline(
     step: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    order: str = "morf",
+    direction: str = "remove",
 ) -> str:
     """The answer in one sentence.
 
     Args:
-        frame, score, step, confidence, seed: as in `compare`.
+        frame, score, step, confidence, seed, order, direction: as in `ranking`.
     Example:
         "LRP-ε (0.01) removes evidence fastest: AOPC 0.083 above random (probability, 1000 images), 95 % interval 0.071
         to 0.095; it cannot be told from LRP-ε (0)."
     """
-    per_image = _per_image(frame, score)
-    table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed)
-    return _headline(table, pairs, score, confidence)
+    per_image = _per_image(frame, score, order)
+    table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])
+    return _headline(table, pairs, score, confidence, _aim(direction, order))
 
 
 def subsets(
@@ -268,27 +280,30 @@ def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None
     return pd.DataFrame(per_image.values[:, :, _step(per_image, step)], columns=names).corr("spearman", min_periods=3)
 
 
-def chosen_images(frame: pd.DataFrame, score: str = "logit", step: int | None = None) -> dict[str, str]:
+def chosen_images(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    step: int | None = None,
+    order: str = "morf",
+    direction: str = "remove",
+) -> dict[str, str]:
     """The images on which the methods are, on average, best, median and worst relative to random.
 
     Args:
-        frame, score, step: as in `compare`.
+        frame, score, step, order, direction: as in `ranking`.
     Returns:
         "best", "median", "worst" → image; fewer where there are fewer images. Only images that count for most methods.
     """
-    per_image = _per_image(frame, score)
-    relative = per_image.relative()[:, :, _step(per_image, step)]
+    per_image = _per_image(frame, score, order)
     heatmaps = [i for i, name in enumerate(per_image.methods) if name != RANDOM]
-    counts = np.isfinite(relative[:, heatmaps]).sum(1)
+    relative = _aim(direction, order)[0] * per_image.relative()[:, heatmaps, _step(per_image, step)]
+    counts = np.isfinite(relative).sum(1)
     full = np.flatnonzero((counts == counts.max()) & (counts > 0))
-    order = full[
-        np.argsort(-relative[full][:, heatmaps].sum(1, where=np.isfinite(relative[full][:, heatmaps])), kind="stable")
-    ]
-    places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
+    best_first = full[np.argsort(-np.nansum(relative[full], 1), kind="stable")]
     chosen: dict[str, str] = {}
-    for name, place in places.items():
-        if len(order) and str(per_image.images[order[place]]) not in chosen.values():
-            chosen[name] = str(per_image.images[order[place]])
+    for name, place in {"best": 0, "median": len(full) // 2, "worst": len(full) - 1}.items():
+        if len(full) and str(per_image.images[best_first[place]]) not in chosen.values():
+            chosen[name] = str(per_image.images[best_first[place]])
     return chosen
 
 
@@ -501,6 +516,12 @@ def _share_of_wins(difference: np.ndarray) -> np.ndarray:
     return share
 
 
+def _aim(direction: str, order: str) -> tuple[int, str, str]:
+    if (str(direction), str(order)) not in _AIMS:
+        raise CurveError(f"direction '{direction}' with order '{order}': give 'remove' or 'restore', 'morf' or 'lerf'.")
+    return _AIMS[str(direction), str(order)]
+
+
 def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
     """Methods by mean, those without any value last; ties by name."""
     with warnings.catch_warnings():
@@ -509,9 +530,11 @@ def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
     return [methods[i] for i in np.argsort(-mean, kind="stable")]
 
 
-def _ranking(per_image: _PerImage, step: int, confidence: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _ranking(
+    per_image: _PerImage, step: int, confidence: float, seed: int, sign: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     relative = per_image.relative()[:, :, step]
-    order = _best_first(per_image.methods, relative)
+    order = _best_first(per_image.methods, sign * relative)
     at = [per_image.methods.index(name) for name in order]
     pairs = _compare(per_image, per_image.values[:, :, step], confidence, seed, POWER)
     told = {frozenset(pair) for pair in pairs.loc[pairs["told_apart"], ["a", "b"]].itertuples(index=False, name=None)}
@@ -549,7 +572,10 @@ def _letter(index: int) -> str:
     return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
 
 
-def _headline(table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: float) -> str:
+def _headline(
+    table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: float, aim: tuple[int, str, str]
+) -> str:
+    sign, does_best, does_better = aim
     rest = table[(table["method"] != RANDOM) & (table["n"] > 0)]
     if rest.empty:
         return "No heatmap method was measured, only random orders."
@@ -557,24 +583,24 @@ def _headline(table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: 
     name, images = display_name(best["method"]), f"{best['n']} image{'s' if best['n'] != 1 else ''}"
     mean, low, high = (_rounded(best[end], best["low"], best["high"]) for end in ("mean", "low", "high"))
     where = f"({score}, {images})"
+    extreme = "highest" if sign > 0 else "lowest"
     if not np.isfinite(best["low"]):
-        return f"{name} has the highest AOPC, {mean} relative to random {where}: too few images for an interval."
+        return f"{name} has the {extreme} AOPC, {mean} relative to random {where}: too few images for an interval."
     interval = f"{100 * confidence:g} % interval {low} to {high}"
     alike = [
         b if a == best["method"] else a
         for a, b, told in pairs[["a", "b", "told_apart"]].itertuples(index=False, name=None)
         if best["method"] in (a, b) and not told
     ]
-    if RANDOM in alike or best["mean"] <= 0:
-        verdict = "can be told from random orders" if RANDOM in alike else "removes evidence faster than random orders"
+    if RANDOM in alike or sign * best["mean"] <= 0:
+        verdict = "can be told from random orders" if RANDOM in alike else f"{does_better} than random orders"
         return f"No method {verdict}: the best, {name}, has AOPC {mean} relative to random {where}, {interval}."
-    if not alike:
-        alone = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
-        return f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; {alone}."
-    return (
-        f"{name} removes evidence fastest: AOPC {mean} above random {where}, {interval}; it cannot be told from "
-        f"{_listed([display_name(other) for other in alike])}."
-    )
+    if alike:
+        others = f"it cannot be told from {_listed([display_name(other) for other in alike])}"
+    else:
+        others = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
+    beside = f"{mean} above random" if sign > 0 else f"{mean} relative to random"
+    return f"{name} {does_best}: AOPC {beside} {where}, {interval}; {others}."
 
 
 def _rounded(value: float, low: float, high: float) -> str:

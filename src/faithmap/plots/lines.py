@@ -37,6 +37,7 @@ def fig4(
     title: str | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    order: str = "morf",
 ) -> Axes:
     """AOPC relative to random against perturbation steps, the paper's Figure 4, with interval bands.
 
@@ -47,9 +48,9 @@ def fig4(
         style: ``"paper"`` (one column) or ``"slides"``.
         methods: which; all by default.
         title: above the axes.
-        confidence, seed: of the bands, see `statistics.aopc_table`.
+        confidence, seed, order: see `statistics.aopc_table`.
     """
-    table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed)
+    table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed, order=order)
     return _step_lines(
         table, ax, size_of(style), methods, f"AOPC relative to random ({score})", title, confidence, zero_line=True
     )
@@ -64,13 +65,14 @@ def fig4_compare(
     methods: Sequence[str] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    order: str = "morf",
 ) -> list[Axes]:
     """Several runs side by side on one scale, such as two networks.
 
     Args:
         frames: title → frame of a run.
         figure: drawn into; a new one by default.
-        score, style, methods, confidence, seed: as in `fig4`.
+        score, style, methods, confidence, seed, order: as in `fig4`.
     Returns:
         One Axes a run.
     """
@@ -85,7 +87,17 @@ def fig4_compare(
         )
         axes: list[Axes] = list(figure.subplots(1, len(frames), sharey=True, squeeze=False)[0])
     for ax, (title, frame) in zip(axes, frames.items(), strict=True):
-        fig4(frame, ax, score=score, style=style, methods=methods, title=title, confidence=confidence, seed=seed)
+        fig4(
+            frame,
+            ax,
+            score=score,
+            style=style,
+            methods=methods,
+            title=title,
+            confidence=confidence,
+            seed=seed,
+            order=order,
+        )
     for ax in axes[1:]:
         ax.set_ylabel("")
     return axes

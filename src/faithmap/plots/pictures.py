@@ -37,6 +37,8 @@ def heatmaps(
     methods: Sequence[str] | None = None,
     step: int | None = None,
     labels: Mapping[int, str] | Sequence[str] | None = None,
+    order: str = "morf",
+    direction: str = "remove",
 ) -> list[list[Axes]]:
     """Each image with the heatmaps of all methods in a row, and under each its AOPC relative to random.
 
@@ -51,18 +53,19 @@ def heatmaps(
         methods: which, in this order; by default those of the first example but random, highest mean AOPC first.
         step: AOPC up to this step; the last by default.
         labels: class index → name.
+        order, direction: as in `statistics.ranking`.
     Returns:
         One list of Axes a row: the image, then its heatmaps.
     """
     if not examples:
         raise FaithmapError("no example was given: give at least one image with its heatmaps.")
-    aopc = statistics.per_image_aopc(frame, score, relative=True)
+    aopc = statistics.per_image_aopc(frame, score, order, relative=True)
     at = int(aopc.columns[-1]) if step is None else step
     if at not in aopc.columns:
         raise FaithmapError(f"step {at} is not in this run, which holds steps 0…{aopc.columns[-1]}.")
     values: dict[Any, float] = aopc[at].to_dict()
     names = _ranked(values, examples[0].heatmaps) if methods is None else list(methods)
-    places = {image: place for place, image in statistics.chosen_images(frame, score, at).items()}
+    places = {image: place for place, image in statistics.chosen_images(frame, score, at, order, direction).items()}
     size = size_of(style)
     with themed(size):
         figure, axes, cell = _grid(figure, len(examples), 1 + len(names), size, lines=3)

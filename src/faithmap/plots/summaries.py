@@ -24,14 +24,17 @@ def ranking(
     title: str | None = None,
     confidence: float = 0.95,
     seed: int = 0,
+    order: str = "morf",
+    direction: str = "remove",
 ) -> Axes:
     """Methods from best to worst with intervals; a bar at the right joins methods that cannot be told apart.
 
     Args:
         frame, ax, score, style, title, confidence, seed: as in `fig4`.
         step: AOPC up to this step; the last by default.
+        order, direction: as in `statistics.ranking`.
     """
-    table = statistics.ranking(frame, score, step, confidence, seed)
+    table = statistics.ranking(frame, score, step, confidence, seed, order, direction)
     last = int(frame["step"].max()) if step is None else step
     size = size_of(style)
     with themed(size):
@@ -89,17 +92,19 @@ def agreement(
     style: str = "paper",
     step: int | None = None,
     title: str | None = None,
+    order: str = "morf",
 ) -> Axes:
     """Rank correlation of the methods' AOPC over the images.
 
     Args:
         frame, ax, score, style, title: as in `fig4`.
         step: AOPC up to this step; the last by default.
+        order: ``"morf"`` or ``"lerf"``.
     """
-    table = statistics.agreement(frame, score, step)
-    order = [name for name in looks(list(table.index)) if name in table.index]
-    table = table.loc[order, order]
-    names = [display_name(name) for name in order]
+    table = statistics.agreement(frame, score, step, order)
+    methods = [name for name in looks(list(table.index)) if name in table.index]
+    table = table.loc[methods, methods]
+    names = [display_name(name) for name in methods]
     size = size_of(style)
     with themed(size):
         if ax is None:
