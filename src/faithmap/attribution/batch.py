@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.classifiers import Classifier, evaluation_mode
-from faithmap.errors import HeatmapError, InputError
+from faithmap.errors import HeatmapError, InputError, MethodError
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,34 @@ class Batch:
             image_ids=[self.image_ids[row] for row in at],
         )
 
+    def repeated(self, count: int) -> Batch:
+        """Every image `count` times in a row."""
+        return replace(
+            self,
+            pixels=self.pixels.repeat_interleave(count, 0),
+            inputs=self.inputs.repeat_interleave(count, 0),
+            targets=self.targets.repeat_interleave(count, 0),
+            image_ids=[name for name in self.image_ids for _ in range(count)],
+        )
+
+    def reference(self, name: str) -> Float[Tensor, "batch 3 height width"]:
+        """An input without information: ``"zero"``, the mean colour (0 after normalisation), or ``"black"``."""
+        if name == "zero":
+            return torch.zeros_like(self.inputs)
+        return self.classifier.normalise(torch.zeros_like(self.inputs))
+
+    def checked_logits(self, inputs: Tensor) -> Tensor:
+        """The network's logits, once it is sure that the targets are among them."""
+        logits = self.classifier.logits(inputs)
+        self.check_targets(logits.shape[1])
+        return logits
+
+    def check_targets(self, classes: int) -> None:
+        """Raise an `InputError` for a target that is not a class of the network."""
+        if self.targets.min() < 0 or self.targets.max() >= classes:
+            wrong = next(t for t in self.targets.tolist() if not 0 <= t < classes)
+            raise InputError(f"target is class {wrong}, the network has classes 0…{classes - 1}.")
+
     def scores(self, logits: Tensor) -> Float[Tensor, "batch"]:
         """The logit of the target class of every image.
 
@@ -78,10 +108,7 @@ class Batch:
         finite = logits.isfinite().all(1)
         if not finite.all():
             raise HeatmapError("the network's logits are not finite.", int((~finite).nonzero()[0]))
-        classes = logits.shape[1]
-        if self.targets.min() < 0 or self.targets.max() >= classes:
-            wrong = next(t for t in self.targets.tolist() if not 0 <= t < classes)
-            raise InputError(f"target is class {wrong}, the network has classes 0…{classes - 1}.")
+        self.check_targets(logits.shape[1])
         return logits.gather(1, self.targets.unsqueeze(1)).squeeze(1)
 
     def gradient(self, at: Tensor | None = None) -> Float[Tensor, "batch 3 height width"]:
@@ -112,6 +139,14 @@ def attributable(module: nn.Module) -> Iterator[None]:
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
+
+
+def import_captum() -> Any:
+    """captum.attr, or an error that says how to get it."""
+    try:
+        return importlib.import_module("captum.attr")
+    except ImportError as error:
+        raise MethodError("needs the package captum: run `pip install 'faithmap[captum]'`.") from error
 
 
 def l2_norm(relevance: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch height width"]:

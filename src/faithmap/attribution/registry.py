@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.attribution import methods
+from faithmap.attribution import gradients, lrp
 from faithmap.attribution.batch import Batch
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, HeatmapError, MethodError, nearest
@@ -32,13 +32,14 @@ class Method:
         name: canonical, as in tables.
         spec: plain JSON; all that decides its numbers besides network, images and seed.
         compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
-        whole: computed on the batch as it is; otherwise in blocks of one fixed size.
+        blocks: ``"fixed"`` computes it in blocks of one size, ``"single"`` image by image (for methods that evaluate
+            many variants of an image), ``"whole"`` on the batch as it is.
     """
 
     name: str
     spec: dict[str, Any] = field(compare=False)
     compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
-    whole: bool = field(default=False, compare=False, repr=False)
+    blocks: Literal["fixed", "single", "whole"] = field(default="fixed", compare=False, repr=False)
 
     @property
     def is_random(self) -> bool:
@@ -65,13 +66,15 @@ class Row:
 
     Attributes:
         function: (batch, **parameters) → relevance or heatmap.
-        parameters: the first may be given without its name, as in ``lrp-epsilon:0.01``, and is always shown.
+        blocks: see `Method`.
+        parameters: the first may be given without its name, as in ``lrp-epsilon:0.01``.
     """
 
     function: Callable[..., Tensor]
     line: str
     citation: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    blocks: Literal["fixed", "single"] = "fixed"
 
 
 def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
@@ -82,6 +85,17 @@ def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[
         if not low <= value <= high or value in (float("inf"), float("-inf")):
             raise ValueError(f"a number of at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}")
         return value
+
+    return check
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """A whole number of at least `low`."""
+
+    def check(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise ValueError(f"a whole number of at least {low}")
+        return int(text)
 
     return check
 
@@ -97,33 +111,115 @@ def choice(*known: str) -> Callable[[str], str]:
     return check
 
 
+NORM = Parameter("l2", choice("l2", "linf"))
+REFERENCE = Parameter("zero", choice("zero", "black"))
+SMALL_EPSILON = Parameter(1e-6, number(low=0.0))
+
 METHODS: dict[str, Row] = {
     "lrp-epsilon": Row(
-        methods.lrp_epsilon,
-        "layer-wise relevance propagation, ε-rule in convolutional and linear layers",
-        "Bach et al. 2015, eq. 58",
+        lrp.lrp_epsilon,
+        "LRP, ε-rule in convolutional and linear layers",
+        "Bach et al. 2015, PLoS ONE 10(7)",
         {
             "epsilon": Parameter(0.01, number(low=0.0)),
             "start": Parameter("logit", choice("logit", "one")),
             "border": Parameter("kept", choice("kept", "dropped")),
         },
     ),
+    "lrp-gamma": Row(
+        lrp.lrp_gamma,
+        "LRP, γ-rule in convolutional and linear layers",
+        "Montavon et al. 2019; for inputs of any sign Andéol et al. 2021",
+        {"gamma": Parameter(0.25, number(low=0.0))},
+    ),
+    "lrp-alpha-beta": Row(
+        lrp.lrp_alpha_beta,
+        "LRP, αβ-rule (β = α − 1) in convolutional and linear layers",
+        "Bach et al. 2015, PLoS ONE 10(7)",
+        {"alpha": Parameter(2.0, number(low=1.0))},
+    ),
+    "lrp-z-plus": Row(
+        lrp.lrp_z_plus,
+        "LRP, z⁺-rule in convolutional and linear layers",
+        "Montavon et al. 2017, Pattern Recognition 65",
+    ),
+    "lrp-epsilon-plus": Row(
+        lrp.lrp_epsilon_plus,
+        "LRP, ε-rule in linear layers, z⁺-rule in convolutions",
+        "Kohlbrenner et al. 2020",
+        {"epsilon": SMALL_EPSILON},
+    ),
+    "lrp-epsilon-plus-flat": Row(
+        lrp.lrp_epsilon_plus_flat,
+        "as lrp-epsilon-plus, with the flat rule in the first layer",
+        "Kohlbrenner et al. 2020; flat rule Lapuschkin et al. 2019",
+        {"epsilon": SMALL_EPSILON},
+    ),
+    "lrp-epsilon-alpha2-beta1": Row(
+        lrp.lrp_epsilon_alpha2_beta1,
+        "LRP, ε-rule in linear layers, α2β1-rule in convolutions",
+        "Lapuschkin et al. 2017",
+        {"epsilon": SMALL_EPSILON},
+    ),
+    "excitation-backprop": Row(
+        lrp.excitation_backprop,
+        "probabilities sent back through excitatory weights",
+        "Zhang et al. 2016",
+    ),
     "deconvolution": Row(
-        methods.deconvolution,
+        gradients.deconvolution,
         "signal sent back through ReLUs that act on the signal; norm over channels",
         "Zeiler & Fergus 2014",
-        {
-            "norm": Parameter("l2", choice("l2", "linf")),
-            "start": Parameter("logit", choice("logit", "features")),
-        },
+        {"norm": NORM, "start": Parameter("logit", choice("logit", "features"))},
+    ),
+    "guided-backpropagation": Row(
+        gradients.guided_backpropagation,
+        "gradient of which ReLUs pass positive values only; norm over channels",
+        "Springenberg et al. 2015",
+        {"norm": NORM},
     ),
     "sensitivity": Row(
-        methods.sensitivity,
+        gradients.sensitivity,
         "gradient of the class logit; norm over channels",
         "Simonyan et al. 2014",
-        {"norm": Parameter("l2", choice("l2", "linf"))},
+        {"norm": NORM},
+    ),
+    "gradient-x-input": Row(
+        gradients.gradient_x_input,
+        "gradient of the class logit times the input",
+        "Shrikumar et al. 2016",
+    ),
+    "integrated-gradients": Row(
+        gradients.integrated_gradients,
+        "gradient averaged on the line from a reference to the input, times their difference",
+        "Sundararajan et al. 2017",
+        {"n": Parameter(50, whole(low=1)), "reference": REFERENCE},
+        "single",
+    ),
+    "smoothgrad": Row(
+        gradients.smoothgrad,
+        "gradient averaged over noisy copies of the input; norm over channels",
+        "Smilkov et al. 2017",
+        {"n": Parameter(25, whole(low=1)), "sigma": Parameter(0.15, number(low=0.0)), "norm": NORM},
+        "single",
+    ),
+    "deeplift": Row(
+        gradients.deeplift,
+        "contributions to the change from a reference, rescale rule",
+        "Shrikumar et al. 2017",
+        {"reference": REFERENCE},
+    ),
+    "grad-cam": Row(
+        gradients.grad_cam,
+        "last feature maps weighted by their mean gradients, enlarged",
+        "Selvaraju et al. 2017",
     ),
 }
+
+# Whose first parameter is always part of the name.
+FIRST_SHOWN = {"lrp-epsilon", "deconvolution"}
+# Other names of methods.
+ALIASES = {"lrp-alpha2-beta1": "lrp-alpha-beta:2", "lrp-alpha1-beta0": "lrp-alpha-beta:1"}
 
 SETS = {
     "fig4": (
@@ -170,7 +266,7 @@ def heatmaps(
     method = method if isinstance(method, Method) else as_method(method)
     batch = Batch.of(classifier, pixels, targets, image_ids, seed)
     try:
-        found = method.compute(batch) if method.whole else in_blocks(method.compute, batch)
+        found = in_blocks(method, batch)
     except HeatmapError as error:
         raise HeatmapError(f"{method.name}: {error}", error.index) from error
     except MethodError as error:
@@ -184,16 +280,19 @@ def heatmaps(
     return checked_heatmap(found, pixels, method.name)
 
 
-def in_blocks(compute: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+def in_blocks(method: Method, batch: Batch) -> Any:
     """Computed in blocks of one fixed size, so that no map depends on the batch it came in.
 
     Kernels round differently for other batch sizes, and a ReLU or a maximum may then choose another side.
     """
+    if method.blocks == "whole":
+        return method.compute(batch)
     size = CPU_BLOCK if batch.pixels.device.type == "cpu" else DEVICE_BLOCK
+    size = 1 if method.blocks == "single" else size
     found = []
     for start in range(0, len(batch.pixels), size):
         try:
-            found.append(compute(batch.rows(start, size))[: len(batch.pixels) - start])
+            found.append(method.compute(batch.rows(start, size))[: len(batch.pixels) - start])
         except HeatmapError as error:
             raise HeatmapError(str(error), None if error.index is None else start + error.index) from error
     return torch.cat(found)
@@ -269,6 +368,19 @@ def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
         raise MethodError(f"a method is a name or a callable, received {type(methods).__name__}.")
 
 
+def method_table() -> list[tuple[str, str, str]]:
+    """Name with parameters and their defaults, one line, and citation of every method."""
+    rows = []
+    for name, row in METHODS.items():
+        first = name in FIRST_SHOWN
+        shown = [
+            _text(p.default) if place == 0 and first else f"{key}={_text(p.default)}"
+            for place, (key, p) in enumerate(row.parameters.items())
+        ]
+        rows.append((f"{name}:{','.join(shown)}" if shown else name, row.line, row.citation))
+    return [*rows, (RANDOM, "random order, drawn anew for each draw; the reference of every run", "Samek et al. 2017")]
+
+
 def split_names(text: str) -> list[str]:
     """Names between commas; ``n=25,sigma=0.1`` goes with the name before it.
 
@@ -310,11 +422,11 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     Raises:
         MethodError: an unknown method or parameter (the nearest is proposed), or a value that cannot be.
     """
-    base, _, rest = text.partition(":")
+    base, _, rest = ALIASES.get(text, text).partition(":")
     if base == RANDOM and not rest:
         return Method(RANDOM, {"method": RANDOM}, _random)
     if base not in METHODS:
-        known = [*METHODS, *SETS, RANDOM]
+        known = [*METHODS, *ALIASES, *SETS, RANDOM]
         raise MethodError(f"unknown method '{text}'{nearest(base, known)} Known: {', '.join(known)}.")
     row = METHODS[base]
     given = _parameters(text, row, defaults.get(base, ""))
@@ -322,10 +434,11 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     said = _parameters(text, row, rest)
     values = usual | said
     first = next(iter(row.parameters), None)
-    shown = [] if first is None else [_text(values[first])]
-    shown += [f"{key}={_text(values[key])}" for key in row.parameters if key != first and values[key] != usual[key]]
+    lone = len(row.parameters) == 1 or base in FIRST_SHOWN
+    shown = [] if first is None or not lone else [_text(values[first])]
+    shown += [f"{key}={_text(values[key])}" for key in row.parameters if key in said and not (lone and key == first)]
     name = f"{base}:{','.join(shown)}" if shown else base
-    return Method(name, {"method": base, "parameters": values}, partial(row.function, **values))
+    return Method(name, {"method": base, "parameters": values}, partial(row.function, **values), row.blocks)
 
 
 def _parameters(text: str, row: Row, rest: str) -> dict[str, Any]:
@@ -359,7 +472,7 @@ def _from_callable(function: Callable[[Tensor, Tensor], Tensor]) -> Method:
         with torch.enable_grad():
             return function(batch.inputs.clone(), batch.targets)
 
-    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute, whole=True)
+    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute, blocks="whole")
 
 
 def content_hash(tensor: Tensor) -> str:

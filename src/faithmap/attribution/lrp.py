@@ -1,0 +1,110 @@
+"""Layer-wise relevance propagation: which zennit rule stands on which layer, and what comes out at the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from zennit.core import Hook
+from zennit.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
+
+from faithmap.attribution.batch import Batch, attributable, differentiate
+from faithmap.attribution.following import LrpFollower, no_zero, stabilised
+from faithmap.errors import HeatmapError
+
+# |Σ R| may exceed the largest logit by what biases absorb; beyond this factor it is rounding that was amplified.
+EXPLODED = 1e4
+
+
+def propagate(
+    batch: Batch, rule: Callable[[int, str], Hook], start: str = "logit"
+) -> Float[Tensor, "batch 3 height width"]:
+    """Relevance at the inputs.
+
+    Args:
+        batch: images and classes.
+        rule: (number of a convolution or linear layer in the forward pass, name of its function) → zennit rule.
+        start: relevance of the class logit: ``"logit"`` its value, ``"one"`` 1.
+    Raises:
+        HeatmapError: a relevance sum that exploded; `index` says in which image.
+        MethodError: a step of the network that LRP has no rule for.
+    """
+    follower = LrpFollower(batch.classifier.module, rule)
+    with attributable(batch.classifier.module):
+        inputs = batch.inputs.clone().requires_grad_()
+        logits = follower.logits(batch, inputs)
+        scores = batch.scores(logits)
+        begin = scores.detach() if start == "logit" else torch.ones_like(scores)
+        relevance = differentiate(scores, inputs, begin)
+    total = relevance.double().sum((1, 2, 3)).abs()
+    limit = EXPLODED * logits.detach().abs().amax(1) if start == "logit" else torch.full_like(total, EXPLODED)
+    for row in (total > limit).nonzero().flatten().tolist():
+        raise HeatmapError(
+            f"the relevance sum exploded to {float(total[row]):.3g} for a logit of {float(scores[row]):.3g}.", row
+        )
+    return relevance
+
+
+def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Float[Tensor, "batch 3 height width"]:
+    """LRP-ε: R_i = Σ_j z_ij / (z_j + ε sign z_j) R_j in convolutional and linear layers, biases part of z_j.
+
+    Args:
+        batch: images and classes.
+        epsilon: ε ≥ 0; for 0, 0 / 0 counts as 0.
+        start: ``"logit"`` starts at the value of the class logit, ``"one"`` at 1 (the 2021 replication).
+        border: ``"dropped"`` sets the last row and column to 0 (the 2021 replication, whose first layer loses them).
+    """
+    rule = Epsilon(epsilon=stabilised(epsilon))
+    relevance = propagate(batch, lambda number, name: rule, start)
+    if border == "dropped":
+        relevance[..., -1, :] = 0
+        relevance[..., :, -1] = 0
+    return relevance
+
+
+def lrp_gamma(batch: Batch, *, gamma: float) -> Float[Tensor, "batch 3 height width"]:
+    """LRP-γ in every layer: w + γ w⁺ instead of w where z_j > 0, w + γ w⁻ where z_j < 0 (for any sign of the input)."""
+    rule = Gamma(gamma=gamma, stabilizer=no_zero)
+    return propagate(batch, lambda number, name: rule)
+
+
+def lrp_alpha_beta(batch: Batch, *, alpha: float) -> Float[Tensor, "batch 3 height width"]:
+    """LRP-αβ in every layer, β = α − 1: R_i = Σ_j (α z_ij⁺ / z_j⁺ − β z_ij⁻ / z_j⁻) R_j."""
+    rule = AlphaBeta(alpha=alpha, beta=alpha - 1, stabilizer=no_zero)
+    return propagate(batch, lambda number, name: rule)
+
+
+def lrp_z_plus(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+    """LRP-z⁺ in every layer: R_i = Σ_j z_ij⁺ / z_j⁺ R_j."""
+    rule = ZPlus(stabilizer=no_zero)
+    return propagate(batch, lambda number, name: rule)
+
+
+def excitation_backprop(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+    """Probabilities sent back through excitatory weights alone: LRP-z⁺ without biases, started at 1."""
+    rule = ZPlus(stabilizer=no_zero, zero_params="bias")
+    return propagate(batch, lambda number, name: rule, start="one")
+
+
+def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+    """ε in linear layers, z⁺ in convolutions (zennit's EpsilonPlus)."""
+    return propagate(batch, by_kind(epsilon, ZPlus(stabilizer=no_zero)))
+
+
+def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+    """As `lrp_epsilon_plus`, and flat in the first layer: all its inputs share alike (zennit's EpsilonPlusFlat)."""
+    first, rule = Flat(stabilizer=no_zero), by_kind(epsilon, ZPlus(stabilizer=no_zero))
+    return propagate(batch, lambda number, name: first if number == 0 else rule(number, name))
+
+
+def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+    """ε in linear layers, α2β1 in convolutions (zennit's EpsilonAlpha2Beta1)."""
+    return propagate(batch, by_kind(epsilon, AlphaBeta(alpha=2, beta=1, stabilizer=no_zero)))
+
+
+def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
+    """LRP-ε in linear layers, another rule in convolutions."""
+    linear = Epsilon(epsilon=stabilised(epsilon))
+    return lambda number, name: linear if name == "linear" else convolution
