@@ -10,16 +10,16 @@ import faithmap
 PACKAGE = Path(faithmap.__file__).parent
 LAYERS = [
     {"errors", "_version"},
-    {"protocol", "curves", "naming", "bootstrap"},
+    {"protocol", "curves", "naming", "bootstrap", "complexity"},
     {"classifiers"},
     {"images", "storage", "extents"},
     {"perturbation", "regions", "segments"},
     {"attribution", "inference"},
     {"store", "statistics"},
-    {"experiment", "plots"},
+    {"experiment", "plots", "randomisation"},
     {"executors", "progress"},
     {"run"},
-    {"report"},
+    {"report", "operators"},
     {"cli"},
     {"__main__"},
 ]

@@ -18,8 +18,6 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 from platformdirs import user_cache_dir
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
 
 from faithmap.classifiers import Classifier, Preprocessing
 from faithmap.errors import DownloadError, ImageError, InputError
@@ -266,15 +264,11 @@ def to_pixels(
     picture: PillowImage.Image, preprocessing: Preprocessing, name: str = "picture"
 ) -> Float[Tensor, "3 height width"]:
     """An RGB picture → float32 pixels in [0, 1] at the network's input size, as torchvision's own transforms do it."""
-    if preprocessing.resize is not None:
+    if isinstance(preprocessing.resize, int):
         short, long = sorted(picture.size)
         if preprocessing.resize * preprocessing.resize * long / max(short, 1) > _MAX_PIXELS:
             raise ImageError(f"image '{name}' cannot be used: {picture.size[0]}×{picture.size[1]} is too narrow.")
-        picture = transforms.resize(
-            picture, preprocessing.resize, interpolation=InterpolationMode(preprocessing.interpolation)
-        )
-    pixels: Tensor = transforms.to_tensor(transforms.center_crop(picture, list(preprocessing.crop)))
-    return pixels
+    return preprocessing(picture)
 
 
 def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.classifiers import Classifier, evaluation_mode
+from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode
 from faithmap.errors import HeatmapError, InputError, MethodError
 
 
@@ -129,7 +129,16 @@ def differentiate(output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = 
 
 @contextmanager
 def attributable(module: nn.Module) -> Iterator[None]:
-    """Gradients on, evaluation mode, parameters held fixed; all as it was afterwards."""
+    """Gradients on, evaluation mode, parameters held fixed; all as it was afterwards.
+
+    Raises:
+        MethodError: a network that gives scores only.
+    """
+    if isinstance(module, ScoreOnly):
+        raise MethodError(
+            "it needs gradients, and this network gives scores only: give precomputed heatmaps, or a method that "
+            "perturbs the input."
+        )
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(module):
         for parameter in trained:

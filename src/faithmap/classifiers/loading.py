@@ -1,0 +1,61 @@
+"""Classifiers by name: `load_classifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from faithmap.classifiers.base import Classifier, pick_device
+from faithmap.classifiers.embedded import EFFICIENTNET, SQUEEZENET, embedded_efficientnet, embedded_squeezenet
+from faithmap.classifiers.huggingface import huggingface_classifier
+from faithmap.classifiers.onnx_files import onnx_classifier
+from faithmap.classifiers.timm_models import timm_classifier
+from faithmap.classifiers.torchvision_models import torchvision_classifier, torchvision_names
+from faithmap.errors import ClassifierError, nearest
+
+_EMBEDDED: dict[str, Callable[[], Classifier]] = {
+    SQUEEZENET: embedded_squeezenet,
+    EFFICIENTNET: embedded_efficientnet,
+}
+_FAMILIES: dict[str, Callable[[str], Classifier]] = {
+    "timm": timm_classifier,
+    "hf": huggingface_classifier,
+    "onnx": onnx_classifier,
+}
+
+
+def load_classifier(name: str, device: torch.device | str = "auto") -> Classifier:
+    """A classifier by name.
+
+    Args:
+        name: ``"squeezenet1_1-embedded"`` or ``"efficientnet-lite0-embedded"`` (real ImageNet weights from the package
+            registry); a torchvision classifier such as ``"alexnet"``; ``"timm:NAME"``; ``"hf:NAME"`` or
+            ``"hf:FOLDER"`` (an image classifier of Hugging Face); ``"onnx:FILE?norm=imagenet"`` (scores only).
+            Weights are downloaded once and found again on the next call.
+        device: ``"auto"`` takes a CUDA device where there is one.
+    Raises:
+        ClassifierError: an unknown name (the message proposes the nearest one), or a package that is missing.
+        DownloadError: no network, or a file with the wrong hash.
+    """
+    picked = pick_device(device)
+    family, colon, rest = name.partition(":")
+    if name in _EMBEDDED:
+        classifier = _EMBEDDED[name]()
+    elif colon and family in _FAMILIES:
+        if not rest:
+            raise ClassifierError(f"'{name}' names no model: write {family}:NAME.")
+        classifier = _FAMILIES[family](rest)
+    elif name in torchvision_names():
+        classifier = torchvision_classifier(name)
+    else:
+        raise ClassifierError(
+            f"unknown model '{name}'{nearest(name, classifier_names())} Give '{SQUEEZENET}', a torchvision classifier, "
+            "timm:NAME, hf:NAME, onnx:FILE, or wrap your own network in faithmap.Classifier."
+        )
+    return classifier.to(picked)
+
+
+def classifier_names() -> list[str]:
+    """All names that `load_classifier` knows, but for those of timm, Hugging Face and ONNX files."""
+    return [*_EMBEDDED, *torchvision_names()]
