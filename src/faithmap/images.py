@@ -160,6 +160,11 @@ class Images(Sequence[AnyImage]):
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise InputError(f"two images have the id '{twice}': give every image its own.")
+        for name in ids:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"the image id {name!r} cannot be written as UTF-8: give another.") from None
 
     @overload
     def __getitem__(self, index: int) -> AnyImage: ...

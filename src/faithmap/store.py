@@ -22,7 +22,7 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,8 @@ class Store:
         Raises:
             StoreError: parts of different runs.
         """
-        if MANIFEST in self.storage.names("."):
+        with suppress(FileNotFoundError):
+            self.storage.read(MANIFEST, 1)
             self._set_aside(MANIFEST)
         found: dict[str, Any] | None = None
         for name in self.parts():
@@ -233,7 +234,7 @@ class Store:
 
     def _write_table(self, table: pa.Table, key: str, metadata: Mapping[Any, Any]) -> str:
         buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", store_schema=False)
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         data = buffer.getvalue()
         name = f"{SCORES}/part-{key}-{_hash(data)}.parquet"
         self._put(name, data)
