@@ -15,11 +15,12 @@ from faithmap.store import Store
 
 @dataclass(frozen=True)
 class Report:
-    """What happened lately: scores computed, images finished, and what was skipped."""
+    """What happened lately: scores computed, images finished, what was skipped, and warnings."""
 
     scores: int = 0
     images: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @runtime_checkable
