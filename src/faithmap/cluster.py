@@ -6,22 +6,19 @@ task is handed out next.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from faithmap.errors import FaithmapError
+from faithmap.errors import EngineWarning, FaithmapError
 from faithmap.executors import Report, compute, task_key
 from faithmap.experiment import Experiment, Task
-from faithmap.images import ImageFile
 from faithmap.storage import absolute
 from faithmap.store import HeatmapParts, Store
 
@@ -76,9 +73,9 @@ class RayExecutor:
             )(Worker)
             count = min(self.describe()["workers"], max(1, len(tasks)))
             actors += [worker.remote(sent, device, absolute(store.url), self.threads) for _ in range(count)]
-            for news in hand_out(ray, actors, tasks):
+            for news in hand_out(ray, actors, [at_absolute_paths(task) for task in tasks]):
                 for note in news.notes:
-                    warnings.warn(note, stacklevel=2)
+                    warnings.warn(note, EngineWarning, stacklevel=2)
                 report(news)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
@@ -147,7 +144,7 @@ def hand_out(ray: Any, actors: Iterable[Any], tasks: Iterable[Task]) -> Iterator
             actor, room = running.pop(done), 1
             yield ray.get(done)
         for _ in range(min(room, len(left))):
-            running[actor.compute.remote(absolute_paths(left.popleft()))] = actor
+            running[actor.compute.remote(left.popleft())] = actor
 
 
 def portable(experiment: Experiment) -> Experiment:
@@ -155,18 +152,13 @@ def portable(experiment: Experiment) -> Experiment:
     places: Mapping[Any, Any] = {
         key: (absolute(url), *rest) for key, (url, *rest) in experiment.stored_heatmaps.places.items()
     }
-    return replace(experiment, stored_heatmaps=HeatmapParts(places))
+    others = experiment.others.absolute() if experiment.others is not None else None
+    return replace(experiment, stored_heatmaps=HeatmapParts(places), others=others)
 
 
-def absolute_paths(task: Task) -> Task:
-    """The task with the images' files as other working directories see them."""
-    return replace(
-        task,
-        images=tuple(
-            dataclasses.replace(image, path=Path(absolute(image.path))) if isinstance(image, ImageFile) else image
-            for image in task.images
-        ),
-    )
+def at_absolute_paths(task: Task) -> Task:
+    """The task with its images as other working directories see them."""
+    return replace(task, images=tuple(image.absolute() for image in task.images))
 
 
 def import_ray() -> ModuleType:

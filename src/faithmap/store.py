@@ -39,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap._version import __version__
-from faithmap.errors import StoreError
+from faithmap.errors import StoreError, StoreWarning
 from faithmap.extents import KEYS, Builder, Chain, Segments
 from faithmap.storage import LocalStorage, open_storage
 
@@ -344,7 +344,9 @@ class Store:
             where = f"{self.url}/{name}"
             raise StoreError(f"{where} is damaged and cannot be moved ({error.strerror or error}).") from error
         warnings.warn(
-            f"{self.url}/{name} is damaged: set aside as {to}, and what was in it is computed again.", stacklevel=3
+            f"{self.url}/{name} is damaged: set aside as {to}, and what was in it is computed again.",
+            StoreWarning,
+            stacklevel=3,
         )
 
     def _remove(self, name: str) -> None:
