@@ -18,8 +18,9 @@ LAYERS = [
     {"store", "statistics"},
     {"experiment", "plots", "randomisation"},
     {"executors", "progress"},
+    {"cluster"},
     {"run"},
-    {"report", "operators"},
+    {"report", "operators", "estimate", "doctor"},
     {"cli"},
     {"__main__"},
 ]

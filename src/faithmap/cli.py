@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from faithmap._version import __version__
-from faithmap.errors import FaithmapError
+from faithmap.errors import EngineWarning, FaithmapError, StoreWarning
 from faithmap.protocol import Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from faithmap.estimate import Estimate
     from faithmap.run import Run
 
 RANDOM = "random"
@@ -51,7 +54,20 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder, as given to `fait
 
 def main() -> None:
     """The command `faithmap`."""
+    signal.signal(signal.SIGTERM, terminated)
+    warnings.showwarning = show_warning
     app()
+
+
+def terminated(*_: Any) -> None:
+    """What a batch system sends before it kills: stop as on Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line; others are not for the user."""
+    if issubclass(category, (EngineWarning, StoreWarning)):
+        err.print(Text.assemble(("note: ", "bold yellow"), one_line(str(message))), soft_wrap=True)
 
 
 def guarded(command: _F) -> _F:
@@ -150,6 +166,27 @@ Data = Annotated[Path | None, option("--data", panel=FILES, text="Where download
 SaveHeatmaps = Annotated[
     bool, option("--save-heatmaps", panel=FILES, text="Store the heatmaps of all images, not of a sample of 24.")
 ]
+ExecutorName = Annotated[
+    str, option("--executor", panel=SPEED, text="`local`, or `ray`: spread over the workers of a Ray cluster.")
+]
+Address = Annotated[
+    str | None,
+    option(
+        "--address",
+        panel=SPEED,
+        text="Ray cluster: `auto` (of this machine) or `host:port`. Default: one is started for this run.",
+    ),
+]
+Workers = Annotated[
+    int | None, option("--workers", panel=SPEED, text="Ray workers. Default: one a GPU, else one a CPU core.")
+]
+Threads = Annotated[
+    int | None,
+    option("--threads", panel=SPEED, text="CPU threads, of each worker. Other threads may round otherwise."),
+]
+DryRun = Annotated[
+    bool, option("--dry-run", panel=FILES, text="Say what it would take, from half a minute's measuring.")
+]
 HeatmapsFrom = Annotated[
     Path | None, option("--heatmaps-from", panel=FILES, text="Use the heatmaps that another run folder holds.")
 ]
@@ -188,8 +225,13 @@ def run_command(
     engine: EngineName = "auto",
     out_folder: Out = None,
     data: Data = None,
+    executor: ExecutorName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    threads: Threads = None,
     save_heatmaps: SaveHeatmaps = False,
     heatmaps_from: HeatmapsFrom = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Measure heatmap methods on images, then print a table and draw Figure 4.
 
@@ -227,8 +269,26 @@ def run_command(
         batch_size=batch_size,
         save_heatmaps=save_heatmaps,
         heatmaps_from=heatmaps_from,
+        executor=build_executor(executor, address, workers, threads),
+        dry_run=dry_run,
     )
-    show_run(run)
+    if run is not None:
+        show_run(run)
+
+
+def build_executor(name: str, address: str | None, workers: int | None, threads: int | None) -> Any:
+    """Where tasks are computed."""
+    from faithmap.cluster import RayExecutor
+    from faithmap.errors import nearest
+    from faithmap.executors import LocalExecutor
+
+    if name == "ray":
+        return RayExecutor(address, workers, threads or 1)
+    if name != "local":
+        raise FaithmapError(f"unknown executor '{name}'{nearest(name, ['local', 'ray'])} Known: local, ray.")
+    if address is not None or workers is not None:
+        raise FaithmapError("--address and --workers are for --executor ray.")
+    return LocalExecutor(threads)
 
 
 def build_protocol(name: str, *, orders: str | None = None, **overrides: Any) -> Protocol:
@@ -252,8 +312,9 @@ def measure(
     methods: str,
     protocol: Protocol,
     device: str,
+    dry_run: bool = False,
     **how: Any,
-) -> Run:
+) -> Run | None:
     """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded."""
     import faithmap
     from faithmap.attribution import resolve_methods
@@ -272,8 +333,67 @@ def measure(
         highlight=False,
         soft_wrap=True,
     )
+    if dry_run:
+        from faithmap.estimate import estimate
+        from faithmap.run import plan
+
+        planned = plan(
+            classifier,
+            found,
+            resolved,
+            protocol,
+            **{name: how[name] for name in ("out", "engine", "batch_size", "save_heatmaps")},
+        )
+        show_estimate(estimate(planned, how["executor"]))
+        return None
     with ProgressDisplay(err) as display:
         return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
+
+
+def show_estimate(found: Estimate) -> None:
+    """What a run would take."""
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    asked = f"{found.images} images × {found.methods} methods × {found.orders} orders × {found.draws} draws"
+    rows = {
+        "asked for": f"{asked} × {found.steps + 1} points",
+        "not stored yet": f"{found.scores:,} scores, {found.heatmaps:,} heatmaps",
+        "forward passes": f"{found.forward_passes:,} of the whole network, if none were saved",
+        "measured": f"{found.scores_per_second:,.0f} scores/s, {found.seconds_per_block:.2f} s for the heatmaps of 8 images",
+        "time": f"{duration(found.seconds)} with {found.workers} worker{'s' * (found.workers > 1)}",
+        "disk": f"{found.bytes / 1e6:,.1f} MB",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    out.print(table, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """`3 h 5 min`, `12 min`, `40 s`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@app.command("doctor")
+@guarded
+def doctor_command(
+    run: Annotated[Path | None, typer.Argument(help="A run folder to look at as well.", show_default=False)] = None,
+    data: Data = None,
+) -> None:
+    """Look at what is installed, the devices, weights, data and a run folder; each finding with its remedy."""
+    from faithmap.doctor import BAD, findings
+
+    marks = {"good": "[green]✓[/]", "hint": "[yellow]·[/]", "bad": "[red]✗[/]"}
+    states = set()
+    for finding in findings(run, data):
+        states.add(finding.state)
+        text = Text.from_markup(marks[finding.state] + " ").append(one_line(finding.what))
+        out.print(text.append(f" → {finding.remedy}" if finding.remedy else "", style="bold"), soft_wrap=True)
+    if BAD in states:
+        raise typer.Exit(1)
 
 
 def command_line() -> str:
@@ -417,6 +537,7 @@ def reproduce(
         engine=engine,
         batch_size=batch_size,
     )
+    assert run is not None
     show_run(run)
     show_window(run)
 

@@ -81,6 +81,10 @@ class EngineWarning(UserWarning):
     """Scores are computed by another engine, or in smaller batches, than was possible or asked for."""
 
 
+class StoreWarning(UserWarning):
+    """A run folder was mended: what was damaged is set aside and computed again."""
+
+
 class StoreError(FaithmapError):
     """A run folder that cannot be read, written or extended."""
 

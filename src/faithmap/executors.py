@@ -15,11 +15,12 @@ from faithmap.store import Store
 
 @dataclass(frozen=True)
 class Report:
-    """What happened lately: scores computed, images finished, and what was skipped."""
+    """What happened lately: scores computed, images finished, what was skipped, and warnings."""
 
     scores: int = 0
     images: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @runtime_checkable
@@ -35,20 +36,32 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class LocalExecutor:
-    """One task after the other, in this process."""
+    """One task after the other, in this process.
+
+    Args:
+        threads: CPU threads; None leaves them as they are.
+    """
+
+    threads: int | None = None
 
     def run(
         self, experiment: Experiment, tasks: Sequence[Task], store: Store, report: Callable[[Report], None]
     ) -> None:
         """See `Executor`."""
-        for task in tasks:
-            for news in compute(experiment, task, store, lambda scores: report(Report(scores=scores))):
-                report(news)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            for task in tasks:
+                for news in compute(experiment, task, store, lambda scores: report(Report(scores=scores))):
+                    report(news)
+        finally:
+            torch.set_num_threads(before)
 
     def describe(self) -> dict[str, Any]:
         """See `Executor`."""
-        return {"executor": "local", "workers": 1, "threads": torch.get_num_threads()}
+        return {"executor": "local", "workers": 1, "threads": self.threads or torch.get_num_threads()}
 
 
 def compute(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import overload
@@ -77,6 +78,10 @@ class ImageFile:
     label: int | str | None = None
     cut: tuple[float, float, float] | None = None
 
+    def absolute(self) -> ImageFile:
+        """The same image as processes with another working directory see it."""
+        return replace(self, path=self.path.absolute())
+
     def content_hash(self) -> str:
         """Sixteen hex digits over the file's bytes and the cut."""
         digest = hashlib.sha256(repr(self.cut).encode() if self.cut else b"")
@@ -124,6 +129,10 @@ class TensorImage:
     pixels: Tensor = field(repr=False)
     label: int | str | None = None
 
+    def absolute(self) -> TensorImage:
+        """Itself."""
+        return self
+
     def content_hash(self) -> str:
         """Sixteen hex digits over the values."""
         return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
@@ -158,6 +167,11 @@ class Images(Sequence[AnyImage]):
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise InputError(f"two images have the id '{twice}': give every image its own.")
+        for name in ids:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"the image id {name!r} cannot be written as UTF-8: give another.") from None
 
     @overload
     def __getitem__(self, index: int) -> AnyImage: ...
@@ -216,6 +230,12 @@ class PixelSource:
         self.preprocessing = preprocessing
         self._image = {image.id: image for image in images}
         self._mean: Tensor | None = None
+
+    def absolute(self) -> PixelSource:
+        """The same images as processes with another working directory see them."""
+        found = copy.copy(self)
+        found._image = {name: image.absolute() for name, image in self._image.items()}
+        return found
 
     @property
     def ids(self) -> list[str]:

@@ -9,7 +9,7 @@ import platform
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -189,21 +189,7 @@ def evaluate(
     Raises:
         FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
     """
-    images = load_images(images)
-    protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
-    others = PixelSource(images, classifier.preprocessing)
-    protocol = settled(protocol, others, input_size(images, classifier))
-    resolved = resolve_methods(methods, protocol)
-    experiment = Experiment(
-        classifier=classifier,
-        methods=resolved,
-        protocol=protocol,
-        engine_name=engine,
-        batch_size=batch_size,
-        labels=images.class_indices(classifier),
-        others=others,
-    )
-    make_engine(classifier, engine, batch_size)  # refuses what cannot be before anything is written
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size)
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
@@ -212,9 +198,7 @@ def evaluate(
             manifest = extend_manifest(before, manifest, store.url)
         store.write_manifest(manifest)
         store.repair()
-        ids = {image.id for image in images}
-        keep = ids if save_heatmaps else sample(ids, EXAMPLES)
-        tasks = list(blocks(missing(images, resolved, protocol, store, keep), BLOCK))
+        tasks = pending(images, experiment, store, save_heatmaps)
         stores = [store, *([Store(heatmaps_from)] if heatmaps_from is not None else [])]
         experiment = replace(experiment, stored_heatmaps=usable_heatmaps(stores, manifest))
         state = Progress(
@@ -244,6 +228,71 @@ def evaluate(
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
     return Run(store.url)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `evaluate` would do."""
+
+    images: Images
+    experiment: Experiment
+    tasks: Sequence[Task]
+
+
+def plan(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any = "fig4",
+    protocol: Protocol | str = "samek2017",
+    out: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    save_heatmaps: bool = False,
+) -> Plan:
+    """What `evaluate` would do with the same arguments. Writes nothing.
+
+    Raises:
+        FaithmapError: as `evaluate`; also a run folder with damaged parts.
+    """
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size)
+    store = Store(out if out is not None else "memory://faithmap-nowhere")
+    if (before := store.read_manifest()) is not None:
+        extend_manifest(before, describe(experiment, images, LocalExecutor(), command=None), store.url)
+    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps))
+
+
+def prepare(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any,
+    protocol: Protocol | str,
+    engine: str,
+    batch_size: int | None,
+) -> tuple[Images, Experiment]:
+    """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
+    images = load_images(images)
+    protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
+    others = PixelSource(images, classifier.preprocessing)
+    protocol = settled(protocol, others, input_size(images, classifier))
+    experiment = Experiment(
+        classifier=classifier,
+        methods=resolve_methods(methods, protocol),
+        protocol=protocol,
+        engine_name=engine,
+        batch_size=batch_size,
+        labels=images.class_indices(classifier),
+        others=others,
+    )
+    make_engine(classifier, engine, batch_size)
+    return images, experiment
+
+
+def pending(images: Images, experiment: Experiment, store: Store, save_heatmaps: bool) -> list[Task]:
+    """What the store does not hold, in tasks of at most `BLOCK` images."""
+    ids = {image.id for image in images}
+    keep = ids if save_heatmaps else sample(ids, EXAMPLES)
+    return list(blocks(missing(images, experiment.methods, experiment.protocol, store, keep), BLOCK))
 
 
 def sample(ids: Iterable[str], count: int | None) -> list[str]:

@@ -79,6 +79,12 @@ def open_storage(folder: str | Path) -> Storage:
     return RemoteStorage(text)
 
 
+def absolute(folder: str | Path) -> str:
+    """The same place as processes with another working directory see it."""
+    storage = open_storage(folder)
+    return str(storage.folder.absolute()) if isinstance(storage, LocalStorage) else storage.url
+
+
 class LocalStorage:
     """A folder on a local or mounted disk."""
 

@@ -22,7 +22,7 @@ import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap._version import __version__
-from faithmap.errors import StoreError
+from faithmap.errors import StoreError, StoreWarning
 from faithmap.extents import KEYS, Builder, Chain, Segments
 from faithmap.storage import LocalStorage, open_storage
 
@@ -198,7 +198,8 @@ class Store:
         Raises:
             StoreError: parts of different runs.
         """
-        if MANIFEST in self.storage.names("."):
+        with suppress(FileNotFoundError):
+            self.storage.read(MANIFEST, 1)
             self._set_aside(MANIFEST)
         found: dict[str, Any] | None = None
         for name in self.parts():
@@ -233,7 +234,7 @@ class Store:
 
     def _write_table(self, table: pa.Table, key: str, metadata: Mapping[Any, Any]) -> str:
         buffer = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", store_schema=False)
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         data = buffer.getvalue()
         name = f"{SCORES}/part-{key}-{_hash(data)}.parquet"
         self._put(name, data)
@@ -343,7 +344,9 @@ class Store:
             where = f"{self.url}/{name}"
             raise StoreError(f"{where} is damaged and cannot be moved ({error.strerror or error}).") from error
         warnings.warn(
-            f"{self.url}/{name} is damaged: set aside as {to}, and what was in it is computed again.", stacklevel=3
+            f"{self.url}/{name} is damaged: set aside as {to}, and what was in it is computed again.",
+            StoreWarning,
+            stacklevel=3,
         )
 
     def _remove(self, name: str) -> None:

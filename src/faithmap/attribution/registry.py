@@ -467,12 +467,13 @@ def _text(value: Any) -> str:
 def _from_callable(function: Callable[[Tensor, Tensor], Tensor]) -> Method:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None) or type(function).__module__
-
-    def compute(batch: Batch) -> Tensor:
-        with torch.enable_grad():
-            return function(batch.inputs.clone(), batch.targets)
-
+    compute = partial(_call, function)  # no closure: a method can be sent to another process
     return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute, blocks="whole")
+
+
+def _call(function: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
+    with torch.enable_grad():
+        return function(batch.inputs.clone(), batch.targets)
 
 
 def content_hash(tensor: Tensor) -> str:

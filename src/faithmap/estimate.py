@@ -1,0 +1,164 @@
+"""What a run would cost, from what is missing and half a minute of measuring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from faithmap.attribution import Method
+from faithmap.executors import Executor, LocalExecutor
+from faithmap.experiment import (
+    BLOCK,
+    Block,
+    ChainKey,
+    Experiment,
+    Orders,
+    Task,
+    block_heatmaps,
+    block_orders,
+    draw_chains,
+    draw_orders,
+    read_block,
+    score_frame,
+)
+from faithmap.inference import score_chains
+from faithmap.run import Plan
+from faithmap.store import Store
+
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left to do, and what it takes.
+
+    Attributes:
+        images, methods, orders, draws, steps: what is asked for.
+        scores: rows that are not stored yet.
+        forward_passes: what the dense engine would need for them (step 0 is shared by all methods of a draw).
+        heatmaps: how many are computed.
+        scores_per_second: of one worker.
+        seconds_per_block: for reading `BLOCK` images and computing their heatmaps.
+        workers: over which the work is spread.
+        seconds: how long it takes, start-up left out.
+        bytes: what it takes on the disk.
+    """
+
+    images: int
+    methods: int
+    orders: int
+    draws: int
+    steps: int
+    scores: int
+    forward_passes: int
+    heatmaps: int
+    scores_per_second: float
+    seconds_per_block: float
+    workers: int
+    seconds: float
+    bytes: int
+
+
+def estimate(planned: Plan, executor: Executor | None = None, seconds: float = SECONDS) -> Estimate:
+    """What a run would cost. Writes nothing.
+
+    Args:
+        planned: see `faithmap.run.plan`.
+        executor: where it would be computed; measured is one worker's work in this process.
+        seconds: how long to measure, at most (a whole block of heatmaps is always computed).
+    """
+    experiment, tasks, protocol = planned.experiment, planned.tasks, planned.experiment.protocol
+    workers = int((executor or LocalExecutor()).describe()["workers"])
+    scores = sum(task.scores for task in tasks)
+    rate, block_seconds, row_bytes = measured(experiment, tasks, seconds) if tasks else (float("inf"), 0.0, 0.0)
+    height, width = experiment.classifier.preprocessing.crop
+    kept = sum(3 + 4 * len(methods) for task in tasks for methods in task.heatmaps.values()) * height * width
+    return Estimate(
+        images=len(planned.images),
+        methods=len(experiment.methods),
+        orders=len(protocol.orders),
+        draws=protocol.draws,
+        steps=protocol.steps,
+        scores=scores,
+        forward_passes=sum(map(forward_passes, tasks)),
+        heatmaps=sum(len(task.images) * len(heatmap_methods(experiment, task)) for task in tasks),
+        scores_per_second=rate,
+        seconds_per_block=block_seconds,
+        workers=workers,
+        seconds=(scores / rate + block_seconds * len(tasks)) / min(workers, max(1, len(tasks))),
+        bytes=int(scores * row_bytes) + kept,
+    )
+
+
+def forward_passes(task: Task) -> int:
+    """Of the dense engine: step 0 once for an image and draw, or the step before the first missing one for a chain."""
+    chains, steps = len(task.chains), len(task.steps)
+    alone = chains * (steps - 1) + len(task.draws) if task.steps.start == 0 else chains * (steps + 1)
+    return len(task.images) * alone if chains else 0
+
+
+def heatmap_methods(experiment: Experiment, task: Task) -> list[Method]:
+    """The methods whose heatmaps a task needs."""
+    names = {key.method for key in task.chains} | {name for names in task.heatmaps.values() for name in names}
+    return [method for method in experiment.methods if method.name in names and not method.is_random]
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> tuple[float, float, float]:
+    """Scores a second, seconds a block of images, bytes a row; from the largest task."""
+    task = max(tasks, key=lambda one: one.scores)
+    begun = time.perf_counter()
+    block, orders = heatmaps_of(experiment, task)  # the first time, everything is slower
+    warming = time.perf_counter() - begun
+    block_seconds = warming
+    if warming < seconds / 4:
+        begun = time.perf_counter()
+        heatmaps_of(experiment, task)
+        block_seconds = time.perf_counter() - begun
+    keys = [key for key in task.chains if key.draw == min(task.draws, default=0)]
+    rows = draw_orders(experiment, block, keys, orders)
+    if not rows:
+        return float("inf"), block_seconds, 0.0
+    start = task.steps.start
+    score_chains(experiment.engine, draw_chains(experiment, block, rows, range(start, min(start + 3, task.steps.stop))))
+    found, begun = 0, time.perf_counter()
+
+    def count(scores: int) -> None:
+        nonlocal found
+        found += scores
+        if time.perf_counter() - begun > seconds / 2:
+            raise _EnoughError
+
+    with suppress(_EnoughError):
+        score_chains(experiment.engine, draw_chains(experiment, block, rows, task.steps), count)
+    rate = found / (time.perf_counter() - begun)
+    return rate, block_seconds, row_bytes(block, [(row, key) for row, key, _ in rows], task.steps)
+
+
+def heatmaps_of(experiment: Experiment, task: Task) -> tuple[Block, Orders]:
+    """Read the images of a task and compute their heatmaps and orders."""
+    block, _ = read_block(experiment, task.images[:BLOCK])
+    orders = {}
+    for method in heatmap_methods(experiment, task):
+        found, _ = block_heatmaps(experiment, method, block)
+        for order in sorted({key.order for key in task.chains if key.method == method.name}):
+            orders[method.name, order], _ = block_orders(found, method, block, experiment.protocol, order)
+    return block, orders
+
+
+def row_bytes(block: Block, chains: Sequence[tuple[int, ChainKey]], steps: range) -> float:
+    """What a row takes in a part, by writing one to memory (scores hardly compress, so random ones do)."""
+    noise = np.random.default_rng(0).random((2, len(chains), len(steps)), dtype=np.float32)
+    frame = score_frame(block, chains, steps, noise[0], noise[1])
+    store = Store("memory://faithmap-estimate")
+    name = store.write_part(frame)
+    size = len(store.storage.read(name))
+    store.storage.remove(name)
+    return size / len(frame)
