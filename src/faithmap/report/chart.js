@@ -143,6 +143,7 @@ class LineChart {
     if (wide) this.drawEndLabels();
     this.marker = svg("g", { class: "marker" }, root);
     this.drawMarker();
+    this.emphasise(this.chosen ?? null);
   }
 
   path(values) {
@@ -167,6 +168,7 @@ class LineChart {
     const back = [...steps].reverse().map((step) => point(step, one.low));
     const band = svg("path", { d: `M${[...there, ...back].join("L")}Z`, class: "band" }, this.root);
     band.style.setProperty("--hue", one.hue);
+    if (one.id !== undefined) band.dataset.method = one.id;
   }
 
   drawLine(one) {
@@ -194,8 +196,19 @@ class LineChart {
     for (const { one, from, x, y } of labels) {
       const tie = svg("path", { d: `M${x + 4} ${from}L${x + 14} ${y}`, class: "tie" }, this.root);
       tie.style.setProperty("--hue", one.hue);
+      if (one.id !== undefined) tie.dataset.method = one.id;
       const label = svg("text", { x: x + 18, y: y + 4, class: "end-label" }, this.root, one.label);
       label.style.setProperty("--hue", one.hue);
+      if (one.id !== undefined) label.dataset.method = one.id;
+    }
+  }
+
+  // Draw one method strongly and the others faintly; null shows all alike.
+  emphasise(id) {
+    this.chosen = id;
+    this.root.classList.toggle("one", this.series.some((one) => one.id === id));
+    for (const node of this.root.querySelectorAll("[data-method]")) {
+      node.classList.toggle("chosen", node.dataset.method === id);
     }
   }
 
@@ -211,6 +224,7 @@ class LineChart {
       const dot = svg("circle", { cx: x, cy: this.y(value), r: 4.5, class: "dot" }, this.marker);
       dot.style.setProperty("--hue", one.hue);
       if (one.id !== undefined) dot.dataset.method = one.id;
+      dot.classList.toggle("chosen", one.id === this.chosen);
     }
   }
 }

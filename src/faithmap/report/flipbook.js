@@ -340,7 +340,7 @@ class Flipbook {
         const [start, value] = [curve[0], curve[step]];
         const unit = this.score === "probability" ? 0.001 : 0.01;
         const change = start > 0 ? ` (${percent(value / start - 1)})` : "";
-        side.readout.append(el("span", { class: "was" }, `${number(start, unit)} → `), el("b", {}, number(value, unit)), change);
+        side.readout.append(el("span", { class: "was" }, `${number(start, unit)} → `), el("b", {}, number(value, unit)), el("span", {}, change));
         said.push(`${method.label} ${number(value, unit)}`);
       }
     });

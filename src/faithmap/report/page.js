@@ -43,7 +43,7 @@ class Figure {
     this.legend = root.querySelector('[data-part="legend"]');
     this.stepText = root.querySelector('[data-part="figure-step"]');
     this.chart = new LineChart(this.plot, {
-      height: (width) => Math.round(Math.max(280, Math.min(460, width * 0.5))),
+      height: (width) => Math.round(Math.max(280, Math.min(420, width * 0.5))),
       zero: true,
       endLabels: data.label_width,
       onStep: (step) => this.setStep(step),
@@ -79,6 +79,10 @@ class Figure {
       const interval = el("span", { class: "interval" });
       const row = el("label", { class: "key" }, input, swatch, el("span", { class: "name" }, method.label), value, interval);
       row.style.setProperty("--hue", method.hue);
+      row.addEventListener("pointerenter", () => this.chart.emphasise(method.id));
+      row.addEventListener("pointerleave", () => this.chart.emphasise(null));
+      input.addEventListener("focus", () => this.chart.emphasise(input.matches(":focus-visible") ? method.id : null));
+      input.addEventListener("blur", () => this.chart.emphasise(null));
       const item = el("li", {}, row);
       this.legend.append(item);
       return { method, item, value, interval };

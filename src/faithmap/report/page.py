@@ -67,11 +67,11 @@ def report_html(run: Run, *, examples: int = EXAMPLES) -> str:
     classifier = printable(run.manifest["classifier"]["name"])
     image_set = run.manifest.get("image_set")
     facts = [
-        ("images", f"{images:,}".replace(",", "\u202f")),
+        ("images", numbers.grouped(images)),
         ("methods", str(sum(line.method != RANDOM for line in summary.lines))),
         ("steps", str(steps)),
         ("draws", str(draws)),
-        ("scores", f"{len(summary.frame):,}".replace(",", "\u202f")),
+        ("scores", numbers.grouped(len(summary.frame))),
         ("protocol", run.protocol.name),
     ]
     context = {

@@ -22,6 +22,7 @@ MINUS = "\u2212"
 _HUES = 8
 _DASHES = ("", "7 4", "2 3.5", "10 3 2 3", "4 2")
 _MOST_SUBSETS = 40
+_MANY_IMAGES = 100_000
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,15 @@ def ranking(summary: Summary) -> dict[str, Any]:
                 "dash": line.dash,
                 "value": plain(row.mean),
                 "mean": number(row.mean, unit),
-                "interval": interval(row.low, row.high, unit),
+                "interval": "the reference" if row.method == RANDOM else interval(row.low, row.high, unit),
+                "reference": row.method == RANDOM,
                 "x": place(row.mean),
                 "x_low": place(row.low),
                 "x_high": place(row.high),
                 "group": row.group,
                 "wins": "" if wins is None else f"{wins * 100:.0f} %",
                 "wins_value": "" if wins is None else plain(wins),
-                "next": from_next(row.told_from_next, row.more_images) if row is not None else "",
+                "next": from_next(row.told_from_next, row.more_images),
                 "next_value": "" if pd.isna(row.more_images) else plain(float(row.more_images)),
             }
         )
@@ -221,10 +223,12 @@ def wins_over_random(pairs: pd.DataFrame, method: str) -> float | None:
 def from_next(told_apart: object, more_images: float) -> str:
     """How a method stands to the one below it."""
     if pd.notna(told_apart) and bool(told_apart):
-        return "told apart"
+        return "yes"
     if pd.isna(more_images):
         return "no difference seen"
-    return f"not told apart; about {more_images:,.0f} more images would".replace(",", "\u202f")
+    if more_images > _MANY_IMAGES:
+        return f"no, nor by {grouped(_MANY_IMAGES)} more images"
+    return f"no, about {grouped(more_images)} more {'image' if more_images == 1 else 'images'} would"
 
 
 def subsets(summary: Summary) -> dict[str, Any]:
@@ -339,6 +343,11 @@ def number(value: float, digits: int) -> str:
         return "–"
     text = f"{abs(value):.{digits}f}"
     return (MINUS if value < 0 and float(text) != 0 else "") + text
+
+
+def grouped(count: float) -> str:
+    """A whole number with a thin space between thousands."""
+    return f"{count:,.0f}".replace(",", "\u202f")
 
 
 def interval(low: float, high: float, digits: int) -> str:
