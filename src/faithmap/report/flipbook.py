@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 BUDGET = 13_500_000
 
 
-def flipbook(summary: Summary, examples: Sequence[Example], budget: int = BUDGET) -> tuple[dict[str, Any], dict[str, str]]:
+def flipbook(
+    summary: Summary, examples: Sequence[Example], budget: int = BUDGET
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Examples as JSON, and their pictures as base64 by name.
 
     Args:
@@ -51,7 +53,11 @@ def flipbook(summary: Summary, examples: Sequence[Example], budget: int = BUDGET
         blobs[name] = packed.data
         shown.append(describe(summary, example, rows, packed, aopc) | {"blob": name})
     left_out = len(examples) - len(shown)
-    text = f"{left_out} more of the {len(examples)} stored examples are left out to keep the file small." if left_out else ""
+    text = (
+        f"{left_out} more of the {len(examples)} stored examples are left out to keep the file small."
+        if left_out
+        else ""
+    )
     return {"examples": shown, "pair": pair(summary), "draws": summary.draws, "left_out": text}, blobs
 
 

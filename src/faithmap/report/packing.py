@@ -85,7 +85,8 @@ def pack(
 
 def to_bytes(pixels: Float[Tensor, "3 height width"]) -> npt.NDArray[np.uint8]:
     """Pixels in [0, 1] → 0 … 255, to the nearest."""
-    return np.clip(np.rint(pixels.double().cpu().numpy() * 255), 0, 255).astype(np.uint8)
+    values: npt.NDArray[np.float64] = pixels.double().cpu().numpy()
+    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
 def quantise(heatmap: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.int8]]:

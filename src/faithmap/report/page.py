@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import jinja2
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError
@@ -22,6 +15,7 @@ from faithmap.naming import RANDOM, printable
 from faithmap.report import summary as numbers
 from faithmap.report.flipbook import flipbook
 from faithmap.report.summary import Summary, summarise
+from faithmap.report.templates import asset, policy, script_json, template
 
 if TYPE_CHECKING:
     from faithmap.run import Run
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 24
 _TABLE_COLUMNS = 10
+_HEIGHT = 1060
 _SCRIPTS = ("chart.js", "flipbook.js", "page.js")
 
 
@@ -62,46 +57,31 @@ def report_html(run: Run, *, examples: int = EXAMPLES) -> str:
     summary = summarise(run)
     curves = numbers.curves(summary)
     book, blobs = flipbook(summary, run.examples(examples) if examples else [])
-    images = summary.frame["image"].nunique()
-    draws, steps = summary.draws, summary.steps
-    classifier = printable(run.manifest["classifier"]["name"])
-    image_set = run.manifest.get("image_set")
-    facts = [
-        ("images", numbers.grouped(images)),
-        ("methods", str(sum(line.method != RANDOM for line in summary.lines))),
-        ("steps", str(steps)),
-        ("draws", str(draws)),
-        ("scores", numbers.grouped(len(summary.frame))),
-        ("protocol", run.protocol.name),
-    ]
     context = {
-        "title": f"{classifier}, {images} images",
-        "kicker": f"{classifier} on {images} images" + (f" of {printable(image_set)}" if image_set else ""),
-        "headline": numbers.headline(summary),
-        "unfinished": unfinished(run, summary),
-        "facts": facts,
+        **numbers.opening(summary),
         "ranking": numbers.ranking(summary),
         "subsets": numbers.subsets(summary),
-        "details": numbers.details(run, summary),
+        "details": numbers.details(summary),
         **value_table(summary, curves),
     }
     return render(summary, book, blobs, {"curves": curves}, context)
 
 
-def flipbook_html(run: Run, image: str | None = None, *, examples: int = 8, height: int = 860) -> str:
+def flipbook_html(run: Run, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:
     """The flipbook alone, as a frame that a notebook shows inline.
 
     Args:
         run: a run folder.
         image: an image's id; None takes the stored sample, as far as `examples` goes.
         examples: how many images are embedded when none is named.
-        height: of the frame, in pixels.
+        height: of the frame in pixels; by default what a wide notebook needs.
     Raises:
         StoreError: no heatmaps are stored, or none of this image; the message says which there are.
     """
     summary = summarise(run)
     book, blobs = flipbook(summary, stored(run, image, examples))
     page = render(summary, book, blobs, {}, {"embedded": True, "title": printable(image or "flipbook")})
+    height = height or (_HEIGHT if len(book["examples"]) > 1 else _HEIGHT - 150)
     return (
         f'<iframe title="faithmap flipbook" sandbox="allow-scripts" width="100%" height="{height:d}" '
         f'style="border:0" srcdoc="{html.escape(page)}"></iframe>'
@@ -115,33 +95,13 @@ def stored(run: Run, image: str | None, count: int) -> Sequence[Example]:
         StoreError: none.
     """
     found = run.examples(None if image is not None else count)
-    if image is None and found:
-        return found
-    chosen = [example for example in found if example.image == image]
+    chosen = [example for example in found if image in (None, example.image)]
     if chosen:
         return chosen
     if not found:
         raise StoreError(f"{run.folder} holds no heatmaps: run again into a new folder.")
-    known = ", ".join(f"'{printable(example.image)}'" for example in found[:24])
+    known = ", ".join(f"'{printable(example.image)}'" for example in found[:EXAMPLES])
     raise StoreError(f"no heatmaps of image '{printable(str(image))}' are stored; there are heatmaps of {known}.")
-
-
-def run_html(run: Run) -> str:
-    """A run in a notebook: the headline, a small figure and the ranking. No script, no style sheet."""
-    summary = summarise(run)
-    table = numbers.ranking(summary)
-    headline = numbers.headline(summary)
-    return template("notebook.html").render(
-        headline=headline, ranking=table, folder=printable(str(run.folder)), unfinished=unfinished(run, summary)
-    )
-
-
-def unfinished(run: Run, summary: Summary) -> str:
-    """A sentence about a run that is not done; empty otherwise."""
-    if run.manifest.get("finished"):
-        return ""
-    have, asked = summary.frame["image"].nunique(), len(run.manifest["images"])
-    return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
 
 
 def value_table(summary: Summary, curves: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,23 +115,25 @@ def value_table(summary: Summary, curves: Mapping[str, Any]) -> dict[str, Any]:
         found = [values[step] for step in steps]
         return ["–" if value is None else numbers.number(value, unit) for value in found]
 
-    rows = [{"label": line.label, "values": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
+    rows = [{"label": line.label, "cells": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
     return {"table_steps": steps, "table_rows": rows}
 
 
 def render(
-    summary: Summary, book: dict[str, Any], blobs: Mapping[str, str], data: Mapping[str, Any], context: Mapping[str, Any]
+    summary: Summary,
+    book: Mapping[str, Any],
+    blobs: Mapping[str, str],
+    data: Mapping[str, Any],
+    context: Mapping[str, Any],
 ) -> str:
     """Fill the template; everything from outside is escaped, and a policy forbids what might slip through."""
     lines = [line.to_json() for line in summary.lines]
-    reference = next((line.id for line in summary.lines if line.method == RANDOM), None)
-    longest = max(len(line.label) for line in summary.lines)
     everything = {
         "methods": lines,
-        "reference": reference,
+        "reference": next((line.id for line in summary.lines if line.method == RANDOM), None),
         "score": summary.score,
         "steps": summary.steps,
-        "label_width": min(230, 34 + 8 * longest),
+        "label_width": min(230, 34 + 8 * max(len(line.label) for line in summary.lines)),
         "flipbook": book,
         **data,
     }
@@ -179,6 +141,7 @@ def render(
     script = '"use strict";\n' + "".join(asset(name) for name in _SCRIPTS)
     return template("page.html").render(
         {
+            "embedded": False,
             "version": __version__,
             "policy": policy(style, script),
             "style": style,
@@ -193,37 +156,3 @@ def render(
             **context,
         }
     )
-
-
-def policy(style: str, script: str) -> str:
-    """A Content Security Policy: no network at all, and only our own style sheet and script run."""
-    return (
-        f"default-src 'none'; img-src data:; style-src {source_hash(style)}; script-src {source_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def source_hash(text: str) -> str:
-    """A source expression that admits exactly this text."""
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def script_json(value: object) -> str:
-    """JSON that cannot end the script element that it stands in."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-@cache
-def asset(name: str) -> str:
-    """A file of this package."""
-    return resources.files("faithmap.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """A template that escapes whatever is put into it."""
-    loader = jinja2.FunctionLoader(asset)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.Undefined)
-    return environment.get_template(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MINUS = "\u2212"
 _HUES = 8
 _DASHES = ("", "7 4", "2 3.5", "10 3 2 3", "4 2")
+_FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
 _MOST_SUBSETS = 40
 _MANY_IMAGES = 100_000
 
@@ -115,13 +117,13 @@ def summarise(run: Run) -> Summary:
 
 def lines(methods: Sequence[str]) -> tuple[Line, ...]:
     """Hues and dashes for methods; the hue belongs to the family, unless there is only one."""
-    own = [name for name in methods if name != RANDOM]
-    families = list(dict.fromkeys(name.split(":")[0] for name in own))
+    own = sorted(name for name in methods if name != RANDOM)
+    families = sorted({family_of(name) for name in own}, key=lambda name: (_FAMILIES.get(name, 9), name))
     by_family = len(families) > 1
     drawn: list[Line] = []
     for index, name in enumerate(methods):
-        family = name.split(":")[0]
-        siblings = [other for other in own if other.split(":")[0] == family]
+        family = family_of(name)
+        siblings = [other for other in own if family_of(other) == family]
         if name == RANDOM:
             hue, dash = "hue-random", "1.5 3.5"
         elif by_family:
@@ -131,6 +133,11 @@ def lines(methods: Sequence[str]) -> tuple[Line, ...]:
             hue, dash = f"hue-{index % _HUES}", _DASHES[index // _HUES % len(_DASHES)]
         drawn.append(Line(f"m{index}", name, display_name(name), hue, dash))
     return tuple(drawn)
+
+
+def family_of(method: str) -> str:
+    """The part of a method's name that its relatives share."""
+    return method.split(":")[0].split("-")[0]
 
 
 def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
@@ -150,6 +157,37 @@ def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
                 if line.method in by_method and not (relative and line.method == RANDOM)
             }
     return found
+
+
+def opening(summary: Summary) -> dict[str, Any]:
+    """What stands at the top of the page."""
+    manifest = summary.run.manifest
+    images = summary.frame["image"].nunique()
+    classifier, image_set = printable(manifest["classifier"]["name"]), manifest.get("image_set")
+    counted = f"{grouped(images)} {'image' if images == 1 else 'images'}"
+    return {
+        "title": f"{classifier}, {counted}",
+        "kicker": f"{classifier} on {counted}" + (f" of {printable(image_set)}" if image_set else ""),
+        "headline": headline(summary),
+        "unfinished": unfinished(summary),
+        "facts": [
+            ("images", grouped(images)),
+            ("methods", str(sum(line.method != RANDOM for line in summary.lines))),
+            ("steps", str(summary.steps)),
+            ("draws", str(summary.draws)),
+            ("scores", grouped(len(summary.frame))),
+            ("protocol", summary.run.protocol.name),
+        ],
+    }
+
+
+def unfinished(summary: Summary) -> str:
+    """A sentence about a run that is not done; empty otherwise."""
+    manifest = summary.run.manifest
+    if manifest.get("finished"):
+        return ""
+    have, asked = summary.frame["image"].nunique(), len(manifest["images"])
+    return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
 
 
 def headline(summary: Summary) -> str:
@@ -177,6 +215,7 @@ def ranking(summary: Summary) -> dict[str, Any]:
     unit = decimals(ends)
     by_method = {line.method: line for line in summary.lines}
     rows = []
+    row: Any
     for row in table.itertuples(index=False):
         line = by_method[row.method]
         wins = wins_over_random(pairs, row.method)
@@ -193,10 +232,11 @@ def ranking(summary: Summary) -> dict[str, Any]:
                 "x": place(row.mean),
                 "x_low": place(row.low),
                 "x_high": place(row.high),
-                "group": row.group,
+                "group": re.findall(r"[a-z]\d*", row.group),
+                "group_value": row.group,
                 "wins": "" if wins is None else f"{wins * 100:.0f} %",
                 "wins_value": "" if wins is None else plain(wins),
-                "next": from_next(row.told_from_next, row.more_images),
+                "next": from_next(pd.notna(row.told_from_next) and bool(row.told_from_next), float(row.more_images)),
                 "next_value": "" if pd.isna(row.more_images) else plain(float(row.more_images)),
             }
         )
@@ -220,11 +260,11 @@ def wins_over_random(pairs: pd.DataFrame, method: str) -> float | None:
     return None
 
 
-def from_next(told_apart: object, more_images: float) -> str:
+def from_next(told_apart: bool, more_images: float) -> str:
     """How a method stands to the one below it."""
-    if pd.notna(told_apart) and bool(told_apart):
+    if told_apart:
         return "yes"
-    if pd.isna(more_images):
+    if math.isnan(more_images):
         return "no difference seen"
     if more_images > _MANY_IMAGES:
         return f"no, nor by {grouped(_MANY_IMAGES)} more images"
@@ -254,7 +294,7 @@ def subsets(summary: Summary) -> dict[str, Any]:
         kept = list(sizes.index[:_MOST_SUBSETS])
         if len(sizes) > len(kept):
             title += f" (the {len(kept)} largest of {len(sizes)})"
-        cells = {(row.subset, row.method): row for row in part.itertuples(index=False)}
+        cells: dict[Any, Any] = {(row.subset, row.method): row for row in part.itertuples(index=False)}
         rows = []
         for name in kept:
             found = [cells.get((name, line.method)) for line in shown]
@@ -282,11 +322,16 @@ def _subset_cell(cell: Any, best: float, unit: int) -> dict[str, Any]:
     }
 
 
-def details(run: Run, summary: Summary) -> dict[str, Any]:
+def details(summary: Summary) -> dict[str, Any]:
     """What was run, as pairs of text."""
+    run = summary.run
     manifest = run.manifest
     skipped = [
-        {"image": printable(one.image), "method": display_name(one.method) if one.method else "all", "reason": one.reason}
+        {
+            "image": printable(one.image),
+            "method": display_name(one.method) if one.method else "all",
+            "reason": printable(one.reason, 2_000),
+        }
         for one in run.skipped
     ]
     about = {
