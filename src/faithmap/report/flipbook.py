@@ -40,25 +40,21 @@ def flipbook(
     by_image = dict(list(first_draw.groupby("image", sort=False)))
     shown: list[dict[str, Any]] = []
     blobs: dict[str, str] = {}
-    spent = 0
-    for example in examples:
+    spent, left_out = 0, 0
+    for place, example in enumerate(examples):
         rows = by_image.get(example.image)
         packed = None if rows is None else pack_example(summary, example, rows)
         if rows is None or packed is None:
             continue
         spent += len(packed.data)
         if shown and spent > budget:
+            left_out = len(examples) - place
             break
         name = f"example-{len(shown)}"
         blobs[name] = packed.data
         shown.append(describe(summary, example, rows, packed, aopc) | {"blob": name})
-    left_out = len(examples) - len(shown)
-    text = (
-        f"{left_out} more of the {len(examples)} stored examples are left out to keep the file small."
-        if left_out
-        else ""
-    )
-    return {"examples": shown, "pair": pair(summary), "draws": summary.draws, "left_out": text}, blobs
+    note = f"{left_out} of the {len(examples)} stored examples are left out to keep the file small." if left_out else ""
+    return {"examples": shown, "pair": pair(summary), "draws": summary.draws, "left_out": note}, blobs
 
 
 def pair(summary: Summary) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,8 @@ def write_report(run: Run, path: str | Path, *, examples: int = EXAMPLES) -> Pat
         temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
     return path
 

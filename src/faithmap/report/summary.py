@@ -116,23 +116,23 @@ def summarise(run: Run) -> Summary:
 
 
 def lines(methods: Sequence[str]) -> tuple[Line, ...]:
-    """Hues and dashes for methods; the hue belongs to the family, unless there is only one."""
+    """Hues and dashes for methods, different for up to 40; the hue belongs to the family, unless there is only one."""
     own = sorted(name for name in methods if name != RANDOM)
     families = sorted({family_of(name) for name in own}, key=lambda name: (_FAMILIES.get(name, 9), name))
-    by_family = len(families) > 1
-    drawn: list[Line] = []
-    for index, name in enumerate(methods):
-        family = family_of(name)
-        siblings = [other for other in own if family_of(other) == family]
-        if name == RANDOM:
-            hue, dash = "hue-random", "1.5 3.5"
-        elif by_family:
-            hue = f"hue-{families.index(family) % _HUES}"
-            dash = _DASHES[siblings.index(name) % len(_DASHES)]
-        else:
-            hue, dash = f"hue-{index % _HUES}", _DASHES[index // _HUES % len(_DASHES)]
-        drawn.append(Line(f"m{index}", name, display_name(name), hue, dash))
-    return tuple(drawn)
+    free = [(hue, dash) for dash in range(len(_DASHES)) for hue in range(_HUES)]
+    styles: dict[str, tuple[int, int]] = {}
+    for name in own:
+        siblings = [other for other in own if family_of(other) == family_of(name)]
+        wanted = (families.index(family_of(name)), siblings.index(name)) if len(families) > 1 else (own.index(name), 0)
+        styles[name] = wanted if wanted in free else (free or [(0, 0)])[0]
+        free = [style for style in free if style != styles[name]]
+    return tuple(
+        Line(f"m{index}", name, display_name(name), *_style(styles.get(name))) for index, name in enumerate(methods)
+    )
+
+
+def _style(style: tuple[int, int] | None) -> tuple[str, str]:
+    return ("hue-random", "1.5 3.5") if style is None else (f"hue-{style[0]}", _DASHES[style[1]])
 
 
 def family_of(method: str) -> str:
