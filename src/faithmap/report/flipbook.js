@@ -146,6 +146,7 @@ class Flipbook {
     this.step = 0;
     this.unpacked = new Map();
     const find = (name) => root.querySelector(`[data-part="${name}"]`);
+    const find2d = (name) => find(name).getContext("2d", { willReadFrequently: true });
     this.slider = find("step");
     this.stepText = find("step-text");
     this.playButton = find("play");
@@ -154,8 +155,10 @@ class Flipbook {
     this.sides = ["a", "b"].map((side) => ({
       select: find(`method-${side}`),
       canvas: find(`image-${side}`),
+      pixels: find2d(`image-${side}`),
       imageOutline: find(`image-outline-${side}`),
       heatmap: find(`heatmap-${side}`),
+      relevance: find2d(`heatmap-${side}`),
       heatmapOutline: find(`heatmap-outline-${side}`),
       readout: find(`readout-${side}`),
       note: find(`note-${side}`),
@@ -286,9 +289,9 @@ class Flipbook {
           : "A random order has no heatmap.";
       if (view) {
         view.outlines ??= outlines(view.steps, picture.height, picture.width);
-        side.heatmap.getContext("2d").putImageData(heatmapImage(picture, view, theme), 0, 0);
+        side.relevance.putImageData(heatmapImage(picture, view, theme), 0, 0);
       } else {
-        side.heatmap.getContext("2d").clearRect(0, 0, picture.width, picture.height);
+        side.relevance.clearRect(0, 0, picture.width, picture.height);
       }
       side.heatmap.setAttribute("aria-label", `Heatmap of ${example.image} by ${method.label}`);
       side.select.closest(".side").style.setProperty("--hue", method.hue);
@@ -324,8 +327,8 @@ class Flipbook {
     this.sides.forEach((side, i) => {
       const view = this.view(i);
       const method = this.methods[this.pair[i]];
-      const context = side.canvas.getContext("2d");
-      context.putImageData(view ? perturb(picture, view, step) : new ImageData(picture.rgba, picture.width, picture.height), 0, 0);
+      const untouched = () => new ImageData(picture.rgba, picture.width, picture.height);
+      side.pixels.putImageData(view ? perturb(picture, view, step) : untouched(), 0, 0);
       const past = view ? view.outlines.all.slice(1, step + 1).join("") : "";
       const now = view ? view.outlines.own[step] || "" : "";
       side.heatmapOutline.querySelector(".past").setAttribute("d", past);
