@@ -226,6 +226,20 @@ def test_half_finished_and_lopsided_runs_have_a_page(run, name, keep):
     assert "preliminary" in run_html(part)
 
 
+def test_where_regions_are_restored_a_rise_is_better(tmp_path):
+    run = evil_run(tmp_path, direction="restore", fill="blur:sigma=3")
+    summary = summarise(run)
+    frame = run.scores()
+    shown = numbers.curves(summary)["logit"]["raw"]
+    for line in summary.lines:
+        curve = frame[frame.method == line.method].groupby("step").logit.mean().to_numpy()
+        rise = np.cumsum(curve - curve[0]) / np.arange(1, len(curve) + 1)
+        np.testing.assert_allclose(shown[line.id]["mean"], rise, rtol=1e-3, atol=1e-4)
+    page = report_html(run)
+    assert "How fast does the score rise?" in page
+    assert "removes evidence" not in page
+
+
 def test_no_heatmaps_no_flipbook(run):
     bare = changed(run)
     bare.examples = lambda count: []

@@ -56,7 +56,7 @@ function extent(series, bands) {
 }
 
 class LineChart {
-  // options: height(width), yLabel, xLabel, zero (draw and include y = 0), endLabels, onStep(step)
+  // options: height(width), yLabel, xLabel, zero (whether 0 is in the picture), endLabels (their width), onStep(step)
   constructor(host, options) {
     this.host = host;
     this.options = options;
@@ -137,7 +137,7 @@ class LineChart {
       svg("text", { x: this.x(step), y: this.base + 19, class: "tick middle" }, root, String(step));
     }
     const xLabel = { x: this.left + this.plotWidth, y: this.base + 37, class: "axis-title end" };
-    svg("text", xLabel, root, this.options.xLabel || "regions removed");
+    svg("text", xLabel, root, this.options.xLabel);
     for (const one of this.series) if (this.bands && one.low) this.drawBand(one);
     for (const one of this.series) this.drawLine(one);
     if (wide) this.drawEndLabels();

@@ -61,7 +61,7 @@ function outlines(steps, height, width) {
   return { all, own };
 }
 
-async function unpack(base64, example) {
+async function unpack(base64, example, wholeFill) {
   const { height, width, methods } = example;
   const bytes = await inflate(base64);
   const size = height * width;
@@ -84,7 +84,7 @@ async function unpack(base64, example) {
   const readFill = (mask) => {
     const fill = new Uint8Array(3 * size);
     for (let i = 0; i < size; i += 1) {
-      if (mask[i]) for (let c = 0; c < 3; c += 1) fill[3 * i + c] = bytes[place++];
+      if (wholeFill || mask[i]) for (let c = 0; c < 3; c += 1) fill[3 * i + c] = bytes[place++];
     }
     return fill;
   };
@@ -97,11 +97,12 @@ async function unpack(base64, example) {
   return { rgba, views, height, width };
 }
 
-function perturb(picture, view, step) {
+// x⁽ᵏ⁾: regions up to step k are replaced by the fill; or, where regions are restored, all the others are.
+function perturb(picture, view, step, restores) {
   const pixels = new Uint8ClampedArray(picture.rgba);
   const { steps, fill } = view;
   for (let i = 0; i < steps.length; i += 1) {
-    if (steps[i] && steps[i] <= step) {
+    if ((steps[i] !== 0 && steps[i] <= step) !== restores) {
       pixels[4 * i] = fill[3 * i];
       pixels[4 * i + 1] = fill[3 * i + 1];
       pixels[4 * i + 2] = fill[3 * i + 2];
@@ -122,14 +123,14 @@ function colour(scale, share) {
   return [0, 1, 2].map((c) => scale[i][c] + (scale[i + 1][c] - scale[i][c]) * (place - i));
 }
 
-function heatmapImage(picture, view, theme) {
+function heatmapImage(picture, view, theme, veiledTo) {
   const image = new ImageData(picture.width, picture.height);
   const levels = view.levels || 1;
   const table = [];
   for (let level = -levels; level <= levels; level += 1) table.push(colour(SCALES[theme], level / levels));
   for (let i = 0; i < view.heatmap.length; i += 1) {
     image.data.set(table[view.heatmap[i] + levels], 4 * i);
-    image.data[4 * i + 3] = 255;
+    image.data[4 * i + 3] = view.steps[i] && view.steps[i] <= veiledTo ? 60 : 255;
   }
   return image;
 }
@@ -169,6 +170,7 @@ class Flipbook {
       drag: false,
       onStep: (step) => this.setStep(step),
       endLabels: 170,
+      xLabel: data.x_label,
     });
     this.slider.addEventListener("input", () => {
       this.stop();
@@ -249,7 +251,7 @@ class Flipbook {
     this.example = example;
     for (const card of this.cards || []) card.input.checked = card.example === example;
     if (!this.unpacked.has(example)) {
-      this.unpacked.set(example, unpack(document.getElementById(example.blob).textContent, example));
+      this.unpacked.set(example, unpack(document.getElementById(example.blob).textContent, example, this.data.flipbook.restores));
     }
     const picture = await this.unpacked.get(example);
     if (this.example === example) {
@@ -266,7 +268,6 @@ class Flipbook {
   draw() {
     if (!this.picture) return;
     const { example, picture } = this;
-    const theme = currentTheme();
     const classes = [`scored class: ${example.target_name}`];
     if (example.predicted_name !== example.target_name) classes.push(`predicted: ${example.predicted_name}`);
     if (example.label_name) classes.push(`true class: ${example.label_name}`);
@@ -287,12 +288,9 @@ class Flipbook {
         : view.levels
           ? ""
           : "A random order has no heatmap.";
-      if (view) {
-        view.outlines ??= outlines(view.steps, picture.height, picture.width);
-        side.relevance.putImageData(heatmapImage(picture, view, theme), 0, 0);
-      } else {
-        side.relevance.clearRect(0, 0, picture.width, picture.height);
-      }
+      if (view) view.outlines ??= outlines(view.steps, picture.height, picture.width);
+      else side.relevance.clearRect(0, 0, picture.width, picture.height);
+      side.drawn = false;
       side.heatmap.setAttribute("aria-label", `Heatmap of ${example.image} by ${method.label}`);
       side.select.closest(".side").style.setProperty("--hue", method.hue);
     });
@@ -323,19 +321,24 @@ class Flipbook {
   drawStep() {
     const { step, picture, example } = this;
     if (!picture) return;
+    const { restores, veil } = this.data.flipbook;
     const said = [];
     this.sides.forEach((side, i) => {
       const view = this.view(i);
       const method = this.methods[this.pair[i]];
       const untouched = () => new ImageData(picture.rgba, picture.width, picture.height);
-      side.pixels.putImageData(view ? perturb(picture, view, step) : untouched(), 0, 0);
-      const past = view ? view.outlines.all.slice(1, step + 1).join("") : "";
+      side.pixels.putImageData(view ? perturb(picture, view, step, restores) : untouched(), 0, 0);
+      if (view && (veil || !side.drawn)) {
+        side.relevance.putImageData(heatmapImage(picture, view, currentTheme(), veil ? step : 0), 0, 0);
+        side.drawn = true;
+      }
+      const past = view && !veil ? view.outlines.all.slice(1, step + 1).join("") : "";
       const now = view ? view.outlines.own[step] || "" : "";
       side.heatmapOutline.querySelector(".past").setAttribute("d", past);
       for (const outline of [side.imageOutline, side.heatmapOutline]) {
         for (const path of outline.querySelectorAll(".now")) path.setAttribute("d", now);
       }
-      const what = view ? `${step} of ${this.data.steps} regions removed in the order of ${method.label}` : "nothing removed";
+      const what = view ? `${step} of ${this.data.steps} regions ${restores ? "restored" : "removed"} in the order of ${method.label}` : "untouched";
       side.canvas.setAttribute("aria-label", `${example.image}, ${what}`);
       const curve = example.curves[this.score][this.pair[i]];
       side.readout.replaceChildren();

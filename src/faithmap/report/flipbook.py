@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from faithmap import statistics
 from faithmap.errors import FaithmapError
 from faithmap.naming import RANDOM, printable
-from faithmap.protocol import Score
+from faithmap.perturbation import is_imputed
+from faithmap.protocol import Placement, Score
 from faithmap.report.packing import Packed, pack, thumbnail
 from faithmap.report.summary import Summary, as_json
 
@@ -36,7 +38,8 @@ def flipbook(
     aopc = {
         str(score): statistics.per_image_aopc(summary.frame, str(score), summary.order).iloc[:, -1] for score in Score
     }
-    first_draw = summary.frame[summary.frame["draw"] == summary.frame["draw"].min()]
+    scores = summary.scores[summary.scores["image"].isin([example.image for example in examples])]
+    first_draw = scores[scores["draw"] == scores["draw"].min()]
     by_image = dict(list(first_draw.groupby("image", sort=False)))
     shown: list[dict[str, Any]] = []
     blobs: dict[str, str] = {}
@@ -54,7 +57,29 @@ def flipbook(
         blobs[name] = packed.data
         shown.append(describe(summary, example, rows, packed, aopc) | {"blob": name})
     note = f"{left_out} of the {len(examples)} stored examples are left out to keep the file small." if left_out else ""
-    return {"examples": shown, "pair": pair(summary), "draws": summary.draws, "left_out": note}, blobs
+    book = {
+        "examples": shown,
+        "pair": pair(summary),
+        "draws": summary.draws,
+        "left_out": note,
+        "unknown_fill": unknown_fill(summary, examples),
+        "restores": summary.restores,
+        "veil": summary.run.protocol.placement is Placement.PIXEL,
+    }
+    return book, blobs
+
+
+def unknown_fill(summary: Summary, examples: Sequence[Example]) -> str:
+    """Why the true fill cannot be shown; empty where it can."""
+    protocol = summary.run.protocol
+    if is_imputed(protocol.fill):
+        return "The fill is computed anew at every step from the pixels that are left; grey stands for it here."
+    try:
+        for example in examples[:1]:
+            summary.run.fill(example, method=summary.lines[0].method)
+    except FaithmapError as error:
+        return f"Grey stands for the fill: {error}"
+    return ""
 
 
 def pair(summary: Summary) -> list[str]:
@@ -76,9 +101,12 @@ def pack_example(summary: Summary, example: Example, rows: pd.DataFrame) -> Pack
                 continue
     if not steps:
         return None
-    own_fill = [None] if run.protocol.paired_fill else list(steps)
-    fills = [run.fill(example, draw, method) for method in own_fill]
-    return pack(example.pixels, steps, {name: example.heatmaps[name] for name in steps if name != RANDOM}, fills)
+    heatmaps = {name: example.heatmaps[name] for name in steps if name != RANDOM}
+    if unknown_fill(summary, [example]):
+        fills = [torch.full_like(example.pixels, 0.5)]
+    else:
+        fills = [run.fill(example, draw, method) for method in ([None] if run.protocol.paired_fill else list(steps))]
+    return pack(example.pixels, steps, heatmaps, fills, whole_fill=summary.restores)
 
 
 def describe(

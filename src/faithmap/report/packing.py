@@ -6,8 +6,8 @@ the methods travel beside them:
     picture   uint8 (3, H, W)       planes G, R − G, B − G, each as differences along rows and columns, modulo 256
     steps     uint16 (M, H, W)      removal steps, little-endian, all low bytes first, then all high bytes
     heatmaps  int8 (M, H, W)        relevance in ±levels; zeros for a method without one (random orders)
-    fills     uint8 (pixels, 3)     RGB, row-major, only where a method that uses this fill removes something; one fill
-                                    for all methods, or one for each
+    fills     uint8 (pixels, 3)     RGB, row-major, where a method that uses this fill removes something, or everywhere;
+                                    one fill for all methods, or one for each
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def pack(
     removal_step: Mapping[str, Tensor],
     heatmaps: Mapping[str, Tensor],
     fills: Sequence[Tensor],
+    *,
+    whole_fill: bool = False,
 ) -> Packed:
     """Bytes from which every x⁽ᵏ⁾ of an image can be rebuilt to 1/255.
 
@@ -59,10 +61,13 @@ def pack(
         removal_step: method → (H, W) integers.
         heatmaps: method → (H, W) signed relevance; methods without one are left out.
         fills: one (3, H, W) fill for all methods, or one for each, in the order of `removal_step`.
+        whole_fill: keep the fill of all pixels, also of those that are never replaced.
     """
     steps = np.stack([step.cpu().numpy() for step in removal_step.values()]).astype("<u2")
     shared = len(fills) == 1
     removed = [(steps > 0).any(0)] if shared else list(steps > 0)
+    if whole_fill:
+        removed = [np.ones_like(mask) for mask in removed]
     levels, maps = {}, []
     for method, step in removal_step.items():
         if method in heatmaps:

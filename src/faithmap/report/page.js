@@ -46,6 +46,7 @@ class Figure {
       height: (width) => Math.round(Math.max(280, Math.min(420, width * 0.5))),
       zero: true,
       endLabels: data.label_width,
+      xLabel: data.x_label,
       onStep: (step) => this.setStep(step),
     });
     for (const input of root.querySelectorAll("input[name]")) {
@@ -98,7 +99,7 @@ class Figure {
 
   draw() {
     const relative = this.against === "relative";
-    const yLabel = `AOPC${relative ? " above random" : ""}, ${this.score}`;
+    const yLabel = `${this.data.quantity}${relative ? " above random" : ""}, ${this.score}`;
     this.chart.set(this.series(), { bands: this.bands, yLabel });
     this.setStep(this.step);
   }

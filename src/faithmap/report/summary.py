@@ -14,7 +14,7 @@ import pandas as pd
 from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.naming import RANDOM, display_name, printable
-from faithmap.protocol import Order, Score
+from faithmap.protocol import Direction, Order, Score
 
 if TYPE_CHECKING:
     from faithmap.run import Run
@@ -54,7 +54,9 @@ class Summary:
     """What all parts of the page share.
 
     Attributes:
-        frame: the run's scores in one order.
+        scores: the run's scores in one order.
+        frame: the same for the statistics, in which a lower score is always the better one: where regions are restored
+            and scores should rise, their signs are turned, so that AOPC is the mean rise.
         order: the order that is shown, MoRF if the run has it.
         score: the score that the protocol shows.
         steps: L.
@@ -63,6 +65,7 @@ class Summary:
     """
 
     run: Run
+    scores: pd.DataFrame
     frame: pd.DataFrame
     order: str
     score: str
@@ -74,6 +77,21 @@ class Summary:
     def has_random(self) -> bool:
         """Whether there is a reference."""
         return any(line.method == RANDOM for line in self.lines)
+
+    @property
+    def restores(self) -> bool:
+        """Whether steps bring regions back instead of removing them."""
+        return self.run.protocol.direction is Direction.RESTORE
+
+    @property
+    def quantity(self) -> str:
+        """What curves of the figure show."""
+        return "mean rise" if self.restores else "AOPC"
+
+    @property
+    def axis(self) -> str:
+        """What steps count."""
+        return "regions restored" if self.restores else "regions removed"
 
     @property
     def labels(self) -> Sequence[str] | None:
@@ -96,16 +114,20 @@ def summarise(run: Run) -> Summary:
     Raises:
         StoreError: a run folder without scores.
     """
-    frame = run.scores()
-    orders = set(frame["order"])
-    order = str(Order.MORF) if Order.MORF in orders or not orders else sorted(orders)[0]
-    frame = frame[frame["order"] == order].reset_index(drop=True)
+    scores = run.scores()
+    orders = sorted(scores["order"].unique())
+    order = str(Order.MORF) if Order.MORF in orders else orders[0]
+    if len(orders) > 1:
+        scores = scores[scores["order"] == order].reset_index(drop=True)
+    restores = run.protocol.direction is Direction.RESTORE
+    frame = scores.assign(**{str(one): -scores[str(one)] for one in Score}) if restores else scores
     score = str(run.protocol.score)
     aopc = statistics.per_image_aopc(frame, score, order)
     last = aopc[aopc.columns[-1]].groupby(level="method").mean()
-    methods = sorted(set(frame["method"]), key=lambda name: (name == RANDOM, -last.get(name, -math.inf), name))
+    methods = sorted(frame["method"].unique(), key=lambda name: (name == RANDOM, -last.get(name, -math.inf), name))
     return Summary(
         run=run,
+        scores=scores,
         frame=frame,
         order=order,
         score=score,
@@ -193,7 +215,8 @@ def unfinished(summary: Summary) -> str:
 def headline(summary: Summary) -> str:
     """The answer in one sentence, or why there is none."""
     try:
-        return statistics.headline(summary.frame, summary.score)
+        sentence = statistics.headline(summary.frame, summary.score)
+        return sentence.replace("removes evidence", "restores evidence") if summary.restores else sentence
     except CurveError as error:
         return f"No answer yet: {error}"
 
@@ -244,7 +267,8 @@ def ranking(summary: Summary) -> dict[str, Any]:
         rows[-1]["next"] = rows[-1]["next_value"] = ""
     images = int(table["n"].max())
     text = (
-        f"AOPC after {summary.steps} regions above that of random orders ({summary.score}), mean over {images} "
+        f"{'Mean rise' if summary.restores else 'AOPC'} after {summary.steps} regions above that of random orders "
+        f"({summary.score}), mean over {grouped(images)} "
         f"{'image' if images == 1 else 'images'}. Methods that share a letter cannot be told apart."
     )
     return {"rows": rows, "zero": place(0.0), "text": text}
