@@ -6,7 +6,7 @@ import zlib
 
 def unpack_twin(data: str, methods: list[str], height: int, width: int, shared_fill: bool):
     """Pixels[y][x] = (r, g, b); method → steps[y][x], heatmap[y][x], fill[y][x] or None where it is not stored."""
-    raw = zlib.decompress(base64.b64decode(data))
+    places, raw = (zlib.decompress(base64.b64decode(part)) for part in data.split("."))
     size = height * width
     planes = []
     for plane in range(3):
@@ -23,14 +23,15 @@ def unpack_twin(data: str, methods: list[str], height: int, width: int, shared_f
         [((red[y][x] + green[y][x]) % 256, green[y][x], (blue[y][x] + green[y][x]) % 256) for x in range(width)]
         for y in range(height)
     ]
-    low = 3 * size
-    high = low + len(methods) * size
-    maps = high + len(methods) * size
+    maps = 3 * size
     place = maps + len(methods) * size
     steps, heatmaps = {}, {}
     for m, method in enumerate(methods):
         steps[method] = [
-            [raw[low + m * size + y * width + x] + 256 * raw[high + m * size + y * width + x] for x in range(width)]
+            [
+                places[m * size + y * width + x] + 256 * places[(len(methods) + m) * size + y * width + x]
+                for x in range(width)
+            ]
             for y in range(height)
         ]
         heatmaps[method] = [

@@ -61,14 +61,14 @@ function outlines(steps, height, width) {
   return { all, own };
 }
 
-async function unpack(base64, example, wholeFill) {
+async function unpack(packed, example, wholeFill) {
   const { height, width, methods } = example;
-  const bytes = await inflate(base64);
+  const [places, bytes] = await Promise.all(packed.split(".").map(inflate));
   const size = height * width;
   const rgba = readPicture(bytes, height, width);
+  const low = places.subarray(0, methods.length * size);
+  const high = places.subarray(methods.length * size);
   let place = 3 * size;
-  const low = bytes.subarray(place, (place += methods.length * size));
-  const high = bytes.subarray(place, (place += methods.length * size));
   const maps = bytes.subarray(place, (place += methods.length * size));
   const views = {};
   const union = new Uint16Array(size);

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MINUS = "\u2212"
 _HUES = 8
-_DASHES = ("", "7 4", "2 3.5", "10 3 2 3", "4 2")
+_DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
 _FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
 _MOST_SUBSETS = 40
 _MANY_IMAGES = 100_000
@@ -365,8 +366,8 @@ def details(summary: Summary) -> dict[str, Any]:
         "device": manifest.get("device"),
         "engine": manifest.get("engine"),
         "precision": manifest.get("precision"),
-        "started": manifest.get("started"),
-        "finished": manifest.get("finished") or "not yet",
+        "started": moment(manifest.get("started")),
+        "finished": moment(manifest.get("finished")) or "not yet",
     }
     return {
         "command": printable(manifest.get("command") or python_call(run), 20_000),
@@ -388,6 +389,14 @@ def python_call(run: Run) -> str:
     )
 
 
+def moment(text: str | None) -> str | None:
+    """A time of the manifest, to the minute."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if text else None
+    except ValueError:
+        return text
+
+
 def words(value: object) -> str:
     """A value of the manifest as one line of text."""
     if isinstance(value, bool):
@@ -396,7 +405,7 @@ def words(value: object) -> str:
         return ", ".join(f"{name}: {words(part)}" for name, part in value.items()) or "none"
     if isinstance(value, (list, tuple)):
         return ", ".join(words(part) for part in value) or "none"
-    return printable(str(value))
+    return printable(str(value)) or "none"
 
 
 def decimals(values: Any) -> int:
