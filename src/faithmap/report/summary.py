@@ -24,7 +24,7 @@ MINUS = "\u2212"
 _HUES = 8
 _DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
 _FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
-_MOST_SUBSETS = 40
+_MOST_SUBSETS = 200
 _MANY_IMAGES = 100_000
 
 
