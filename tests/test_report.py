@@ -24,6 +24,7 @@ from faithmap.report.notebook import spread
 from faithmap.report.packing import SCALE_QUANTILE, pack, quantise
 from faithmap.report.summary import lines, summarise
 from faithmap.report.templates import script_json
+from faithmap.run import Run
 from tests.reference.unpacking import unpack_twin
 from tests.report_runs import EVIL, EVIL_METHOD, evil_run
 
@@ -251,6 +252,28 @@ def test_no_heatmaps_no_flipbook(run):
 def test_the_flipbook_of_an_unknown_image_names_the_known(run):
     with pytest.raises(StoreError, match=r"no heatmaps of image 'nosuch'.*0-"):
         flipbook_html(run, "nosuch")
+
+
+def test_a_run_shows_itself(run, tmp_path):
+    assert "<svg" in run._repr_html_()
+    assert run.flipbook()._repr_html_().startswith("<iframe")
+    assert run.report(tmp_path / "r.html", examples=1).stat().st_size > 50_000
+    empty = Run(run.folder)
+    empty.scores = lambda: (_ for _ in ()).throw(StoreError("no scores"))
+    assert empty._repr_html_() is None
+
+
+def test_the_command_writes_the_page(run, tmp_path):
+    from typer.testing import CliRunner
+
+    from faithmap import cli
+
+    result = CliRunner().invoke(cli.app, ["report", str(run.folder), "-o", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "holds no run" in result.output
 
 
 def test_the_file_is_replaced_as_a_whole(run, tmp_path):

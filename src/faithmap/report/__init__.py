@@ -2,5 +2,6 @@
 
 from faithmap.report.notebook import run_html
 from faithmap.report.page import flipbook_html, report_html, write_report
+from faithmap.report.templates import Html
 
-__all__ = ["flipbook_html", "report_html", "run_html", "write_report"]
+__all__ = ["Html", "flipbook_html", "report_html", "run_html", "write_report"]

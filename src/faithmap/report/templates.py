@@ -5,10 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
 import jinja2
+
+
+@dataclass(frozen=True)
+class Html:
+    """What a notebook shows as it is."""
+
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 @cache
