@@ -476,6 +476,22 @@ def plot_command(
     out.print(str(file), highlight=False, soft_wrap=True)
 
 
+@app.command("report")
+@guarded
+def report_command(
+    run: RunFolder,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The HTML file. Default: report.html in the run folder.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=0, help="How many images the flipbook shows.")] = 24,
+) -> None:
+    """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
+    from faithmap.run import Run
+
+    file = Run(run).report(out_file or run / "report.html", examples=examples)
+    out.print(str(file), highlight=False, soft_wrap=True)
+
+
 @app.command("methods")
 @guarded
 def methods_command() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -36,6 +36,9 @@ from faithmap.regions import check_regions_fit, removal_steps
 from faithmap.segments import resolve_segments, segment
 from faithmap.statistics import aopc_table
 from faithmap.store import Chain, DamagedError, Example, HeatmapParts, Store
+
+if TYPE_CHECKING:
+    from faithmap.report import Html
 
 EXAMPLES = 24
 RANDOM = "random"
@@ -114,6 +117,30 @@ class Run:
         if path is not None:
             plots.save(ax, path)
         return ax
+
+    def report(self, path: str | Path, *, examples: int = EXAMPLES) -> Path:
+        """The answer as one self-contained HTML page; see `faithmap.report.write_report`."""
+        from faithmap.report import write_report
+
+        return write_report(self, path, examples=examples)
+
+    def flipbook(self, image: str | None = None) -> Html:
+        """Step through what was removed, inline in a notebook; see `faithmap.report.flipbook_html`.
+
+        Args:
+            image: an image's id; None takes some of those whose heatmaps are stored.
+        """
+        from faithmap.report import Html, flipbook_html
+
+        return Html(flipbook_html(self, image))
+
+    def _repr_html_(self) -> str | None:
+        from faithmap.report import run_html
+
+        try:
+            return run_html(self)
+        except FaithmapError:  # a run without scores: its `repr` says all there is
+            return None
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""

@@ -1,0 +1,445 @@
+"""From a run to what the page says in numbers and words; all statistics come from `faithmap.statistics`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from faithmap import statistics
+from faithmap.errors import CurveError
+from faithmap.naming import RANDOM, display_name, printable
+from faithmap.protocol import Direction, Order, Score
+
+if TYPE_CHECKING:
+    from faithmap.run import Run
+
+MINUS = "\u2212"
+_HUES = 8
+_DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
+_FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
+_MOST_SUBSETS = 200
+_MANY_IMAGES = 100_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a method is drawn: methods of one family share a hue and differ in their dashes.
+
+    Attributes:
+        id: short and harmless, unlike the method's name.
+        label: for people.
+        hue: a class of the style sheet, ``hue-0`` … ``hue-7`` or ``hue-random``.
+        dash: SVG dash pattern.
+    """
+
+    id: str
+    method: str
+    label: str
+    hue: str
+    dash: str
+
+    def to_json(self) -> dict[str, Any]:
+        colour = "var(--random)" if self.method == RANDOM else f"var(--c{self.hue.removeprefix('hue-')})"
+        return {"id": self.id, "label": self.label, "hue": colour, "dash": self.dash}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What all parts of the page share.
+
+    Attributes:
+        scores: the run's scores in one order.
+        frame: the same for the statistics, in which a lower score is always the better one: where regions are restored
+            and scores should rise, their signs are turned, so that AOPC is the mean rise.
+        order: the order that is shown, MoRF if the run has it.
+        score: the score that the protocol shows.
+        steps: L.
+        draws: how many draws the run has so far.
+        lines: the methods, best first, random last.
+    """
+
+    run: Run
+    scores: pd.DataFrame
+    frame: pd.DataFrame
+    order: str
+    score: str
+    steps: int
+    draws: int
+    lines: tuple[Line, ...]
+
+    @property
+    def has_random(self) -> bool:
+        """Whether there is a reference."""
+        return any(line.method == RANDOM for line in self.lines)
+
+    @property
+    def restores(self) -> bool:
+        """Whether steps bring regions back instead of removing them."""
+        return self.run.protocol.direction is Direction.RESTORE
+
+    @property
+    def quantity(self) -> str:
+        """What curves of the figure show."""
+        return "mean rise" if self.restores else "AOPC"
+
+    @property
+    def axis(self) -> str:
+        """What steps count."""
+        return "regions restored" if self.restores else "regions removed"
+
+    @property
+    def labels(self) -> Sequence[str] | None:
+        """Class names."""
+        labels: Sequence[str] | None = self.run.manifest["classifier"].get("labels")
+        return labels
+
+    def class_name(self, index: int | None) -> str:
+        """A class as people know it."""
+        if index is None or pd.isna(index):
+            return ""
+        if self.labels is None or not 0 <= index < len(self.labels):
+            return f"class {index}"
+        return printable(self.labels[index])
+
+
+def summarise(run: Run) -> Summary:
+    """Read the scores of a run.
+
+    Raises:
+        StoreError: a run folder without scores.
+    """
+    scores = run.scores()
+    orders = sorted(scores["order"].unique())
+    order = str(Order.MORF) if Order.MORF in orders else orders[0]
+    if len(orders) > 1:
+        scores = scores[scores["order"] == order].reset_index(drop=True)
+    restores = run.protocol.direction is Direction.RESTORE
+    frame = scores.assign(**{str(one): -scores[str(one)] for one in Score}) if restores else scores
+    score = str(run.protocol.score)
+    aopc = statistics.per_image_aopc(frame, score, order)
+    last = aopc[aopc.columns[-1]].groupby(level="method").mean()
+    methods = sorted(frame["method"].unique(), key=lambda name: (name == RANDOM, -last.get(name, -math.inf), name))
+    return Summary(
+        run=run,
+        scores=scores,
+        frame=frame,
+        order=order,
+        score=score,
+        steps=int(frame["step"].max()),
+        draws=int(frame["draw"].nunique()),
+        lines=lines(methods),
+    )
+
+
+def lines(methods: Sequence[str]) -> tuple[Line, ...]:
+    """Hues and dashes for methods, different for up to 40; the hue belongs to the family, unless there is only one."""
+    own = sorted(name for name in methods if name != RANDOM)
+    families = sorted({family_of(name) for name in own}, key=lambda name: (_FAMILIES.get(name, 9), name))
+    free = [(hue, dash) for dash in range(len(_DASHES)) for hue in range(_HUES)]
+    styles: dict[str, tuple[int, int]] = {}
+    for name in own:
+        siblings = [other for other in own if family_of(other) == family_of(name)]
+        wanted = (families.index(family_of(name)), siblings.index(name)) if len(families) > 1 else (own.index(name), 0)
+        styles[name] = wanted if wanted in free else (free or [(0, 0)])[0]
+        free = [style for style in free if style != styles[name]]
+    return tuple(
+        Line(f"m{index}", name, display_name(name), *_style(styles.get(name))) for index, name in enumerate(methods)
+    )
+
+
+def _style(style: tuple[int, int] | None) -> tuple[str, str]:
+    return ("hue-random", "1.5 3.5") if style is None else (f"hue-{style[0]}", _DASHES[style[1]])
+
+
+def family_of(method: str) -> str:
+    """The part of a method's name that its relatives share."""
+    return method.split(":")[0].split("-")[0]
+
+
+def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score → relative or raw → method → mean, low, high at every step."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for score in Score:
+        found[str(score)] = {}
+        for against in ("relative", "raw"):
+            relative = against == "relative"
+            if relative and not summary.has_random:
+                continue
+            table = statistics.aopc_table(summary.frame, str(score), relative, order=summary.order)
+            by_method = dict(list(table.sort_values("step").groupby("method")))
+            found[str(score)][against] = {
+                line.id: {part: as_json(by_method[line.method][part]) for part in ("mean", "low", "high")}
+                for line in summary.lines
+                if line.method in by_method and not (relative and line.method == RANDOM)
+            }
+    return found
+
+
+def opening(summary: Summary) -> dict[str, Any]:
+    """What stands at the top of the page."""
+    manifest = summary.run.manifest
+    images = summary.frame["image"].nunique()
+    classifier, image_set = printable(manifest["classifier"]["name"]), manifest.get("image_set")
+    counted = f"{grouped(images)} {'image' if images == 1 else 'images'}"
+    return {
+        "title": f"{classifier}, {counted}",
+        "kicker": f"{classifier} on {counted}" + (f" of {printable(image_set)}" if image_set else ""),
+        "headline": headline(summary),
+        "unfinished": unfinished(summary),
+        "facts": [
+            ("images", grouped(images)),
+            ("methods", str(sum(line.method != RANDOM for line in summary.lines))),
+            ("steps", str(summary.steps)),
+            ("draws", str(summary.draws)),
+            ("scores", grouped(len(summary.frame))),
+            ("protocol", summary.run.protocol.name),
+        ],
+    }
+
+
+def unfinished(summary: Summary) -> str:
+    """A sentence about a run that is not done; empty otherwise."""
+    manifest = summary.run.manifest
+    if manifest.get("finished"):
+        return ""
+    have, asked = summary.frame["image"].nunique(), len(manifest["images"])
+    return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
+
+
+def headline(summary: Summary) -> str:
+    """The answer in one sentence, or why there is none."""
+    try:
+        sentence = statistics.headline(summary.frame, summary.score)
+        return sentence.replace("removes evidence", "restores evidence") if summary.restores else sentence
+    except CurveError as error:
+        return f"No answer yet: {error}"
+
+
+def ranking(summary: Summary) -> dict[str, Any]:
+    """Rows of the ranking, best first, and where their whiskers go in a plot 200 wide."""
+    try:
+        table = statistics.ranking(summary.frame, summary.score)
+        pairs = statistics.compare(summary.frame, summary.score)
+    except CurveError:
+        return {"rows": []}
+    ends = table[["mean", "low", "high"]].to_numpy(dtype=float)
+    low, high = min(0.0, np.nanmin(ends, initial=0.0)), max(0.0, np.nanmax(ends, initial=0.0))
+    width = (high - low) or 1.0
+
+    def place(value: float) -> float | None:
+        return round(6 + 188 * (value - low) / width, 2) if math.isfinite(value) else None
+
+    unit = decimals(ends)
+    by_method = {line.method: line for line in summary.lines}
+    rows = []
+    row: Any
+    for row in table.itertuples(index=False):
+        line = by_method[row.method]
+        wins = wins_over_random(pairs, row.method)
+        rows.append(
+            {
+                "rank": row.rank,
+                "label": line.label,
+                "hue_class": line.hue,
+                "dash": line.dash,
+                "value": plain(row.mean),
+                "mean": number(row.mean, unit),
+                "interval": "the reference" if row.method == RANDOM else interval(row.low, row.high, unit),
+                "reference": row.method == RANDOM,
+                "x": place(row.mean),
+                "x_low": place(row.low),
+                "x_high": place(row.high),
+                "group": re.findall(r"[a-z]\d*", row.group),
+                "group_value": row.group,
+                "wins": "" if wins is None else f"{wins * 100:.0f} %",
+                "wins_value": "" if wins is None else plain(wins),
+                "next": from_next(pd.notna(row.told_from_next) and bool(row.told_from_next), float(row.more_images)),
+                "next_value": "" if pd.isna(row.more_images) else plain(float(row.more_images)),
+            }
+        )
+    if rows:
+        rows[-1]["next"] = rows[-1]["next_value"] = ""
+    images = int(table["n"].max())
+    text = (
+        f"{'Mean rise' if summary.restores else 'AOPC'} after {summary.steps} regions above that of random orders "
+        f"({summary.score}), mean over {grouped(images)} "
+        f"{'image' if images == 1 else 'images'}. Methods that share a letter cannot be told apart."
+    )
+    return {"rows": rows, "zero": place(0.0), "text": text}
+
+
+def wins_over_random(pairs: pd.DataFrame, method: str) -> float | None:
+    """On which share of the images a method's AOPC is higher than that of random orders; ties count half."""
+    for a, b, share in ((RANDOM, method, False), (method, RANDOM, True)):
+        found = pairs[(pairs["a"] == a) & (pairs["b"] == b)]
+        if len(found) and pd.notna(found["a_beats_b"].iloc[0]):
+            value = float(found["a_beats_b"].iloc[0])
+            return value if share else 1 - value
+    return None
+
+
+def from_next(told_apart: bool, more_images: float) -> str:
+    """How a method stands to the one below it."""
+    if told_apart:
+        return "yes"
+    if math.isnan(more_images):
+        return "no difference seen"
+    if more_images > _MANY_IMAGES:
+        return f"no, nor by {grouped(_MANY_IMAGES)} more images"
+    return f"no, about {grouped(more_images)} more {'image' if more_images == 1 else 'images'} would"
+
+
+def subsets(summary: Summary) -> dict[str, Any]:
+    """Tables of AOPC above random on parts of the images."""
+    nothing: dict[str, Any] = {"tables": []}
+    try:
+        table = statistics.subsets(summary.frame, summary.score, labels=summary.labels)
+    except CurveError:
+        return nothing
+    titles = {
+        "split": "ImageNet's validation and training images",
+        "prediction": "Right and wrong predictions",
+        "class": "Classes",
+    }
+    shown = [line for line in summary.lines if line.method != RANDOM]
+    tables = []
+    for by, title in titles.items():
+        part = table[(table["by"] == by) & (table["n"] > 0)]
+        if part["subset"].nunique() < 2:
+            continue
+        unit = decimals(part["mean"].to_numpy(dtype=float))
+        sizes = part.groupby("subset", sort=False)["n"].max().sort_values(ascending=False, kind="stable")
+        kept = list(sizes.index[:_MOST_SUBSETS])
+        if len(sizes) > len(kept):
+            title += f" (the {len(kept)} largest of {len(sizes)})"
+        cells: dict[Any, Any] = {(row.subset, row.method): row for row in part.itertuples(index=False)}
+        rows = []
+        for name in kept:
+            found = [cells.get((name, line.method)) for line in shown]
+            best = max((cell.mean for cell in found if cell is not None and cell.n), default=math.nan)
+            rows.append(
+                {
+                    "name": printable(str(name)),
+                    "n": int(sizes[name]),
+                    "cells": [_subset_cell(cell, best, unit) for cell in found],
+                }
+            )
+        tables.append({"title": title, "methods": [line.label for line in shown], "rows": rows})
+    text = f"AOPC above random ({summary.score}) with its 95 % interval; the best of a row is bold."
+    return {"tables": tables, "text": text} if tables else nothing
+
+
+def _subset_cell(cell: Any, best: float, unit: int) -> dict[str, Any]:
+    if cell is None or not math.isfinite(cell.mean):
+        return {"text": "–", "interval": "", "value": "", "best": False}
+    return {
+        "text": number(cell.mean, unit),
+        "interval": interval(cell.low, cell.high, unit),
+        "value": plain(cell.mean),
+        "best": cell.mean == best,
+    }
+
+
+def details(summary: Summary) -> dict[str, Any]:
+    """What was run, as pairs of text."""
+    run = summary.run
+    manifest = run.manifest
+    skipped = [
+        {
+            "image": printable(one.image),
+            "method": display_name(one.method) if one.method else "all",
+            "reason": printable(one.reason, 2_000),
+        }
+        for one in run.skipped
+    ]
+    about = {
+        "classifier": manifest["classifier"]["name"],
+        "images": manifest.get("image_set"),
+        "protocol fingerprint": manifest.get("fingerprint"),
+        "device": manifest.get("device"),
+        "engine": manifest.get("engine"),
+        "precision": manifest.get("precision"),
+        "started": moment(manifest.get("started")),
+        "finished": moment(manifest.get("finished")) or "not yet",
+    }
+    return {
+        "command": printable(manifest.get("command") or python_call(run), 20_000),
+        "protocol": [(name.replace("_", " "), words(value)) for name, value in run.protocol.to_dict().items()],
+        "run": [(name, words(value)) for name, value in about.items() if value is not None],
+        "versions": [(name, words(value)) for name, value in manifest.get("versions", {}).items()],
+        "methods": [(display_name(name), words(spec)) for name, spec in manifest["methods"].items()],
+        "skipped": skipped,
+        "skipped_text": f"{len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}",
+    }
+
+
+def python_call(run: Run) -> str:
+    """The call of a run that was not started from the command line."""
+    methods = [name for name in run.manifest["methods"] if name != RANDOM]
+    return (
+        f"faithmap.evaluate(classifier, images, methods={methods!r}, "
+        f"protocol=faithmap.Protocol.from_dict({run.protocol.to_dict()!r}))"
+    )
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the manifest, to the minute."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if text else None
+    except ValueError:
+        return text
+
+
+def words(value: object) -> str:
+    """A value of the manifest as one line of text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(words(part) for part in value) or "none"
+    return printable(str(value)) or "none"
+
+
+def decimals(values: Any) -> int:
+    """How many decimals show the largest of some numbers with three digits."""
+    finite = np.abs(np.asarray(values, dtype=float))
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    return int(min(6, max(0, 2 - math.floor(math.log10(finite.max()))))) if finite.size else 3
+
+
+def number(value: float, digits: int) -> str:
+    """A number for people, with a true minus sign."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return (MINUS if value < 0 and float(text) != 0 else "") + text
+
+
+def grouped(count: float) -> str:
+    """A whole number with a thin space between thousands."""
+    return f"{count:,.0f}".replace(",", "\u202f")
+
+
+def interval(low: float, high: float, digits: int) -> str:
+    """An interval for people; empty where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low, digits)} … {number(high, digits)}"
+
+
+def plain(value: float) -> str:
+    """A number that a script can read back; empty where there is none."""
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def as_json(values: Any) -> list[float | None]:
+    """Numbers to five digits, None where there is none."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in np.asarray(values, dtype=float)]
