@@ -4,6 +4,18 @@ Nothing here knows what a heatmap is: an engine receives images, fills and remov
 """
 
 from faithmap.inference.chains import Chains, Engine
+from faithmap.inference.costs import LayerCost, NetworkCost
+from faithmap.inference.incremental import examine
 from faithmap.inference.scoring import ENGINES, make_engine, score_chains, score_curves
 
-__all__ = ["ENGINES", "Chains", "Engine", "make_engine", "score_chains", "score_curves"]
+__all__ = [
+    "ENGINES",
+    "Chains",
+    "Engine",
+    "LayerCost",
+    "NetworkCost",
+    "examine",
+    "make_engine",
+    "score_chains",
+    "score_curves",
+]

@@ -18,16 +18,19 @@ from torch import Tensor
 from faithmap.classifiers import Classifier
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
+from faithmap.inference.costs import NetworkCost, expected_gain, layer_costs
 from faithmap.inference.dense import DenseEngine
 from faithmap.inference.geometry import Pair
 from faithmap.inference.precision import inference
-from faithmap.inference.runner import MOST_CHAINS, Plan, Runner, plan_for
+from faithmap.inference.runner import MOST_CHAINS, Plan, Runner, network_of, plan_for
 from faithmap.inference.watch import signature
 
 Scores = tuple[Tensor, Tensor, Tensor]
 
 # Of the logits' standard deviation: far above rounding, far below what a wrong pixel does.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.2}
+# Fewer multiply-adds than this, in proportion, do not pay for gathering and scattering.
+WORTHWHILE = 1.2
 _HELD_BYTES = 256_000_000  # logits that wait until the first of them were compared
 
 
@@ -94,8 +97,9 @@ class IncrementalEngine:
         shape = getattr(output, "meta", {}).get("shape")
         if shape is None or len(shape) != 2 or not plan.network.tail_inputs:
             raise EngineError(f"its output is not (B, classes) but {shape}")
-        if len(plan.network.layers) < 2:
-            raise EngineError(plan.network.stop)
+        gain = expected_gain(layer_costs(plan.network))
+        if len(plan.network.layers) < 2 or (gain < WORTHWHILE and not self.required):
+            raise EngineError(f"{plan.network.stop}, a step takes {gain:.2f} times less work than an image")
         return plan
 
     def _chains_at_a_time(self, plan: Plan) -> int:
@@ -165,6 +169,27 @@ class IncrementalEngine:
             f"(allowed {allowed:.2g}); they part at {layer}"
         )
         yield from self.dense.logits(chains)
+
+
+def examine(classifier: Classifier, size: Pair | None = None) -> NetworkCost:
+    """Layer by layer: how much a region changes, which path is taken, and what is gained.
+
+    Args:
+        size: rows and columns of the input; by default those of the classifier's preprocessing.
+    """
+    size = size or classifier.preprocessing.crop
+    engine = IncrementalEngine(classifier, DenseEngine(classifier))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EngineWarning)
+        runner = engine._ready(size)
+    if runner is not None:
+        plan = runner.plan
+        return NetworkCost(layer_costs(plan.network), plan.network.stop, plan.bytes_per_chain(), None)
+    try:
+        network = network_of(classifier, size)
+    except EngineError as error:
+        return NetworkCost([], str(error), 0, engine.reason)
+    return NetworkCost(layer_costs(network), network.stop, 0, engine.reason)
 
 
 def _inside(context: Any, iterator: Iterator[Scores]) -> Iterator[Scores]:

@@ -1,0 +1,123 @@
+"""What a step costs, layer by layer: multiply-adds of the whole network, and of the part that a region changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from faithmap.inference.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice
+from faithmap.inference.tracing import aten
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer.
+
+    Attributes:
+        name: the module's path in the network.
+        operation: what it does.
+        path: ``"incremental"`` or ``"dense"``.
+        size: rows and columns of its map; None for what is not a map.
+        changed: the share of its map that one region changes.
+        multiply_adds: of an image; those of convolutions and matrix products.
+        changed_multiply_adds: of a step.
+    """
+
+    name: str
+    operation: str
+    path: str
+    size: tuple[int, int] | None
+    changed: float
+    multiply_adds: int
+    changed_multiply_adds: float
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """All layers of a network, and what follows from them.
+
+    Attributes:
+        stop: where the front ends and why.
+        bytes_per_chain: memory that the maps of a chain take.
+        reason: why the network runs dense; None where it runs incrementally.
+    """
+
+    layers: list[LayerCost]
+    stop: str
+    bytes_per_chain: int
+    reason: str | None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of an image."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def changed_multiply_adds(self) -> float:
+        """Of a step."""
+        return sum(layer.changed_multiply_adds for layer in self.layers)
+
+    @property
+    def gain(self) -> float:
+        """How many times fewer multiply-adds a step takes than an image; 1 where the network runs dense."""
+        return 1.0 if self.reason is not None else expected_gain(self.layers)
+
+
+def expected_gain(layers: list[LayerCost]) -> float:
+    """Multiply-adds of an image over those of a step."""
+    changed = sum(layer.changed_multiply_adds for layer in layers)
+    return sum(layer.multiply_adds for layer in layers) / changed if changed else 1.0
+
+
+def layer_costs(network: Network) -> list[LayerCost]:
+    """The layers of front and tail, in order; those that only arrange maps are left out."""
+    costs = []
+    for layer in network.layers:
+        if isinstance(layer, Input | Concat | Slice | Copy):
+            continue
+        share, work = network.extents.share(layer.extent), _front_work(layer)
+        kind = " + ".join([_kind(layer), *(operation.name for operation in layer.after)])
+        costs.append(LayerCost(layer.name, kind, "incremental", layer.size, share, work, work * share))
+    for node in network.tail:
+        if node.op != "call_function":
+            continue
+        shape, work = node.meta["shape"], multiply_adds(node) // network.traced.batch
+        size = shape[2:] if shape is not None and len(shape) == 4 else None
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        costs.append(LayerCost(node.meta["layer"], name, "dense", size, 1.0, work, work))
+    return costs
+
+
+def multiply_adds(node: fx.Node) -> int:
+    """Of a convolution or matrix product on a whole batch; nothing for other operations."""
+    shape: Any = node.meta["shape"]
+    outputs = math.prod(shape) if shape else 0
+    if node.target in (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default):
+        return outputs * math.prod(_shape(node.args[1])[1:])
+    if node.target is aten.linear.default:
+        return outputs * _shape(node.args[1])[1]
+    if node.target in (aten.mm.default, aten.bmm.default, aten.matmul.default):
+        return outputs * _shape(node.args[0])[-1]
+    if node.target in (aten.addmm.default, aten.baddbmm.default):
+        return outputs * _shape(node.args[1])[-1]
+    if node.target is aten.scaled_dot_product_attention.default:
+        return math.prod(_shape(node.args[0])) * _shape(node.args[1])[-2] * 2
+    return 0
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = node.meta["shape"]
+    return shape
+
+
+def _front_work(layer: Layer) -> int:
+    if not isinstance(layer, Convolution):
+        return 0
+    return math.prod(layer.size) * layer.channels * math.prod(layer.weight.shape[1:])
+
+
+def _kind(layer: Layer) -> str:
+    return type(layer).__name__.lower()
