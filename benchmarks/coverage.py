@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from faithmap.bootstrap import mean_intervals
-from faithmap.statistics import holm, images_needed, signed_rank_p
+from faithmap.significance import holm, images_needed, signed_rank_p
 
 Sampler = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 

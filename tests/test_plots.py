@@ -22,6 +22,7 @@ from faithmap.errors import FaithmapError
 from faithmap.perturbation import perturb
 from faithmap.plots.pictures import scaled
 from faithmap.plots.style import EndLabels, looks, spread
+from faithmap.significance import split_letters
 from faithmap.store import Example
 from tests.frames import METHODS, frame_of
 
@@ -161,7 +162,7 @@ def test_ranking_shows_intervals_and_groups(frame: pd.DataFrame) -> None:
     for row, (name, low, high) in enumerate(table[["method", "low", "high"]].itertuples(index=False, name=None)):
         if name != "random":
             np.testing.assert_allclose(rows[row], [low, high])
-    letters = [statistics.split_letters(group) for group in table["group"]]
+    letters = [split_letters(group) for group in table["group"]]
     joined = [
         {row for row, found in enumerate(letters) if letter in found}
         for letter in sorted({a for b in letters for a in b})

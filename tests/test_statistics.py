@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from faithmap import bootstrap, curves, statistics
+from faithmap import bootstrap, curves, significance, statistics
 from faithmap.bootstrap import mean_intervals
 from faithmap.errors import CurveError
 from faithmap.naming import display_name, printable
@@ -174,7 +174,7 @@ def test_signed_rank_p_is_scipys() -> None:
     x = np.random.default_rng(0).normal(0.2, 1, (40, 3))
     x[:4, 1] = np.nan
     x[:5, 2] = 0
-    found = statistics.signed_rank_p(x)
+    found = significance.signed_rank_p(x)
     assert found[0] == stats.wilcoxon(x[:, 0]).pvalue
     assert found[1] == stats.wilcoxon(x[4:, 1]).pvalue
     assert found[2] == stats.wilcoxon(x[:, 2]).pvalue
@@ -182,17 +182,17 @@ def test_signed_rank_p_is_scipys() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_equals_the_loops(p: list[float]) -> None:
-    np.testing.assert_allclose(statistics.holm(np.array(p)), slow.holm(p))
+    np.testing.assert_allclose(significance.holm(np.array(p)), slow.holm(p))
 
 
 def test_holm_does_not_count_what_is_missing() -> None:
-    np.testing.assert_array_equal(statistics.holm(np.array([0.02, np.nan, 0.01])), [0.02, np.nan, 0.02])
+    np.testing.assert_array_equal(significance.holm(np.array([0.02, np.nan, 0.01])), [0.02, np.nan, 0.02])
 
 
 @pytest.mark.parametrize("effect", [0.1, 0.3, -0.5, 1.0])
 @pytest.mark.parametrize("level", [0.05, 0.05 / 28])
 def test_images_needed_give_the_power(effect: float, level: float) -> None:
-    n = int(statistics.images_needed(np.array([effect]), level)[0])
+    n = int(significance.images_needed(np.array([effect]), level)[0])
 
     def power(n: int) -> float:
         critical = stats.t.ppf(1 - level / 2, n - 1)
@@ -263,7 +263,7 @@ def test_methods_share_a_letter_exactly_when_not_told_apart(case: tuple[int, set
     count, told = case
     names = [f"m{i}" for i in range(count)]
     pairs = {frozenset((names[pair[0]], names[pair[1]])) for pair in told if pair}
-    letters = [set(statistics.split_letters(text)) for text in statistics._letters(names, pairs)]
+    letters = [set(significance.split_letters(text)) for text in significance.letters(names, pairs)]
     assert all(letters)
     for (i, first), (j, second) in combinations(enumerate(letters), 2):
         assert bool(first & second) == (frozenset((names[i], names[j])) not in pairs)

@@ -12,18 +12,17 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
 
 from faithmap.bootstrap import Means, mean_intervals
-from faithmap.errors import CurveError, nearest
+from faithmap.errors import CurveError
 from faithmap.naming import RANDOM, display_name
-from faithmap.protocol import Order, Score
+from faithmap.per_image import PerImage, abpc_of, aopc_of, curves_of
+from faithmap.significance import POWER, holm, images_needed, letters, signed_rank_p
 
-POWER = 0.8
 # (direction, order) → sign of a good AOPC, and what the best method does.
 _AIMS = {
     ("remove", "morf"): (1, "removes evidence fastest", "removes evidence faster"),
@@ -31,27 +30,6 @@ _AIMS = {
     ("restore", "morf"): (-1, "brings evidence back fastest", "brings evidence back faster"),
     ("restore", "lerf"): (1, "brings evidence back last", "brings evidence back later"),
 }
-_MOST_IMAGES = 1e7
-
-
-@dataclass(frozen=True)
-class _PerImage:
-    """Values of every image and method at every step, NaN where the image does not count for the method."""
-
-    images: np.ndarray
-    methods: list[str]
-    values: np.ndarray  # (images, methods, steps + 1)
-
-    @property
-    def last_step(self) -> int:
-        return int(self.values.shape[2]) - 1
-
-    def relative(self) -> np.ndarray:
-        """Values minus those of random orders on the same image."""
-        if RANDOM not in self.methods:
-            raise CurveError(f"the frame holds no method '{RANDOM}', the reference: use relative=False.")
-        relative: np.ndarray = self.values - self.values[:, [self.methods.index(RANDOM)]]
-        return relative
 
 
 def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
@@ -66,8 +44,7 @@ def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "mo
     Raises:
         CurveError: a frame without the columns or rows that are needed.
     """
-    images, methods, curves = _mean_curves(frame, score, order)
-    return _wide(images, methods, curves)
+    return _wide(curves_of(frame, score, order))
 
 
 def per_image_aopc(
@@ -81,8 +58,8 @@ def per_image_aopc(
     Returns:
         Rows (image, method), columns step.
     """
-    per_image = _per_image(frame, score, order)
-    return _wide(per_image.images, per_image.methods, per_image.relative() if relative else per_image.values)
+    per_image = aopc_of(frame, score, order)
+    return _wide(replace(per_image, values=per_image.relative()) if relative else per_image)
 
 
 def curve_table(
@@ -101,7 +78,7 @@ def curve_table(
     Returns:
         Columns as in `aopc_table`.
     """
-    per_image = _PerImage(*_mean_curves(frame, score, order))
+    per_image = curves_of(frame, score, order)
     return _table(per_image, per_image.values, steps, confidence, seed)
 
 
@@ -125,7 +102,7 @@ def aopc_table(
         Columns method, step, mean, low, high, n (images), left_out (images of the frame that do not count), interval
         (how it was computed: see `bootstrap.mean_intervals`).
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     values = per_image.relative() if relative else per_image.values
     return _table(per_image, values, steps, confidence, seed)
 
@@ -146,9 +123,8 @@ def abpc_table(
     Raises:
         CurveError: the run holds one order only.
     """
-    found = [_mean_curves(frame, score, order) for order in (Order.MORF, Order.LERF)]
-    both = _area_between(*found)
-    return _table(both, both.values, steps, confidence, seed)
+    per_image = abpc_of(frame, score)
+    return _table(per_image, per_image.values, steps, confidence, seed)
 
 
 def compare(
@@ -182,7 +158,7 @@ def compare(
     Source:
         Wilcoxon 1945; Holm 1979; for the number of images Guenther 1981, at the level of Holm's first step.
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     return _compare(per_image, per_image.values[:, :, _step(per_image, step)], confidence, seed, power)
 
 
@@ -208,7 +184,7 @@ def ranking(
     Source:
         Piepho 2004 for the letters.
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     return _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])[0]
 
 
@@ -229,7 +205,7 @@ def headline(
         "LRP-ε (0.01) removes evidence fastest: AOPC 0.083 above random (probability, 1000 images), 95 % interval 0.071
         to 0.095; it cannot be told from LRP-ε (0)."
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])
     return _headline(table, pairs, score, confidence, _aim(direction, order))
 
@@ -253,13 +229,13 @@ def subsets(
         ILSVRC2012_val_*, "split" ("clean": ImageNet's validation images; "training": the rest, which the network has
         seen if it was trained on ImageNet).
     """
-    per_image = _per_image(frame, score)
+    per_image = aopc_of(frame, score)
     values = per_image.relative()[:, :, [_step(per_image, step)]]
     tables = []
     for by, names in _subset_names(frame, per_image.images, labels).items():
         for name in sorted(set(names[pd.notna(names)])):
             rows = names == name
-            part = _PerImage(per_image.images[rows], per_image.methods, values[rows])
+            part = PerImage(per_image.images[rows], per_image.methods, values[rows])
             tables.append(_table(part, part.values, None, confidence, seed).assign(by=by, subset=name))
     columns = ["by", "subset", "method", "mean", "low", "high", "n", "left_out", "interval"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -275,7 +251,7 @@ def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None
         Methods × methods, each pair over the images that count for both; NaN where one of them is constant. What a
         method shares with random is due to the images, not to the heatmaps.
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     names = pd.Index(per_image.methods, name="method")
     return pd.DataFrame(per_image.values[:, :, _step(per_image, step)], columns=names).corr("spearman", min_periods=3)
 
@@ -294,7 +270,7 @@ def chosen_images(
     Returns:
         "best", "median", "worst" → image; fewer where there are fewer images. Only images that count for most methods.
     """
-    per_image = _per_image(frame, score, order)
+    per_image = aopc_of(frame, score, order)
     heatmaps = [i for i, name in enumerate(per_image.methods) if name != RANDOM]
     relative = _aim(direction, order)[0] * per_image.relative()[:, heatmaps, _step(per_image, step)]
     counts = np.isfinite(relative).sum(1)
@@ -307,129 +283,15 @@ def chosen_images(
     return chosen
 
 
-def split_letters(group: str) -> list[str]:
-    """The letters in a `group` of `ranking`.
-
-    Example:
-        >>> split_letters("bca1")
-        ['b', 'c', 'a1']
-    """
-    return re.findall(r"[a-z]\d*", group)
-
-
-def signed_rank_p(difference: np.ndarray) -> np.ndarray:
-    """p of Wilcoxon's signed-rank test, two-sided, for each column.
-
-    Args:
-        difference: (images, pairs), NaN where an image does not count; zero differences are dropped, as Wilcoxon did.
-            Exact up to 50 images without zeros and ties, else by the normal approximation: scipy's choice.
-    Returns:
-        1 where all differences are zero, NaN below two images.
-    """
-    p = np.full(difference.shape[1], np.nan)
-    for pair, column in enumerate(difference.T):
-        column = column[np.isfinite(column)]
-        if len(column) >= 2:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about ties in few images
-                p[pair] = stats.wilcoxon(column, zero_method="wilcox").pvalue if column.any() else 1.0
-    return p
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected for their number; NaN stays NaN and is not counted.
-
-    Example:
-        >>> holm(np.array([0.01, 0.04, 0.03]))
-        array([0.03, 0.06, 0.06])
-    Source:
-        Holm 1979.
-    """
-    corrected = np.full(len(p), np.nan)
-    order = np.argsort(p)[: np.isfinite(p).sum()]
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
-    return corrected
-
-
-def images_needed(effect_size: np.ndarray, level: float, power: float = POWER) -> np.ndarray:
-    """How many images tell a mean paired difference from zero; NaN for no difference, or one beyond ten million.
-
-    Args:
-        effect_size: mean over standard deviation of the differences.
-        level: of the two-sided test.
-        power: the chance that the test finds it.
-    Source:
-        Guenther 1981: the normal approximation plus z²/2, within one or two of the exact number for the t test.
-    """
-    z, z_power = special.ndtri(1 - level / 2), special.ndtri(power)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        needed = np.ceil(((z + z_power) / effect_size) ** 2 + z**2 / 2)
-    return np.where(needed <= _MOST_IMAGES, np.maximum(needed, 2), np.nan)
-
-
-def _per_image(frame: pd.DataFrame, score: str, order: str = Order.MORF) -> _PerImage:
-    images, methods, curves = _mean_curves(frame, score, order)
-    return _PerImage(images, methods, _aopc(curves))
-
-
-def _mean_curves(frame: pd.DataFrame, score: str, order: str) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Curves (images, methods, steps + 1), averaged over draws; NaN where a draw is missing or not finite."""
-    if score not in list(Score):
-        raise CurveError(f"no score '{score}': give 'logit' or 'probability'{nearest(score, list(Score))}")
-    needed = ["image", "method", "order", "draw", "step", score]
-    if missing := [name for name in needed if name not in frame]:
-        raise CurveError(f"the frame lacks {', '.join(missing)}: give the frame of Run.scores().")
-    image, images = pd.factorize(frame["image"], sort=True)
-    rows = np.flatnonzero(frame["order"] == str(order))
-    if not rows.size:
-        found = ", ".join(sorted(frame["order"].astype(str).unique())) or "none"
-        raise CurveError(f"the frame holds no '{order}' curves (orders found: {found}): run with that order.")
-    method, methods = pd.factorize(frame["method"].iloc[rows], sort=True)
-    draw, draws = pd.factorize(frame["draw"].iloc[rows])
-    step = frame["step"].to_numpy()[rows].astype(np.int64)
-    if step.min() != 0 or step.max() < 1:
-        raise CurveError(f"the frame holds steps {step.min()}…{step.max()}, expected 0…L: keep all steps.")
-    shape = (len(images), len(methods), len(draws), int(step.max()) + 1)
-    values = np.full(shape, np.nan, dtype=np.float32)
-    values[image[rows], method, draw, step] = frame[score].to_numpy(dtype=np.float32)[rows]
-    values[~np.isfinite(values)] = np.nan
-    has_draw = np.zeros(shape[1:3], dtype=bool)
-    has_draw[method, draw] = True
-    total = np.zeros((shape[0], shape[1], shape[3]))
-    for at in range(len(draws)):
-        total += np.where(has_draw[:, at, None], values[:, :, at], 0)
-    return np.asarray(images), [str(m) for m in methods], total / has_draw.sum(1)[:, None]
-
-
-def _aopc(curves: np.ndarray) -> np.ndarray:
-    """1/(k+1) Σ_{i≤k} f(x⁽⁰⁾) − f(x⁽ⁱ⁾), for every k; see `curves.aopc`."""
-    drop = curves[..., :1] - curves
-    mean: np.ndarray = drop.cumsum(-1) / np.arange(1, curves.shape[-1] + 1)
-    return mean
-
-
-def _area_between(
-    morf: tuple[np.ndarray, list[str], np.ndarray], lerf: tuple[np.ndarray, list[str], np.ndarray]
-) -> _PerImage:
-    """The mean of LeRF − MoRF, for methods that have both; see `curves.abpc`."""
-    (images, methods, first), (_, others, second) = morf, lerf
-    common = [name for name in methods if name in others]
-    points = min(first.shape[2], second.shape[2])
-    first = first[:, [methods.index(name) for name in common], :points]
-    second = second[:, [others.index(name) for name in common], :points]
-    return _PerImage(images, common, _aopc(first) - _aopc(second))
-
-
-def _wide(images: np.ndarray, methods: list[str], values: np.ndarray) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([images, methods], names=["image", "method"])
-    flat = values.reshape(len(index), -1)
+def _wide(per_image: PerImage) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([per_image.images, per_image.methods], names=["image", "method"])
+    flat = per_image.values.reshape(len(index), -1)
     kept = np.isfinite(flat).any(1)
     return pd.DataFrame(flat[kept], index=index[kept], columns=pd.RangeIndex(flat.shape[1], name="step"))
 
 
 def _table(
-    per_image: _PerImage, values: np.ndarray, steps: Iterable[int] | None, confidence: float, seed: int
+    per_image: PerImage, values: np.ndarray, steps: Iterable[int] | None, confidence: float, seed: int
 ) -> pd.DataFrame:
     chosen = range(values.shape[2]) if steps is None else [_step(per_image, step) for step in steps]
     values = values[:, :, list(chosen)]
@@ -454,7 +316,7 @@ def _columns(means: Means, images: int, mean: str = "mean") -> dict[str, np.ndar
     }
 
 
-def _step(per_image: _PerImage, step: int | None) -> int:
+def _step(per_image: PerImage, step: int | None) -> int:
     if step is None:
         return per_image.last_step
     if not 0 <= step <= per_image.last_step:
@@ -462,7 +324,7 @@ def _step(per_image: _PerImage, step: int | None) -> int:
     return int(step)
 
 
-def _compare(per_image: _PerImage, aopc: np.ndarray, confidence: float, seed: int, power: float) -> pd.DataFrame:
+def _compare(per_image: PerImage, aopc: np.ndarray, confidence: float, seed: int, power: float) -> pd.DataFrame:
     names = np.array(per_image.methods, dtype=object)
     first, second = np.triu_indices(len(names), 1)
     difference = aopc[:, first] - aopc[:, second]
@@ -531,7 +393,7 @@ def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
 
 
 def _ranking(
-    per_image: _PerImage, step: int, confidence: float, seed: int, sign: int
+    per_image: PerImage, step: int, confidence: float, seed: int, sign: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     relative = per_image.relative()[:, :, step]
     order = _best_first(per_image.methods, sign * relative)
@@ -545,31 +407,12 @@ def _ranking(
             "rank": range(1, len(order) + 1),
             "method": order,
             **_columns(mean_intervals(relative[:, at], confidence, seed), len(relative)),
-            "group": _letters(order, told),
+            "group": letters(order, told),
             "told_from_next": pd.array([pair in told for pair in following] + [None], dtype="boolean"),
             "more_images": [more[pair] for pair in following] + [np.nan],
         }
     )
     return table, pairs
-
-
-def _letters(order: Sequence[str], told: set[frozenset[str]]) -> list[str]:
-    """The compact letter display: split every group that holds a pair told apart, drop groups inside others."""
-    groups = [set(order)]
-    for pair in sorted(tuple(sorted(pair, key=order.index)) for pair in told):
-        split = [group - {name} for group in groups if group.issuperset(pair) for name in pair]
-        split += [group for group in groups if not group.issuperset(pair)]
-        groups = []
-        for group in sorted(split, key=len, reverse=True):
-            if not any(group <= other for other in groups):
-                groups.append(group)
-    ranked = sorted(groups, key=lambda group: sorted(order.index(name) for name in group))
-    return ["".join(_letter(i) for i, group in enumerate(ranked) if name in group) for name in order]
-
-
-def _letter(index: int) -> str:
-    """a…z, then a1…z1, a2…"""
-    return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
 
 
 def _headline(

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from faithmap import statistics
 from faithmap.naming import RANDOM, display_name
 from faithmap.plots.style import FAINT, INK, PLAIN, images_counted, is_dark, looks, new_figure, size_of, themed
+from faithmap.significance import split_letters
 
 
 def ranking(
@@ -75,7 +76,7 @@ def _join_groups(ax: Axes, letters: Sequence[str], font: float) -> None:
     """A vertical bar for each group, with a dot at each of its methods."""
     groups: dict[str, list[int]] = {}
     for row, text in enumerate(letters):
-        for letter in statistics.split_letters(text):
+        for letter in split_letters(text):
             groups.setdefault(letter, []).append(row)
     across = ax.get_yaxis_transform()
     for index, rows in enumerate(rows for rows in groups.values() if len(rows) > 1):
