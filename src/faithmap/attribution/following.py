@@ -106,7 +106,8 @@ class Follower(TorchFunctionMode):
     def where(self) -> str:
         """The module that runs now."""
         path = next((path for path in reversed(self.path) if path), "")
-        return f"module '{path}'" if path else "the network's own forward"
+        kind = type(self.module.get_submodule(path)).__name__
+        return f"module '{path}' ({kind})" if path else "the network's own forward"
 
     def _leave(self) -> None:
         self.path.pop()

@@ -93,7 +93,7 @@ def smoothgrad(batch: Batch, *, n: int, sigma: float, norm: str) -> Float[Tensor
         count = min(VARIANTS, n - start)
         noise = torch.from_numpy(np.stack([draw.standard_normal((count, *shape)) for draw in draws])).to(batch.inputs)
         noisy = batch.inputs.unsqueeze(1) + spread.unsqueeze(1) * noise
-        total += batch.repeated(count).gradient(noisy.flatten(0, 1)).unflatten(0, (-1, count)).sum(1)
+        total += batch.repeated(count).gradient(noisy.flatten(0, 1)).reshape(noisy.shape).sum(1)
     return NORMS[norm](total / n)
 
 
@@ -151,7 +151,7 @@ class _Rescale(torch.autograd.Function):
             y = ctx.function(x)
 
         def back(s: Tensor) -> Tensor:
-            (slope,) = torch.autograd.grad(y, x, s, retain_graph=True)
+            slope: Tensor = torch.autograd.grad(y, x, s, retain_graph=True)[0]
             return slope
 
         dx, dy = _difference(x.detach()), _difference(y.detach())

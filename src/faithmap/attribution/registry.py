@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.attribution import gradients, lrp
+from faithmap.attribution import controls, given, gradients, lrp, perturbing
 from faithmap.attribution.batch import Batch
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, HeatmapError, MethodError, nearest
@@ -214,6 +215,51 @@ METHODS: dict[str, Row] = {
         "last feature maps weighted by their mean gradients, enlarged",
         "Selvaraju et al. 2017",
     ),
+    "occlusion": Row(
+        perturbing.occlusion,
+        "fall of the class logit behind a sliding window",
+        "Zeiler & Fergus 2014",
+        {"size": Parameter(32, whole(low=1)), "stride": Parameter(16, whole(low=1))},
+        "single",
+    ),
+    "rise": Row(
+        perturbing.rise,
+        "random masks weighted by the class probability behind them",
+        "Petsiuk et al. 2018",
+        {
+            "n": Parameter(1000, whole(low=1)),
+            "cells": Parameter(7, whole(low=1)),
+            "p": Parameter(0.5, number(0.01, 0.99)),
+        },
+        "single",
+    ),
+    "kernelshap": Row(
+        perturbing.kernelshap,
+        "Shapley values of segments, by weighted regression over coalitions",
+        "Lundberg & Lee 2017",
+        {
+            "n": Parameter(500, whole(low=2)),
+            "segments": Parameter(50, whole(low=2)),
+            "shape": Parameter("slic", choice("slic", "grid")),
+        },
+        "single",
+    ),
+    "centre": Row(
+        controls.centre,
+        "control: a Gaussian at the centre of the image",
+        "Judd et al. 2009 (centre bias)",
+        {"sigma": Parameter(0.25, number(low=0.001))},
+    ),
+    "edge": Row(
+        controls.edge,
+        "control: Sobel edges of the image",
+        "Adebayo et al. 2018 (edge detector)",
+    ),
+    "brightness": Row(
+        controls.brightness,
+        "control: brightness of the image",
+        "luma, ITU-R BT.601",
+    ),
 }
 
 # Whose first parameter is always part of the name.
@@ -335,8 +381,9 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
     """What was asked for, as methods; `random` is always among them, last.
 
     Args:
-        methods: a name, a set's name, names with commas between them, a callable, a `Method`, a mapping name → callable
-            or name, or a list of these.
+        methods: a name, a set's name, names with commas between them, a callable, an object of captum or zennit, the
+            path of precomputed heatmaps, a `Method`, a mapping name → one of these or a mapping image id → heatmap, or
+            a list of these.
         protocol: its `method_defaults` are parameters where the name does not say.
     Raises:
         MethodError: an unknown name, a parameter that cannot be, or two methods of one name.
@@ -359,13 +406,13 @@ def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
     elif isinstance(methods, Mapping):
         for name, one in methods.items():
             yield as_method(one, defaults, str(name))
-    elif isinstance(methods, Method) or callable(methods):
+    elif isinstance(methods, Method | os.PathLike) or callable(methods) or hasattr(methods, "attribute"):
         yield as_method(methods, defaults)
     elif isinstance(methods, Iterable):
         for one in methods:
             yield from _flat(one, defaults)
     else:
-        raise MethodError(f"a method is a name or a callable, received {type(methods).__name__}.")
+        yield as_method(methods, defaults)
 
 
 def method_table() -> list[tuple[str, str, str]]:
@@ -403,12 +450,17 @@ def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | N
     """One method from whatever stands for it; `name` is what it is called instead of its own name."""
     if isinstance(one, Method):
         found = one
+    elif isinstance(one, os.PathLike | Mapping) or (isinstance(one, str) and given.is_path(one)):
+        found = _from_heatmaps(one)
     elif isinstance(one, str):
         found = parse_method(one, defaults or {})
-    elif callable(one):
+    elif callable(one) or hasattr(one, "attribute"):
         found = _from_callable(one)
     else:
-        raise MethodError(f"a method is a name or a callable, received {type(one).__name__}.")
+        raise MethodError(
+            "a method is a name, a callable, an object of captum or zennit, or heatmaps; "
+            f"received {type(one).__name__}."
+        )
     if name is None or name == found.name:
         return found
     if name == RANDOM:
@@ -464,18 +516,18 @@ def _text(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _from_callable(function: Callable[[Tensor, Tensor], Tensor]) -> Method:
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    module = getattr(function, "__module__", None) or type(function).__module__
-    compute = partial(_call, function)  # no closure: a method can be sent to another process
-    return Method(name.replace("<locals>.", ""), {"callable": f"{module}.{name}"}, compute, blocks="whole")
+def _from_callable(function: Any) -> Method:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    name = str(named.__qualname__)
+    spec = {"callable": f"{named.__module__}.{name}"}
+    return Method(name.replace("<locals>.", ""), spec, given.from_callable(function), blocks="whole")
 
 
-def _call(function: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
-    with torch.enable_grad():
-        return function(batch.inputs.clone(), batch.targets)
-
-
-def content_hash(tensor: Tensor) -> str:
-    """Sixteen hex digits over the values."""
-    return hashlib.sha256(tensor.contiguous().cpu().numpy().tobytes()).hexdigest()[:16]
+def _from_heatmaps(source: Any) -> Method:
+    """Heatmaps that are there already."""
+    if isinstance(source, Mapping):
+        found, digest = given.from_arrays(source)
+        return Method("arrays", {"heatmaps": digest}, found, blocks="whole")
+    path = Path(source)
+    found, digest = given.from_path(path)
+    return Method(path.stem, {"heatmaps": digest}, found, blocks="whole")

@@ -1,0 +1,41 @@
+"""Heatmaps that know nothing of the network: a method that is no better than these explains nothing."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.attribution.batch import Batch
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def brightness(batch: Batch) -> Float[Tensor, "batch height width"]:
+    """Luma of the image."""
+    weights = torch.tensor(LUMA, dtype=batch.pixels.dtype, device=batch.pixels.device)
+    return torch.einsum("bchw,c->bhw", batch.pixels, weights)
+
+
+def edge(batch: Batch) -> Float[Tensor, "batch height width"]:
+    """Length of the Sobel gradient of the luma; the border is continued by its own values."""
+    luma = F.pad(brightness(batch).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]).to(luma)
+    kernels = torch.stack([across, across.T]).unsqueeze(1)
+    return F.conv2d(luma, kernels).square().sum(1).sqrt()
+
+
+def centre(batch: Batch, *, sigma: float) -> Float[Tensor, "batch height width"]:
+    """exp(−r² / 2σ²) with r the distance from the image's centre.
+
+    Args:
+        batch: images; only their size matters.
+        sigma: σ, as a share of the short side.
+    """
+    count, _, height, width = batch.pixels.shape
+    y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    squared = y.square().unsqueeze(1) + x.square()
+    gaussian = torch.exp(-squared / (2 * (sigma * min(height, width)) ** 2))
+    return gaussian.to(batch.pixels).expand(count, -1, -1)

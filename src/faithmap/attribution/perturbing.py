@@ -1,0 +1,136 @@
+"""Methods that look at scores alone: what the class logit does when parts of the image are hidden.
+
+Hidden is what has the mean colour (0 after normalisation). Images come one by one; their variants in batches.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.attribution.batch import Batch, attributable, import_captum
+from faithmap.attribution.gradients import VARIANTS
+from faithmap.errors import MethodError
+from faithmap.perturbation import generator
+
+
+def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3 height width"]:
+    """Fall of the class logit when a window hides part of the image, averaged over the windows on a pixel; by captum.
+
+    Args:
+        batch: images and classes.
+        size: side of the square window, in pixels.
+        stride: step of the window, in pixels; at most `size`, so that every pixel is hidden once.
+    """
+    height, width = batch.inputs.shape[-2:]
+    if stride > size or size > min(height, width):
+        raise MethodError(
+            f"size={size}, stride={stride} leave pixels out of a {height}×{width} image: stride must be at most size, "
+            "size at most the image."
+        )
+    with torch.no_grad():
+        # Each channel gets the whole fall; the mean over three channels is one map.
+        found: Tensor = (
+            import_captum()
+            .Occlusion(batch.checked_logits)
+            .attribute(
+                batch.inputs,
+                sliding_window_shapes=(3, size, size),
+                strides=(3, stride, stride),
+                baselines=0,
+                target=batch.targets,
+                perturbations_per_eval=VARIANTS,
+            )
+        )
+    return found / 3
+
+
+def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch height width"]:
+    """Mean of random smooth masks, each weighted by the probability of the class behind it, divided by p.
+
+    Args:
+        batch: images and classes.
+        n: masks.
+        cells: side of the coarse grid that is drawn and enlarged.
+        p: share of cells that stay visible.
+    """
+    found = []
+    for row, name in enumerate(batch.image_ids):
+        one = batch.rows(row, 1)
+        draw = generator("rise", batch.seed, name)
+        total = torch.zeros_like(one.inputs[0, 0])
+        for start in range(0, n, VARIANTS):
+            count = min(VARIANTS, n - start)
+            masks = torch.stack([rise_mask(draw, one.inputs.shape[-2:], cells, p) for _ in range(count)])
+            masks = masks.to(one.inputs)
+            with torch.no_grad():
+                logits = one.checked_logits(one.inputs * masks.unsqueeze(1))
+            weight = logits.softmax(1)[:, one.targets[0]]
+            total += (weight.view(-1, 1, 1) * masks).sum(0)
+        found.append(total / (n * p))
+    return torch.stack(found)
+
+
+def rise_mask(draw: np.random.Generator, size: tuple[int, ...], cells: int, p: float) -> Float[Tensor, "height width"]:
+    """A coarse grid of visible (1) and hidden (0) cells, enlarged by bilinear interpolation, randomly shifted."""
+    height, width = size
+    cell_height, cell_width = -(-height // cells), -(-width // cells)
+    grid = torch.from_numpy((draw.random((cells, cells)) < p).astype(np.float32))
+    enlarged = ((cells + 1) * cell_height, (cells + 1) * cell_width)
+    mask = F.interpolate(grid[None, None], enlarged, mode="bilinear", align_corners=False)[0, 0]
+    top, left = int(draw.integers(cell_height)), int(draw.integers(cell_width))
+    return mask[top : top + height, left : left + width]
+
+
+def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tensor, "batch height width"]:
+    """Shapley values of segments for the class logit, by captum's KernelSHAP; a pixel has its segment's share.
+
+    Args:
+        batch: images and classes.
+        n: coalitions.
+        segments: about how many.
+        shape: ``"slic"`` superpixels, or ``"grid"`` squares.
+    """
+    captum = import_captum()
+    if find_spec("sklearn") is None:
+        raise MethodError("needs the package scikit-learn: run `pip install 'faithmap[captum]'`.")
+    found = []
+    for row, name in enumerate(batch.image_ids):
+        one = batch.rows(row, 1)
+        labels = segment(one.pixels[0], segments, shape).to(one.inputs.device)
+        draw = generator("kernelshap", batch.seed, name)
+        devices = [one.inputs.device] if one.inputs.device.type == "cuda" else []
+        with attributable(one.classifier.module), torch.no_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(int(draw.integers(2**63)))
+            values = captum.KernelShap(one.checked_logits).attribute(
+                one.inputs,
+                baselines=0,
+                target=one.targets,
+                feature_mask=labels.expand(1, 3, -1, -1),
+                n_samples=n,
+                perturbations_per_eval=VARIANTS,
+            )
+        found.append(values[0, 0] / torch.bincount(labels.flatten())[labels])
+    return torch.stack(found)
+
+
+def segment(pixels: Float[Tensor, "3 height width"], count: int, shape: str) -> Int[Tensor, "height width"]:
+    """Labels 0, 1, … of about `count` segments."""
+    height, width = pixels.shape[-2:]
+    if shape == "grid":
+        side = max(1, round(count**0.5))
+        rows, columns = (torch.arange(length) * side // length for length in (height, width))
+        squares: Tensor = rows.unsqueeze(1) * side + columns
+        return squares
+    if find_spec("skimage") is None:
+        raise MethodError("shape=slic needs the package scikit-image: run `pip install 'faithmap[captum]'`.")
+    from skimage.segmentation import slic
+
+    labels = slic(pixels.permute(1, 2, 0).double().cpu().numpy(), n_segments=count, start_label=0)
+    _, dense = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(dense.reshape(height, width).astype(np.int64))
