@@ -91,17 +91,21 @@ class Case:
         return self._first() - drops
 
     def quantus_pixels(self, protocol: faithmap.Protocol) -> np.ndarray:
-        """Quantus' PixelFlipping: scores at k = 1…L; a pixel counts as three features."""
+        """Quantus' PixelFlipping: scores at k = 1…L.
+
+        A pixel counts as three features there, and the features of a step must divide the number of pixels, so that a
+        step takes a third of the pixels of ours; every third score is comparable.
+        """
         import quantus
 
         metric = quantus.PixelFlipping(
-            features_in_step=3 * protocol.region_size,
+            features_in_step=protocol.region_size,
             normalise=False,
             perturb_baseline=0.0,
             disable_warnings=True,
             display_progressbar=False,
         )
-        return self._quantus(metric)
+        return self._quantus(metric)[:, 2::3]
 
     def _quantus(self, metric: Callable[..., list[np.ndarray]]) -> np.ndarray:
         scores = metric(
@@ -166,7 +170,7 @@ def main() -> None:
 
     case = Case(arguments.model, arguments.images, arguments.method)
     squares = faithmap.Protocol.preset(steps=arguments.steps, region_size=REGION)
-    pixels = faithmap.Protocol.preset(steps="all", region_size=SIZE * SIZE // arguments.steps, placement="pixel")
+    pixels = faithmap.Protocol.preset(steps="all", region_size=448, placement="pixel")
     road = faithmap.Protocol.preset(steps=9, region_size=SIZE * SIZE // 10 + 1, placement="pixel")
     tables: dict[str, list[tuple[str, Callable[[], np.ndarray]]]] = {
         f"{arguments.steps} squares of {REGION}×{REGION}, fill 0 after normalisation": [

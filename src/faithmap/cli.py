@@ -170,8 +170,8 @@ Fill = Annotated[
     option(
         "--fill",
         panel=MEASURED,
-        text="What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`, "
-        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
+        text="What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`,"
+        " `constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
     ),
 ]
 Target = Annotated[str | None, option("--target", panel=MEASURED, text="Score the `predicted` class or the `label`.")]
@@ -223,8 +223,8 @@ def run_command(
     model: Annotated[
         str,
         typer.Option(
-            help="`squeezenet1_1-embedded` or `efficientnet-lite0-embedded` (no download), a torchvision classifier such "
-            "as `alexnet`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, `onnx:FILE?norm=imagenet` (scores only)."
+            help="`squeezenet1_1-embedded` or `efficientnet-lite0-embedded` (no download), a torchvision classifier "
+            "such as `alexnet`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, `onnx:FILE?norm=imagenet` (scores only)."
         ),
     ] = "squeezenet1_1-embedded",
     images: Annotated[
@@ -496,7 +496,8 @@ def complexity_of(run: Run) -> dict[str, tuple[str, str]]:
         frame = complexity_table(by_method(example.heatmaps for example in run.examples()))
     except HeatmapError:
         return {}
-    return {str(row.method): (f"{row.png / 1000:.1f}", f"{row.entropy:.2f}") for row in frame.itertuples()}
+    rows = zip(frame["method"], frame["png"].to_numpy(dtype=float), frame["entropy"].to_numpy(dtype=float), strict=True)
+    return {str(method): (f"{png / 1000:.1f}", f"{entropy:.2f}") for method, png, entropy in rows}
 
 
 def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
@@ -627,9 +628,16 @@ def operators_command(
         displays[name](state)
 
     try:
-        how = {"engine": engine, "batch_size": batch_size}
         frame = faithmap.operator_table(
-            classifier, found, method, asked, list(dict.fromkeys(fills)), out=out_folder, progress=show, **how
+            classifier,
+            found,
+            method,
+            asked,
+            list(dict.fromkeys(fills)),
+            out=out_folder,
+            progress=show,
+            engine=engine,
+            batch_size=batch_size,
         )
     finally:
         for display in displays.values():
