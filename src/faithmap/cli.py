@@ -133,22 +133,47 @@ def option(*names: str, panel: str, text: str) -> Any:
 
 # Options that several commands share.
 ProtocolName = Annotated[
-    str, option("--protocol", panel=MEASURED, text="`samek2017` or `replication2021`; any part can be overridden.")
+    str,
+    option(
+        "--protocol",
+        panel=MEASURED,
+        text="`samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden.",
+    ),
 ]
-Steps = Annotated[int | None, option("--steps", panel=MEASURED, text="Regions removed, L.")]
+Steps = Annotated[str | None, option("--steps", panel=MEASURED, text="Regions removed, L, or `all` that fit.")]
 Draws = Annotated[
     int | None, option("--draws", panel=MEASURED, text="Repetitions with new noise and a new random order.")
 ]
-RegionSize = Annotated[int | None, option("--region-size", panel=MEASURED, text="Side of a region, in pixels.")]
+RegionSize = Annotated[
+    int | None,
+    option("--region-size", panel=MEASURED, text="Side of a region in pixels; with placement `pixel`, pixels a step."),
+]
 Placement = Annotated[
     str | None,
     option(
         "--placement",
         panel=MEASURED,
-        text="`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel.",
+        text="`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel; `pixel`: single "
+        "pixels; `segment`: segments of any shape.",
     ),
 ]
-Fill = Annotated[str | None, option("--fill", panel=MEASURED, text="What replaces a region, such as `uniform`.")]
+Segments = Annotated[
+    str | None,
+    option("--segments", panel=MEASURED, text="For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."),
+]
+Direction = Annotated[
+    str | None,
+    option("--direction", panel=MEASURED, text="`remove` regions from the image, or `restore` them onto the fill."),
+]
+Fill = Annotated[
+    str | None,
+    option(
+        "--fill",
+        panel=MEASURED,
+        text="What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`,"
+        " `constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
+    ),
+]
 Target = Annotated[str | None, option("--target", panel=MEASURED, text="Score the `predicted` class or the `label`.")]
 Orders = Annotated[
     str | None,
@@ -196,7 +221,11 @@ HeatmapsFrom = Annotated[
 @guarded
 def run_command(
     model: Annotated[
-        str, typer.Option(help="`squeezenet1_1-embedded` (no download) or a torchvision classifier such as `alexnet`.")
+        str,
+        typer.Option(
+            help="`squeezenet1_1-embedded` or `efficientnet-lite0-embedded` (no download), a torchvision classifier "
+            "such as `alexnet`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, `onnx:FILE?norm=imagenet` (scores only)."
+        ),
     ] = "squeezenet1_1-embedded",
     images: Annotated[
         str,
@@ -215,6 +244,8 @@ def run_command(
     draws: Draws = None,
     region_size: RegionSize = None,
     placement: Placement = None,
+    segments: Segments = None,
+    direction: Direction = None,
     fill: Fill = None,
     target: Target = None,
     orders: Orders = None,
@@ -257,6 +288,8 @@ def run_command(
             draws=draws,
             region_size=region_size,
             placement=placement,
+            segments=segments,
+            direction=direction,
             fill=fill,
             target=target,
             orders=orders,
@@ -291,11 +324,20 @@ def build_executor(name: str, address: str | None, workers: int | None, threads:
     return LocalExecutor(threads)
 
 
-def build_protocol(name: str, *, orders: str | None = None, **overrides: Any) -> Protocol:
+def build_protocol(name: str, *, steps: str | None = None, orders: str | None = None, **overrides: Any) -> Protocol:
     """A preset with the options that were given."""
+    if steps is not None:
+        overrides["steps"] = int(steps) if steps.lstrip("-").isdecimal() else steps
     if orders is not None:
         overrides["orders"] = tuple(part.strip() for part in orders.split(","))
     return Protocol.preset(name, **overrides)
+
+
+def described_steps(protocol: Protocol) -> str:
+    """`100 steps of 9×9 pixels`."""
+    steps, size = protocol.to_dict()["steps"], protocol.region_size
+    what = {"pixel": f"{size} pixels", "segment": "one segment"}.get(protocol.placement, f"{size}×{size} pixels")
+    return f"{steps} steps of {what}{', restored' if protocol.direction == 'restore' else ''}"
 
 
 def default_out(images: str, model: str) -> Path:
@@ -328,8 +370,8 @@ def measure(
     classifier = faithmap.load_classifier(model, device)
     found = (found or faithmap.load_images(images, data=data)).limit(limit, protocol.seed)
     err.print(
-        f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: {protocol.steps} steps "
-        f"of {protocol.region_size}×{protocol.region_size} pixels, draws: {protocol.draws} → {how['out']}",
+        f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "
+        f"{described_steps(protocol)}, draws: {protocol.draws} → {how['out']}",
         highlight=False,
         soft_wrap=True,
     )
@@ -435,12 +477,27 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     for name in ("relative to random", "95 % interval", "AOPC"):
         table.add_column(name, justify="right")
     table.add_column("group")
+    simple = complexity_of(run)
+    for name in ("PNG, kB", "entropy, bits") if simple else ():
+        table.add_column(name, justify="right")
     for row in ranked.itertuples():
         interval = "the reference" if row.method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
-        table.add_row(
-            one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{plain[row.method]:.4g}", str(row.group)
-        )
+        cells = [one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{plain[row.method]:.4g}", str(row.group)]
+        table.add_row(*cells, *(simple.get(str(row.method), ("", "")) if simple else ()))
     return table
+
+
+def complexity_of(run: Run) -> dict[str, tuple[str, str]]:
+    """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
+    from faithmap.complexity import by_method, complexity_table
+    from faithmap.errors import HeatmapError
+
+    try:
+        frame = complexity_table(by_method(example.heatmaps for example in run.examples()))
+    except HeatmapError:
+        return {}
+    rows = zip(frame["method"], frame["png"].to_numpy(dtype=float), frame["entropy"].to_numpy(dtype=float), strict=True)
+    return {str(method): (f"{png / 1000:.1f}", f"{entropy:.2f}") for method, png, entropy in rows}
 
 
 def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
@@ -503,6 +560,148 @@ def methods_command() -> None:
         table.add_column(column, overflow="fold")
     for name, line, citation in method_table():
         table.add_row(name, line, citation)
+    out.print(table)
+
+
+@app.command("operators")
+@guarded
+def operators_command(
+    model: Annotated[str, typer.Option(help="As for `faithmap run`.")] = "squeezenet1_1-embedded",
+    images: Annotated[str, typer.Option(help="As for `faithmap run`.")] = "photos",
+    limit: Annotated[int | None, typer.Option(help="How many images. Default: all.")] = None,
+    method: Annotated[str, typer.Option(help="One heatmap method.")] = "lrp-epsilon:0.01",
+    fill: Annotated[
+        list[str] | None,
+        typer.Option(help="A perturbation operator; give it several times. `paper`: the appendix's four; `all`."),
+    ] = None,
+    protocol: ProtocolName = "samek2017",
+    steps: Steps = None,
+    draws: Draws = None,
+    region_size: RegionSize = None,
+    placement: Placement = None,
+    segments: Segments = None,
+    target: Target = None,
+    score: Score = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    engine: EngineName = "auto",
+    out_folder: Annotated[
+        Path | None, option("--out", panel=FILES, text="Keep a run folder for each operator in here.")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Compare perturbation operators: the area between the LeRF and the MoRF curve (ABPC) for each.
+
+    The table of the appendix of Samek et al. (2017). A larger area means that the operator takes away what the heatmap
+    points at.
+
+    `faithmap operators --limit 10 --draws 1 --fill paper --fill noisy-linear`
+    """
+    import faithmap
+    from faithmap.operators import ALL, PAPER
+    from faithmap.progress import ProgressDisplay
+
+    sets = {"paper": PAPER, "all": ALL}
+    fills = [name for one in fill or ["paper"] for name in sets.get(one, (one,))]
+    found = faithmap.load_images(images, data=data).limit(limit, seed)
+    classifier = faithmap.load_classifier(model, device)
+    asked = build_protocol(
+        protocol,
+        steps=steps,
+        draws=draws,
+        region_size=region_size,
+        placement=placement,
+        segments=segments,
+        target=target,
+        score=score,
+        seed=seed,
+    )
+    displays: dict[str, ProgressDisplay] = {}
+
+    def show(name: str, state: Any) -> None:
+        if name not in displays:
+            for display in displays.values():
+                display.__exit__(None, None, None)
+            err.print(name, highlight=False)
+            displays[name] = ProgressDisplay(err).__enter__()
+        displays[name](state)
+
+    try:
+        frame = faithmap.operator_table(
+            classifier,
+            found,
+            method,
+            asked,
+            list(dict.fromkeys(fills)),
+            out=out_folder,
+            progress=show,
+            engine=engine,
+            batch_size=batch_size,
+        )
+    finally:
+        for display in displays.values():
+            display.__exit__(None, None, None)
+    table = Table(
+        title=f"ABPC of {method}, {asked.score}, {classifier.name}, {frame['images'].max()} images",
+        title_justify="left",
+        caption="higher: the operator takes away what the heatmap points at",
+        caption_justify="left",
+    )
+    table.add_column("operator")
+    for name in ("ABPC", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in frame.itertuples():
+        table.add_row(str(row.fill), f"{row.mean:.4g}", f"{row.low:.4g} … {row.high:.4g}")
+    out.print(table)
+
+
+@app.command("sanity")
+@guarded
+def sanity_command(
+    model: Annotated[str, typer.Option(help="As for `faithmap run`.")] = "squeezenet1_1-embedded",
+    images: Annotated[str, typer.Option(help="As for `faithmap run`.")] = "photos",
+    limit: Annotated[int, typer.Option(help="How many images.")] = 8,
+    methods: Annotated[str, typer.Option(help="`fig4` or names separated by commas.")] = "fig4",
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: Data = None,
+) -> None:
+    """Check that heatmaps change when the network forgets (model randomisation, Adebayo et al. 2018).
+
+    Layers are re-drawn from the last one down; the table shows the rank correlation of the absolute relevance with that
+    of the trained network. A method that stays near 1 does not explain what the network has learned.
+    """
+    import torch
+
+    import faithmap
+    from faithmap.errors import ImageError
+    from faithmap.randomisation import randomisation_table
+
+    classifier = faithmap.load_classifier(model, device)
+    pixels = []
+    for image in faithmap.load_images(images, data=data).limit(limit, seed):
+        try:
+            pixels.append(image.read(classifier.preprocessing))
+        except ImageError as error:
+            err.print(Text.assemble(("skipped: ", "bold yellow"), printable(str(error))), soft_wrap=True)
+    if not pixels:
+        raise ImageError("not one image could be read.")
+    with err.status("re-drawing layers"):
+        check = faithmap.randomisation_check(classifier, torch.stack(pixels).to(classifier.device), methods, seed=seed)
+    wide = randomisation_table(check)
+    layers = check.groupby("share")["layers"].first()
+    table = Table(
+        title=f"Rank correlation with the trained {classifier.name}, {len(pixels)} images",
+        title_justify="left",
+        caption="near 1: the heatmap does not depend on what the network has learned",
+        caption_justify="left",
+    )
+    table.add_column("method")
+    for share in wide.columns[1:]:
+        table.add_column(f"top {layers[share]} re-drawn", justify="right")
+    for row in wide.itertuples(index=False):
+        table.add_row(one_line(str(row[0])), *[f"{value:.2f}" for value in row[1:]])
     out.print(table)
 
 

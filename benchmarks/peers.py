@@ -1,0 +1,220 @@
+"""The same network, images, heatmaps and steps through other tools, a plain loop, and faithmap, in one process.
+
+    pip install -e ".[demo,peers]"
+    python benchmarks/peers.py
+
+For each: seconds (median), how many inputs went through the network, scores a second, points of a curve, and the
+largest difference of a score from the line of faithmap above it. Nothing is downloaded; the network is the embedded
+SqueezeNet 1.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import faithmap
+
+SIZE = 224
+REGION = 8  # divides 224: Quantus pads the image where it does not, and its grid is then another
+
+
+class Counter:
+    """How many inputs went through a network."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.inputs = 0
+        module.register_forward_pre_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs += len(inputs[0])
+
+
+class Case:
+    """One network, images, targets and heatmaps for all tools."""
+
+    def __init__(self, model: str, images: int, method: str) -> None:
+        self.classifier = faithmap.load_classifier(model, device="cpu")
+        found = faithmap.load_images("photos", limit=images)
+        self.pixels = torch.stack([image.read(self.classifier.preprocessing) for image in found])
+        self.targets = self.classifier.predict(self.pixels)
+        self.heatmap = faithmap.heatmaps(self.classifier, self.pixels, self.targets, method)
+        self.inputs = self.classifier.normalise(self.pixels)
+        # Zero after normalisation, in pixel space: a fill that all tools can be told.
+        self.mean_colour = torch.tensor(self.classifier.mean).view(1, 3, 1, 1).expand_as(self.pixels).contiguous()
+        self.counter = Counter(self.classifier.module)
+
+    def ours(self, protocol: faithmap.Protocol, engine: str, order: str = "morf", imputed: bool = False) -> np.ndarray:
+        """Logits at k = 0…L, (images, L + 1)."""
+        removal_step = faithmap.removal_steps(self.heatmap, protocol, order)
+        fill = torch.zeros_like(self.pixels) if imputed else self.mean_colour
+        logits, _ = faithmap.score_curves(
+            self.classifier, self.pixels, self.targets, removal_step, fill, engine=engine, imputed=imputed
+        )
+        return logits.numpy()
+
+    def loop(self, protocol: faithmap.Protocol) -> np.ndarray:
+        """What one writes by hand: all images one step further, one forward pass a step."""
+        removal_step = faithmap.removal_steps(self.heatmap, protocol)
+        rows, curve = torch.arange(len(self.inputs)), []
+        x = self.inputs.clone()
+        module = self.classifier.module.eval()
+        with torch.no_grad():
+            for step in range(protocol.steps + 1):
+                x = torch.where((removal_step == step).unsqueeze(1) & (step > 0), torch.zeros_like(x), x)
+                curve.append(module(x)[rows, self.targets])
+        return torch.stack(curve, 1).numpy()
+
+    def quantus_regions(self, protocol: faithmap.Protocol, fill: float | str) -> np.ndarray:
+        """Quantus' RegionPerturbation, turned from drops at k = 1…L into scores."""
+        import quantus
+
+        metric = quantus.RegionPerturbation(
+            patch_size=protocol.region_size,
+            regions_evaluation=protocol.steps,
+            order="morf",
+            normalise=False,
+            perturb_baseline=fill,
+            disable_warnings=True,
+            display_progressbar=False,
+        )
+        drops = self._quantus(metric)
+        return self._first() - drops
+
+    def quantus_pixels(self, protocol: faithmap.Protocol) -> np.ndarray:
+        """Quantus' PixelFlipping: scores at k = 1…L.
+
+        A pixel counts as three features there, and the features of a step must divide the number of pixels, so that a
+        step takes a third of the pixels of ours; every third score is comparable.
+        """
+        import quantus
+
+        metric = quantus.PixelFlipping(
+            features_in_step=protocol.region_size,
+            normalise=False,
+            perturb_baseline=0.0,
+            disable_warnings=True,
+            display_progressbar=False,
+        )
+        return self._quantus(metric)[:, 2::3]
+
+    def _quantus(self, metric: Callable[..., list[np.ndarray]]) -> np.ndarray:
+        scores = metric(
+            model=self.classifier.module.eval(),
+            x_batch=self.inputs.numpy(),
+            y_batch=self.targets.numpy(),
+            a_batch=self.heatmap.unsqueeze(1).numpy(),
+            softmax=False,
+            channel_first=True,
+            device="cpu",
+            batch_size=len(self.inputs),
+        )
+        return np.stack(scores)
+
+    def _first(self) -> np.ndarray:
+        with torch.no_grad():
+            logits = self.classifier.module(self.inputs)
+        return logits[torch.arange(len(logits)), self.targets].unsqueeze(1).numpy()
+
+    def road(self, steps: int, least: bool) -> np.ndarray:
+        """pytorch-grad-cam's ROAD at k · 10 % of the pixels, k = 1…L, without noise."""
+        from pytorch_grad_cam.metrics.perturbation_confidence import (
+            PerturbationConfidenceMetric,
+            RemoveLeastRelevantFirst,
+            RemoveMostRelevantFirst,
+        )
+        from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        remove = RemoveLeastRelevantFirst if least else RemoveMostRelevantFirst
+        targets = [ClassifierOutputTarget(int(target)) for target in self.targets]
+        curve = []
+        for step in range(1, steps + 1):
+            metric = PerturbationConfidenceMetric(remove(100 - 10 * step, NoisyLinearImputer(noise=0)))
+            scores = metric(
+                self.inputs, self.heatmap.numpy(), targets, self.classifier.module.eval(), return_diff=False
+            )
+            curve.append(scores)
+        return np.stack(curve, 1)
+
+
+def timed(case: Case, run: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float, int]:
+    """What a run returns, its median seconds, and how many inputs it sent through the network."""
+    seconds = []
+    for _ in range(repeats):
+        before = case.counter.inputs
+        start = time.perf_counter()
+        scores = run()
+        seconds.append(time.perf_counter() - start)
+    return scores, median(seconds), case.counter.inputs - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="squeezenet1_1-embedded")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--method", default="lrp-epsilon:0.01")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+
+    case = Case(arguments.model, arguments.images, arguments.method)
+    squares = faithmap.Protocol.preset(steps=arguments.steps, region_size=REGION)
+    pixels = faithmap.Protocol.preset(steps="all", region_size=448, placement="pixel")
+    road = faithmap.Protocol.preset(steps=9, region_size=SIZE * SIZE // 10 + 1, placement="pixel")
+    tables: dict[str, list[tuple[str, Callable[[], np.ndarray]]]] = {
+        f"{arguments.steps} squares of {REGION}×{REGION}, fill 0 after normalisation": [
+            ("faithmap, engine auto", lambda: case.ours(squares, "auto")),
+            ("faithmap, engine dense", lambda: case.ours(squares, "dense")),
+            ("plain PyTorch loop", lambda: case.loop(squares)),
+            ("Quantus RegionPerturbation", lambda: case.quantus_regions(squares, 0.0)),
+            ("Quantus RegionPerturbation, fill 'uniform'", lambda: case.quantus_regions(squares, "uniform")),
+        ],
+        f"all pixels, {pixels.region_size} a step, fill 0 after normalisation": [
+            ("faithmap, engine dense", lambda: case.ours(pixels, "dense")),
+            ("Quantus PixelFlipping", lambda: case.quantus_pixels(pixels)),
+        ],
+        "noisy linear imputation (ROAD) of 10 … 90 % of the pixels, no noise": [
+            ("faithmap, most relevant first", lambda: case.ours(road, "dense", "morf", imputed=True)),
+            ("grad-cam ROAD, most relevant first", lambda: case.road(road.steps, least=False)),
+            ("faithmap, least relevant first", lambda: case.ours(road, "dense", "lerf", imputed=True)),
+            ("grad-cam ROAD, least relevant first", lambda: case.road(road.steps, least=True)),
+        ],
+    }
+    print(f"{case.classifier.name}, {len(case.pixels)} images, heatmaps {arguments.method}; {machine()}")
+    for title, rows in tables.items():
+        print(f"\n{title}\n{'':44}{'seconds':>9}{'inputs':>8}{'scores/s':>10}{'points':>8}{'largest difference':>20}")
+        reference: np.ndarray | None = None
+        for name, run in rows:
+            scores, seconds, inputs = timed(case, run, arguments.repeats)
+            if reference is None or name.startswith("faithmap"):
+                reference = scores
+            shared = min(scores.shape[1], reference.shape[1])
+            difference = np.abs(scores[:, -shared:] - reference[:, -shared:]).max()
+            rate, points = scores.size / seconds, scores.shape[1]
+            print(f"{name:44}{seconds:9.2f}{inputs:8d}{rate:10.0f}{points:8d}{difference:20.2g}", flush=True)
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    tools = []
+    for package in ("torch", "quantus", "grad-cam"):
+        try:
+            tools.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            tools.append(f"{package} is missing")
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(tools)}"
+
+
+if __name__ == "__main__":
+    main()
