@@ -169,7 +169,7 @@ class Flipbook {
       zero: data.score === "probability",
       drag: false,
       onStep: (step) => this.setStep(step),
-      endLabels: 170,
+      endLabels: data.label_width,
       xLabel: data.x_label,
     });
     this.slider.addEventListener("input", () => {
