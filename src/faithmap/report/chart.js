@@ -197,7 +197,9 @@ class LineChart {
       const tie = svg("path", { d: `M${x + 4} ${from}L${x + 14} ${y}`, class: "tie" }, this.root);
       tie.style.setProperty("--hue", one.hue);
       if (one.id !== undefined) tie.dataset.method = one.id;
-      const label = svg("text", { x: x + 18, y: y + 4, class: "end-label" }, this.root, one.label);
+      const room = Math.floor((this.options.endLabels - 20) / 7.5);
+      const text = one.label.length > room ? `${one.label.slice(0, room - 1)}…` : one.label;
+      const label = svg("text", { x: x + 18, y: y + 4, class: "end-label" }, this.root, text);
       label.style.setProperty("--hue", one.hue);
       if (one.id !== undefined) label.dataset.method = one.id;
     }

@@ -61,6 +61,9 @@ function outlines(steps, height, width) {
   return { all, own };
 }
 
+// Single pixels are veiled instead.
+const NO_OUTLINES = { all: [], own: [] };
+
 async function unpack(packed, example, wholeFill) {
   const { height, width, methods } = example;
   const [places, bytes] = await Promise.all(packed.split(".").map(inflate));
@@ -169,7 +172,7 @@ class Flipbook {
       zero: data.score === "probability",
       drag: false,
       onStep: (step) => this.setStep(step),
-      endLabels: 170,
+      endLabels: data.label_width,
       xLabel: data.x_label,
     });
     this.slider.addEventListener("input", () => {
@@ -288,7 +291,7 @@ class Flipbook {
         : view.levels
           ? ""
           : "A random order has no heatmap.";
-      if (view) view.outlines ??= outlines(view.steps, picture.height, picture.width);
+      if (view) view.outlines ??= this.data.flipbook.veil ? NO_OUTLINES : outlines(view.steps, picture.height, picture.width);
       else side.relevance.clearRect(0, 0, picture.width, picture.height);
       side.drawn = false;
       side.heatmap.setAttribute("aria-label", `Heatmap of ${example.image} by ${method.label}`);
@@ -332,7 +335,7 @@ class Flipbook {
         side.relevance.putImageData(heatmapImage(picture, view, currentTheme(), veil ? step : 0), 0, 0);
         side.drawn = true;
       }
-      const past = view && !veil ? view.outlines.all.slice(1, step + 1).join("") : "";
+      const past = view ? view.outlines.all.slice(1, step + 1).join("") : "";
       const now = view ? view.outlines.own[step] || "" : "";
       side.heatmapOutline.querySelector(".past").setAttribute("d", past);
       for (const outline of [side.imageOutline, side.heatmapOutline]) {

@@ -31,7 +31,7 @@ def run_html(run: Run) -> str:
         unfinished=numbers.unfinished(summary),
         figure=figure(summary),
         ranking=numbers.ranking(summary),
-        folder=printable(str(run.folder)),
+        folder=printable(run.store.url),
     )
 
 

@@ -101,7 +101,7 @@ def stored(run: Run, image: str | None, count: int) -> Sequence[Example]:
     if chosen:
         return chosen
     if not found:
-        raise StoreError(f"{run.folder} holds no heatmaps: run again into a new folder.")
+        raise StoreError(f"{run.store.url} holds no heatmaps: run again into a new folder.")
     known = ", ".join(f"'{printable(example.image)}'" for example in found[:EXAMPLES])
     raise StoreError(f"no heatmaps of image '{printable(str(image))}' are stored; there are heatmaps of {known}.")
 
