@@ -111,7 +111,12 @@ class Product:
             attribute = "relu" if self.relu else "none"
             result: Tensor = self._private._linear_pointwise(rows, self._packed, self.bias, attribute, [], "")
             return result
-        result = F.linear(rows, self.weight, self.bias)
+        if rows.device.type == "cpu":
+            # BLAS may round a row by where it stands in memory; a 1×1 convolution does not.
+            columns = rows.t().view(1, self.inputs, -1, 1)
+            result = F.conv2d(columns, self.weight[:, :, None, None], self.bias)[0, :, :, 0].t()
+        else:
+            result = F.linear(rows, self.weight, self.bias)
         return result.relu_() if self.relu else result
 
     def _rows_are_independent(self) -> bool:
