@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import faithmap
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference import examine, make_engine
+from faithmap.inference.runner import network_of
 from tests.test_incremental import (
     all_logits,
     assert_exact,
@@ -84,7 +85,7 @@ def function(f):
 
 BODIES = {
     "odd strides": [nn.Conv2d(3, 8, (5, 3), (3, 2), (1, 2)), nn.ReLU(), nn.Conv2d(8, 8, (2, 4), (2, 1), (0, 3))],
-    "dilation": [nn.Conv2d(3, 8, 3, 2, 2, dilation=2), nn.ReLU(), nn.Conv2d(8, 8, (3, 2), padding=(3, 1), dilation=(3, 2))],
+    "dilation": [nn.Conv2d(3, 8, 3, 2, 2, dilation=2), nn.Conv2d(8, 8, (3, 2), padding=(3, 1), dilation=(3, 2))],
     "groups": [nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 12, 3, groups=4), nn.ReLU(), nn.Conv2d(12, 8, 3, groups=2)],
     "depthwise": [nn.Conv2d(3, 9, 3, 2, groups=3), nn.SiLU(), nn.Conv2d(9, 9, 5, 2, 2, groups=9), nn.Conv2d(9, 8, 1)],
     "same, even kernel": [nn.Conv2d(3, 8, (4, 6), padding="same"), nn.Conv2d(8, 8, 2, padding="same", dilation=3)],
@@ -95,7 +96,7 @@ BODIES = {
     "spatial slice": [nn.Conv2d(3, 8, 3), function(lambda x: x[:, :, 3:, 2:-4]), nn.Conv2d(8, 8, 3, padding=1)],
     "reflect pad": [nn.Conv2d(3, 8, 3, 2), nn.ReflectionPad2d(2), nn.Conv2d(8, 8, 3)],
     "reflect mode": [nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, padding=2, padding_mode="reflect")],
-    "pool of negatives": [nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3), nn.MaxPool2d(2, ceil_mode=True)],
+    "pool of negatives": [nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True)],
     "pool with dilation": [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d((3, 2), (2, 3), (1, 0), dilation=2)],
     "average": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(2, ceil_mode=True)],
     "average without padding": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)],
@@ -112,7 +113,7 @@ BODIES = {
     "softmax of channels": [nn.Conv2d(3, 8, 3), nn.Softmax(1), nn.Conv2d(8, 8, 3)],
     "wide kernel": [nn.Conv2d(3, 8, 21, 2, 10), nn.ReLU(), nn.Conv2d(8, 8, (1, 13), padding=(0, 6))],
     "shuffle": [nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 3)],
-    "in place twice": [nn.Conv2d(3, 8, 3), nn.ReLU(True), function(lambda x: x.mul_(2).sub_(0.3)), nn.Hardtanh(0, 1, True)],
+    "in place": [nn.Conv2d(3, 8, 3), nn.ReLU(True), function(lambda x: x.mul_(2).sub_(0.3)), nn.Hardtanh(0, 1, True)],
 }  # fmt: skip
 
 
@@ -122,8 +123,8 @@ def test_bodies(name):
 
 
 ACTIVATIONS = [
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.CELU,
-    nn.SELU, nn.Mish, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.LogSigmoid,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.GELU, nn.Sigmoid, nn.Tanh, nn.ELU,
+    nn.CELU, nn.SELU, nn.Mish, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink, nn.LogSigmoid,
     lambda: nn.Threshold(0.1, 0.2), lambda: nn.GELU("tanh"), lambda: function(lambda x: (x.abs() + 0.1) ** 1.3),
     lambda: function(lambda x: torch.exp(-x * x) / 2), lambda: function(lambda x: torch.where(x > 0, x, 0.5 * x)),
 ]  # fmt: skip
@@ -300,9 +301,9 @@ def test_random_networks_and_regions(network, data):
         warnings.simplefilter("error", EngineWarning)
         try:
             found = all_logits(engine, chains)
-        except EngineError as error:  # nothing to gain, for example when the first layer changes as a whole
-            assert "whole map" in str(error)
-            return
+        except EngineError:  # nothing to gain, for example when the first layer changes as a whole
+            assume(len(network_of(classifier, size).layers) > 1)
+            raise
     expected = stock_logits(classifier, chains)
     scale = expected.std() + expected.abs().max() * 1e-2
     assert float((found - expected).abs().max()) <= 1e-5 * scale

@@ -1,4 +1,4 @@
-"""Never wrong silently: what could make the incremental engine wrong is handled, or leads to the dense engine by name."""
+"""Never wrong silently: what could make the incremental engine wrong is handled, or leads to dense, with a reason."""
 
 import re
 import subprocess
@@ -13,8 +13,8 @@ from torch import nn
 import faithmap
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference import Chains, examine, geometry, kernels, make_engine
-from faithmap.inference.incremental import IncrementalEngine
 from faithmap.inference.dense import DenseEngine
+from faithmap.inference.incremental import IncrementalEngine
 from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small, stock_logits
 from tests.test_incremental_networks import Branches, Head, function
 
@@ -23,7 +23,7 @@ def network():
     return settled(Head(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3), channels=8), size=40)
 
 
-def assert_dense(module, reason, chains=None, recover=False):
+def assert_dense(module, reason, chains=None):
     """Auto goes dense with one warning that matches, and its scores are the network's; incremental refuses."""
     chains = chains or draw_chains(size=40, steps=4, region=5)
     classifier = classifier_of(module)
@@ -86,7 +86,9 @@ def test_writing_through_a_view_leads_to_dense():
         first.mul_(2.0)
         return x
 
-    assert_dense(Head(nn.Conv2d(3, 8, 3, 2), function(halves), channels=8), "writes into memory that another tensor views")
+    assert_dense(
+        Head(nn.Conv2d(3, 8, 3, 2), function(halves), channels=8), "writes into memory that another tensor views"
+    )
 
 
 def test_in_place_operations_are_seen_by_later_readers():
@@ -234,9 +236,10 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
 
     monkeypatch.setattr(faithmap.inference.runner.Runner, "step", scarce_step)
     engine = make_engine(classifier, "incremental")
+    engine._ready((40, 40)).most = 5
     with pytest.warns(EngineWarning, match="out of memory: going on with 2 chains at a time"):
-        engine._ready((40, 40)).most = 5
-        assert torch.equal(all_logits(engine, chains), expected)
+        found = all_logits(engine, chains)
+    assert torch.equal(found, expected)
 
     def scarce_forward(inputs):
         if len(inputs) > 4:
@@ -308,7 +311,12 @@ def test_examine_tells_layer_by_layer():
     assert cost.reason is None
     assert 3 < cost.gain < 6
     first = cost.layers[0]
-    assert (first.name, first.operation, first.path, first.size) == ("features.0", "convolution + relu", "incremental", (55, 55))
+    assert (first.name, first.operation, first.path, first.size) == (
+        "features.0",
+        "convolution + relu",
+        "incremental",
+        (55, 55),
+    )
     assert first.multiply_adds == 55 * 55 * 64 * 3 * 121
     assert 0 < first.changed < 0.03
     shares = [layer.changed for layer in cost.layers]

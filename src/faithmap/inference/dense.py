@@ -83,7 +83,7 @@ class DenseEngine:
     def _forward(self, inputs: Tensor) -> Tensor:
         """NHWC inputs → logits; in halves when the device's memory is exhausted."""
         if len(inputs) > self.batch_size:
-            return torch.cat([self._forward(part) for part in inputs.split(self.batch_size)])
+            return torch.cat([self._forward(part) for part in torch.split(inputs, self.batch_size)])
         version = None if inputs.is_inference() else inputs._version
         try:
             with inference(self.tf32):

@@ -114,7 +114,8 @@ class IncrementalEngine:
             raise EngineError(
                 f"the maps of one chain take {2 * plan.bytes_per_chain() / 1e6:.0f} MB, {free / 1e6:.0f} MB are allowed"
             )
-        classes = plan.network.tail[-1].args[0].meta["shape"][1]  # type: ignore[union-attr]
+        output: Any = plan.network.tail[-1].args[0]
+        classes: int = output.meta["shape"][1]
         return min(fits, MOST_CHAINS, max(8, _HELD_BYTES // (400 * classes)))
 
     def _give_up(self, reason: str) -> None:

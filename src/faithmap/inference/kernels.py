@@ -156,7 +156,7 @@ def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
     flat = one.reshape(-1)
     whole = _GRAIN * torch.get_num_threads()
     end = len(flat) // whole * whole
-    pieces = [*(flat[:end].split(whole) if end else ()), *flat[end:].split(_GRAIN)]
+    pieces = [*(torch.split(flat[:end], whole) if end else ()), *torch.split(flat[end:], _GRAIN)]
     if one.ndim != 2 or len(pieces) == 1 or operation.name == "prelu":
         return operation.function(one)
     return torch.cat([operation.function(piece) for piece in pieces]).view(one.shape)
@@ -239,7 +239,7 @@ class ConvolutionKernel(Kernel):
         relu = bool(self.after) and self.after[0].name == "relu"
         if relu:
             self.after = self.after[1:]
-        outputs, per_group, *size = weight.shape
+        _, per_group, *size = weight.shape
         self.taps = size[0] * size[1]
         self.channels = per_group * layer.groups
         self.chunk = self._chunk(self.taps * self.channels)
