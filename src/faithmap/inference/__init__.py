@@ -3,6 +3,7 @@
 Nothing here knows what a heatmap is: an engine receives images, fills and removal steps, and returns logits.
 """
 
+from faithmap.inference.allocator import tune_allocator
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.costs import LayerCost, NetworkCost
 from faithmap.inference.incremental import examine
@@ -18,4 +19,5 @@ __all__ = [
     "make_engine",
     "score_chains",
     "score_curves",
+    "tune_allocator",
 ]

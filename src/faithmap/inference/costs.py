@@ -85,9 +85,9 @@ def layer_costs(network: Network) -> list[LayerCost]:
         if node.op != "call_function":
             continue
         shape, work = node.meta["shape"], multiply_adds(node) // network.traced.batch
-        size = shape[2:] if shape is not None and len(shape) == 4 else None
+        size = (shape[2], shape[3]) if shape is not None and len(shape) == 4 else None
         name = str(node.target).removeprefix("aten.").split(".")[0]
-        costs.append(LayerCost(node.meta["layer"], name, "dense", size, 1.0, work, work))
+        costs.append(LayerCost(node.meta["layer"], name, "dense", size, 1.0, work, float(work)))
     return costs
 
 

@@ -23,12 +23,14 @@ class DenseEngine:
 
     Args:
         classifier: runs in evaluation mode, without gradients.
-        batch_size: inputs a forward pass.
+        batch_size: inputs a forward pass; halved when the device's memory is exhausted.
+        tf32: let a CUDA device round float32 products to TensorFloat-32.
     """
 
-    def __init__(self, classifier: Classifier, batch_size: int = DEFAULT_BATCH) -> None:
+    def __init__(self, classifier: Classifier, batch_size: int = DEFAULT_BATCH, tf32: bool = False) -> None:
         self.classifier = classifier
         self.batch_size = batch_size
+        self.tf32 = tf32
 
     def logits(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Engine.logits`."""
@@ -83,10 +85,10 @@ class DenseEngine:
     def _forward(self, inputs: Tensor) -> Tensor:
         """NHWC inputs → logits; in halves when the device's memory is exhausted."""
         if len(inputs) > self.batch_size:
-            return torch.cat([self._forward(part) for part in inputs.split(self.batch_size)])
+            return torch.cat([self._forward(part) for part in torch.split(inputs, self.batch_size)])
         version = None if inputs.is_inference() else inputs._version
         try:
-            with inference():
+            with inference(self.tf32):
                 # A permuted NHWC buffer is what PyTorch calls channels_last.
                 logits: Tensor = self.classifier.logits(whole(inputs).permute(0, 3, 1, 2))
             return logits[: len(inputs)]

@@ -163,20 +163,6 @@ def whole(chains: int, size: Pair, device: torch.device | None = None) -> Int[Te
     return one.view(4, 1, 1).expand(4, 1, chains).contiguous()
 
 
-def typical_shares(extents: Sequence[Extent], region: int = 9) -> dict[Extent, float]:
-    """The share of each map that one square region changes, averaged over where the region lies.
-
-    Depends on the network and its input size alone, so that what is decided by it never depends on the data.
-    """
-    height, width = extents[0].size
-    rows = torch.linspace(0, max(height - region, 0), 16).long()
-    columns = torch.linspace(0, max(width - region, 0), 16).long()
-    y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(rows, columns, indexing="ij"))
-    changed = torch.stack([y, (y + region).clamp(max=height), x, (x + region).clamp(max=width)])
-    found = rectangles(extents, changed)
-    return {e: float(area(r).double().mean()) / (e.size[0] * e.size[1]) for e, r in found.items()}
-
-
 class Pixels:
     """The pixels of one step inside the rectangles of all chains, chain by chain, row by row.
 

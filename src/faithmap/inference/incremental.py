@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ class IncrementalEngine:
         state_bytes: memory for the chains' maps; by default half of what is free.
         required: raise instead of going dense.
         public: use public operations of torch only, for tests and for devices without others.
+        tf32: let a CUDA device round float32 products to TensorFloat-32.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class IncrementalEngine:
         state_bytes: int | None = None,
         required: bool = False,
         public: bool = False,
+        tf32: bool = False,
     ) -> None:
         self.classifier = classifier
         self.dense = dense
         self.state_bytes = state_bytes
         self.required = required
         self.public = public
+        self.tf32 = tf32
         self.reason: str | None = None  # why the dense engine has taken over
         self._runner: Runner | None = None
         self._prepared: Any = None
@@ -75,7 +80,7 @@ class IncrementalEngine:
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
-        scores = _inside(inference, self._retrying(runner, chains, images, fills))
+        scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
         yield from scores if self._compared else self._comparing(scores, chains)
 
     def _ready(self, size: Pair) -> Runner | None:
@@ -91,7 +96,7 @@ class IncrementalEngine:
         return self._runner
 
     def _plan(self, size: Pair) -> Plan:
-        with inference():
+        with inference(self.tf32):
             plan = plan_for(self.classifier, size, self.public)
         output = plan.network.tail[-1].args[0]
         shape = getattr(output, "meta", {}).get("shape")
@@ -109,7 +114,8 @@ class IncrementalEngine:
             raise EngineError(
                 f"the maps of one chain take {2 * plan.bytes_per_chain() / 1e6:.0f} MB, {free / 1e6:.0f} MB are allowed"
             )
-        classes = plan.network.tail[-1].args[0].meta["shape"][1]  # type: ignore[union-attr]
+        output: Any = plan.network.tail[-1].args[0]
+        classes: int = output.meta["shape"][1]
         return min(fits, MOST_CHAINS, max(8, _HELD_BYTES // (400 * classes)))
 
     def _give_up(self, reason: str) -> None:
@@ -212,8 +218,6 @@ def free_memory(device: torch.device) -> int:
     if meminfo.exists():
         found += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    try:
+    with suppress(OSError, ValueError):  # no such file, or "max"
         found.append(int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        pass
     return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

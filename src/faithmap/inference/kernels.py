@@ -111,7 +111,12 @@ class Product:
             attribute = "relu" if self.relu else "none"
             result: Tensor = self._private._linear_pointwise(rows, self._packed, self.bias, attribute, [], "")
             return result
-        result = F.linear(rows, self.weight, self.bias)
+        if rows.device.type == "cpu":
+            # BLAS may round a row by where it stands in memory; a 1×1 convolution does not.
+            columns = rows.t().view(1, self.inputs, -1, 1)
+            result = F.conv2d(columns, self.weight[:, :, None, None], self.bias)[0, :, :, 0].t()
+        else:
+            result = F.linear(rows, self.weight, self.bias)
         return result.relu_() if self.relu else result
 
     def _rows_are_independent(self) -> bool:
@@ -151,7 +156,7 @@ def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
     flat = one.reshape(-1)
     whole = _GRAIN * torch.get_num_threads()
     end = len(flat) // whole * whole
-    pieces = [*(flat[:end].split(whole) if end else ()), *flat[end:].split(_GRAIN)]
+    pieces = [*(torch.split(flat[:end], whole) if end else ()), *torch.split(flat[end:], _GRAIN)]
     if one.ndim != 2 or len(pieces) == 1 or operation.name == "prelu":
         return operation.function(one)
     return torch.cat([operation.function(piece) for piece in pieces]).view(one.shape)
@@ -234,7 +239,7 @@ class ConvolutionKernel(Kernel):
         relu = bool(self.after) and self.after[0].name == "relu"
         if relu:
             self.after = self.after[1:]
-        outputs, per_group, *size = weight.shape
+        _, per_group, *size = weight.shape
         self.taps = size[0] * size[1]
         self.channels = per_group * layer.groups
         self.chunk = self._chunk(self.taps * self.channels)

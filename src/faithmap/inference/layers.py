@@ -25,7 +25,7 @@ RowFunction = Callable[..., Tensor]
 WHOLE = 0.97
 
 NCHW, NHWC = "NCHW", "NHWC"
-_PERMUTED = {(NCHW, (0, 2, 3, 1)): NHWC, (NHWC, (0, 3, 1, 2)): NCHW}
+_PERMUTED: dict[tuple[str, tuple[int, ...]], str] = {(NCHW, (0, 2, 3, 1)): NHWC, (NHWC, (0, 3, 1, 2)): NCHW}
 
 
 @dataclass(eq=False)
@@ -46,7 +46,7 @@ class Layer:
     channels: int
     size: Pair
     extent: int
-    window: Window = Window()
+    window: Window = field(default_factory=Window)
     non_negative: bool = False
     after: list[RowOperation] = field(default_factory=list)
 
@@ -67,7 +67,7 @@ class Convolution(Layer):
 
 @dataclass(eq=False)
 class MaxPool(Layer):
-    """The largest value in a window. Its input is padded with zeros, so it must not be negative where padding counts."""
+    """The largest value in a window. Padding is zeros here, so where it counts the input must not be negative."""
 
 
 @dataclass(eq=False)
@@ -347,7 +347,7 @@ def _batch_norm(front: _Front, node: fx.Node) -> Layer | _Value | None:
     if front.map(given["input"]) is None:
         return None
     numbers = [front.traced.constant(given[n]) for n in ("weight", "bias", "running_mean", "running_var")]
-    scale, shift = (t.to(front.dtype) for t in batch_norm_line(*numbers, given["eps"]))  # type: ignore[arg-type]
+    scale, shift = (t.to(front.dtype) for t in batch_norm_line(numbers, given["eps"]))
     # Two operations, not one fused: vectorised and scalar code then round alike.
     return front.apply(node, given["input"], RowOperation("batch_norm", lambda rows: rows.mul(scale).add_(shift)))
 
@@ -449,8 +449,8 @@ def _same(front: _Front, node: fx.Node, layout: str | None = None) -> _Value:
 
 def _permute(front: _Front, node: fx.Node) -> _Value | None:
     source = node.all_input_nodes[0]
-    dims = tuple(d % 4 for d in node.args[1])  # type: ignore[union-attr,operator]
-    layout = _PERMUTED.get((front.values[source].layout, dims))
+    dims: Any = _arguments(node)["dims"]
+    layout = _PERMUTED.get((front.values[source].layout, tuple(d % 4 for d in dims)))
     return None if layout is None else _same(front, node, layout)
 
 
@@ -524,9 +524,10 @@ def _rowwise(front: _Front, node: fx.Node) -> Layer | _Value | None:
     def function(*maps: Tensor) -> Tensor:
         known = {**rows, **dict(zip(sources, maps, strict=True))}
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), known.__getitem__)
-        return operation(*args, **kwargs)
+        result: Tensor = operation(*args, **kwargs)
+        return result
 
-    exact = name in _EXACT and node.kwargs.get("alpha", 1) == 1
+    exact = name in _EXACT and bool(node.kwargs.get("alpha", 1) == 1)
     if not exact and any(line.ndim for line in rows.values()):
         return None
     maps = [front.values[source].layer for source in sources]
@@ -542,32 +543,13 @@ def _rowwise(front: _Front, node: fx.Node) -> Layer | _Value | None:
     )  # fmt: skip
 
 
+# These round alike in vectorised and in scalar code; of all others that is not supposed.
 _EXACT = frozenset(
-    [
-        "relu",
-        "relu6",
-        "hardtanh",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "leaky_relu",
-        "threshold",
-        "add",
-        "sub",
-        "rsub",
-        "mul",
-        "div",
-        "neg",
-        "abs",
-        "maximum",
-        "minimum",
-        "hardswish",
-        "prelu",
-        "where",
-    ]
+    {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "threshold", "hardswish", "prelu"}
+    | {"add", "sub", "rsub", "mul", "div", "neg", "abs", "maximum", "minimum", "where"}
 )
 _NON_NEGATIVE = frozenset(
-    ["relu", "relu6", "sigmoid", "hardsigmoid", "exp", "softplus", "abs", "sqrt", "rsqrt", "square"]
+    {"relu", "relu6", "sigmoid", "hardsigmoid", "exp", "softplus", "abs", "sqrt", "rsqrt", "square"}
 )
 
 
@@ -576,7 +558,7 @@ def _is_non_negative(name: str, node: fx.Node, maps: list[bool], constants: int)
         low = _arguments(node).get("min_val", _arguments(node).get("min"))
         return isinstance(low, int | float) and low >= 0
     if name in ("add", "mul", "maximum", "minimum") and len(maps) == 2 and not constants:
-        return all(maps) and node.kwargs.get("alpha", 1) == 1
+        return all(maps) and bool(node.kwargs.get("alpha", 1) == 1)
     return name in _NON_NEGATIVE
 
 

@@ -1,8 +1,8 @@
 """Exact incremental inference: every step recomputes only what it changes.
 
 x⁽ᵏ⁾ differs from x⁽ᵏ⁻¹⁾ in one region, so only a rectangle of every map in the front of a network changes. The maps of
-all chains are kept; a step writes the new pixels, walks through the layers, and recomputes in each the pixels inside the
-rectangle. Nothing is accumulated: after any number of steps the maps are what a full forward pass makes them.
+all chains are kept; a step writes the new pixels, walks through the layers, and recomputes in each the pixels inside
+the rectangle. Nothing is accumulated: after any number of steps the maps are what a full forward pass makes them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Runner:
         for first in range(0, len(order), self.most):
             group = order[first : first + self.most]
             state = self._state(len(group))
-            found, counts = chains.image[group].unique_consecutive(return_counts=True)
+            found, counts = torch.unique_consecutive(chains.image[group], return_counts=True)
             at = 0
             for image, count in zip(found.tolist(), counts.tolist(), strict=True):
                 if image != loaded:
@@ -161,7 +161,7 @@ class Runner:
         flat_steps, flat_fills = removal_step.reshape(-1), fills.reshape(-1, fills.shape[-1])
         entry = state.maps[self.plan.network.layers[0]]
         shift = (chains.fill_index[group] - torch.arange(len(group), device=group.device)) * (size[0] * size[1])
-        meant = list(group.split(1))
+        meant = list(torch.split(group, 1))
         for step in range(1, chains.steps + 1):
             pixels = Pixels(changed[:, step - 1])
             place, pixel = pixels.index(entry.padded, shift=entry.corner), pixels.index(size)

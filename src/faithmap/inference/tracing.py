@@ -7,8 +7,9 @@ What cannot be turned into pure operations is refused with a reason; the network
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,7 @@ class _Purifier:
         layer, value = _layer(node), node.meta.get("val")
         if not isinstance(node.target, torch._ops.OpOverload):
             if getattr(node.target, "__name__", "") == "getitem":
-                return self._emit(node, node.target, layer, value)
+                return self._emit(node, operator.getitem, layer, value)
             raise EngineError(f"{node.target} at {layer}")
         op: Any = node.target
         name = op._schema.name.removeprefix("aten::").rstrip("_")
@@ -213,7 +214,7 @@ def fold_batch_norm(traced: Traced) -> None:
         bias = traced.constant(source.args[2]) if len(source.args) > 2 and source.args[2] is not None else None
         if weight is None:
             continue
-        scale, shift = batch_norm_line(*(traced.constant(n) for n in (gamma, beta, mean, variance)), epsilon)
+        scale, shift = batch_norm_line([traced.constant(n) for n in (gamma, beta, mean, variance)], epsilon)
         folded = (weight.double() * scale.view(-1, 1, 1, 1)).to(weight.dtype)
         offset = (shift if bias is None else shift + bias.double() * scale).to(weight.dtype)
         layer = source.meta["layer"]
@@ -226,11 +227,11 @@ def fold_batch_norm(traced: Traced) -> None:
         node.replace_all_uses_with(source)
 
 
-def batch_norm_line(
-    gamma: Tensor | None, beta: Tensor | None, mean: Tensor | None, variance: Tensor | None, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """BatchNorm in evaluation mode as scale · x + shift, per channel, in float64."""
-    assert mean is not None and variance is not None
+def batch_norm_line(parts: Sequence[Tensor | None], epsilon: float) -> tuple[Tensor, Tensor]:
+    """BatchNorm (γ, β, mean, variance) in evaluation mode as scale · x + shift, per channel, in float64."""
+    gamma, beta, mean, variance = parts
+    assert mean is not None
+    assert variance is not None
     scale = (variance.double() + epsilon).rsqrt()
     scale = scale if gamma is None else scale * gamma.double()
     shift = -mean.double() * scale
@@ -243,7 +244,7 @@ def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
     found = {}
     for placeholder, name in names.items():
         tensor = program.state_dict.get(name, program.constants.get(name))
-        found[placeholder] = tensor.detach()  # type: ignore[union-attr]
+        found[placeholder] = tensor.detach()
     for placeholder, name in signature.inputs_to_lifted_tensor_constants.items():
         found[placeholder] = program.constants[name].detach()
     return found
