@@ -14,7 +14,7 @@ LAYERS = [
     {"classifiers"},
     {"images", "storage", "extents"},
     {"perturbation", "regions", "segments"},
-    {"attribution", "inference"},
+    {"attribution", "inference", "per_image", "significance"},
     {"store", "statistics"},
     {"experiment", "plots", "randomisation"},
     {"executors", "progress"},

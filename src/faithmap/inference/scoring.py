@@ -97,6 +97,8 @@ def score_curves(
     steps: int | None = None,
     batch_size: int | None = None,
     precision: str = "float32",
+    restore: bool = False,
+    imputed: bool = False,
 ) -> tuple[Float[Tensor, "batch points"], Float[Tensor, "batch points"]]:
     """Scores of the target class while regions are removed: (logits, probabilities), each (B, L + 1).
 
@@ -110,6 +112,9 @@ def score_curves(
         steps: L; the highest removal step by default.
         batch_size: inputs a forward pass of the dense engine; changes speed and memory, not numbers.
         precision: ``"float32"``, or ``"bfloat16"`` for screening; see `make_engine`.
+        restore: start from the fill and bring regions of the image back (insertion).
+        imputed: compute replacement values from the pixels that are left (noisy linear imputation); `fill` is the
+            noise added to them.
     Raises:
         ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
         CurveError: logits that are not finite (`index` says for which image).
