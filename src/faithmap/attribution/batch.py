@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +128,16 @@ def differentiate(output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = 
     return torch.zeros_like(inputs) if gradient is None else gradient
 
 
+_on_leaving: ContextVar[list[Callable[[], None]] | None] = ContextVar("on_leaving", default=None)
+
+
+def on_leaving(action: Callable[[], None]) -> None:
+    """Do something when the innermost `attributable` is left."""
+    actions = _on_leaving.get()
+    if actions is not None:
+        actions.append(action)
+
+
 @contextmanager
 def attributable(module: nn.Module) -> Iterator[None]:
     """Gradients on, evaluation mode, parameters held fixed; all as it was afterwards.
@@ -134,6 +145,19 @@ def attributable(module: nn.Module) -> Iterator[None]:
     Raises:
         MethodError: a network that gives scores only.
     """
+    actions: list[Callable[[], None]] = []
+    token = _on_leaving.set(actions)
+    try:
+        with _gradients(module):
+            yield
+    finally:
+        _on_leaving.reset(token)
+        for action in actions:
+            action()
+
+
+@contextmanager
+def _gradients(module: nn.Module) -> Iterator[None]:
     if isinstance(module, ScoreOnly):
         raise MethodError(
             "it needs gradients, and this network gives scores only: give precomputed heatmaps, or a method that "

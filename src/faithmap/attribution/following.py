@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from zennit.core import Hook
 from zennit.rules import Norm, Pass, ReLUDeconvNet, ReLUGuidedBackprop
 
-from faithmap.attribution.batch import Batch
+from faithmap.attribution.batch import Batch, on_leaving
 from faithmap.errors import MethodError
 
 Function = Callable[..., Any]
@@ -66,6 +66,7 @@ class Follower(TorchFunctionMode):
                     f"module '{path or type(part).__name__}' is scripted or compiled and cannot be followed: give the "
                     "network as it was before torch.jit or torch.compile."
                 )
+        on_leaving(self._release)
         self.known[id(inputs)] = inputs
         handles = []
         for path, part in self.module.named_modules():
@@ -87,6 +88,14 @@ class Follower(TorchFunctionMode):
         if plain.isfinite().all() and not (logits - plain).abs().amax() <= 1e-3 * plain.abs().amax():
             raise MethodError("the network's forward pass cannot be followed: followed, it gives other logits.")
         return logits
+
+    def _release(self) -> None:
+        """Let go of the graph: rules hold tensors whose graph holds the rules, in a circle that Python cannot see."""
+        for module, hook in self.kept:
+            hook.remove()
+            module.function = None
+        for held in (self.kept, self.known, self.renewed):
+            held.clear()
 
     def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
         """The value of a function that has at least one argument that depends on the input."""

@@ -1,0 +1,89 @@
+"""The run folder at size: writing, finding what is missing, reading, exporting, and memory.
+
+python benchmarks/store.py --images 5040 --methods 8 --draws 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from faithmap.store import Store
+
+BLOCK, POINTS = 8, 101
+
+
+@contextmanager
+def timed(what: str, per: int = 1) -> Iterator[None]:
+    """Print how long it took, and the peak so far."""
+    begun = time.perf_counter()
+    yield
+    took = time.perf_counter() - begun
+    each = f", {took / per * 1000:.2f} ms each" if per > 1 else ""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{what}: {took:.2f} s{each} (peak {peak:.2f} GB)", flush=True)
+
+
+def part(block: int, methods: int, draw: int) -> pd.DataFrame:
+    """The scores of one draw of a block of images."""
+    chains = BLOCK * methods
+    noise = np.random.default_rng(block * 1000 + draw).random((2, chains * POINTS), dtype=np.float32)
+    names = np.array([f"method-{number}" for number in range(methods)], dtype=object)
+    images = [f"n01440764/ILSVRC2012_val_{block * BLOCK + one:08d}.JPEG" for one in range(BLOCK)]
+    return pd.DataFrame(
+        {
+            "image": np.repeat(np.array(images, dtype=object), methods * POINTS),
+            "label": pd.array([0] * (chains * POINTS), dtype="Int32"),
+            "predicted": np.int32(0),
+            "target": np.int32(0),
+            "method": np.tile(
+                np.repeat(np.array([f"method-{m}" for m in range(methods)], dtype=object), POINTS), BLOCK
+            ),
+            "order": "morf",
+            "draw": np.int16(draw),
+            "step": np.tile(np.arange(POINTS, dtype=np.int16), chains),
+            "logit": noise[0] * 20,
+            "probability": noise[1],
+        }
+    )
+
+
+def main() -> None:
+    """Make a folder of that size and use it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5040)
+    parser.add_argument("--methods", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=10)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        blocks = [(block, draw) for block in range(chosen.images // BLOCK) for draw in range(chosen.draws)]
+        with timed(f"write {len(blocks)} parts", len(blocks)):
+            for block, draw in blocks:
+                store.write_part(part(block, chosen.methods, draw))
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.parquet"))
+        rows = len(blocks) * BLOCK * chosen.methods * POINTS
+        print(f"{rows:,} rows, {size / 1e6:.0f} MB, {size / rows:.2f} bytes a row")
+        with timed("check every byte and find what is stored", len(blocks)):
+            index = store.index()
+        with timed("list the parts"):
+            store.keys()
+        with timed("export as one file"):
+            store.export(Path(folder) / "all.parquet")
+        with timed("read all rows as one frame"):
+            frame = store.frame()
+        print(
+            f"frame: {len(frame):,} rows, {frame.memory_usage(deep=True).sum() / 1e9:.2f} GB, {len(index):,} segments"
+        )
+
+
+if __name__ == "__main__":
+    main()
