@@ -263,7 +263,7 @@ METHODS: dict[str, Row] = {
 }
 
 # Whose first parameter is always part of the name.
-FIRST_SHOWN = {"lrp-epsilon", "deconvolution"}
+FIRST_SHOWN = {"lrp-epsilon", "lrp-gamma", "lrp-alpha-beta", "deconvolution", "guided-backpropagation", "sensitivity"}
 # Other names of methods.
 ALIASES = {"lrp-alpha2-beta1": "lrp-alpha-beta:2", "lrp-alpha1-beta0": "lrp-alpha-beta:1"}
 
@@ -486,8 +486,8 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     said = _parameters(text, row, rest)
     values = usual | said
     first = next(iter(row.parameters), None)
-    lone = len(row.parameters) == 1 or base in FIRST_SHOWN
-    shown = [] if first is None or not lone else [_text(values[first])]
+    lone = base in FIRST_SHOWN
+    shown = [_text(values[first])] if first is not None and lone else []
     shown += [f"{key}={_text(values[key])}" for key in row.parameters if key in said and not (lone and key == first)]
     name = f"{base}:{','.join(shown)}" if shown else base
     return Method(name, {"method": base, "parameters": values}, partial(row.function, **values), row.blocks)
