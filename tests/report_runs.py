@@ -54,4 +54,6 @@ def evil_run(folder, **overrides):
     )
     network.preprocessing = faithmap.Preprocessing(crop=(HEIGHT, WIDTH), resize=None)
     protocol = faithmap.Protocol.preset(**({"steps": 12, "region_size": 5, "draws": 2, "seed": 3} | overrides))
-    return faithmap.evaluate(network, images, {"edges": edges, EVIL_METHOD: signed}, protocol, folder / "run")
+    return faithmap.evaluate(
+        network, images, {"edges": edges, EVIL_METHOD: signed}, protocol, folder / "run", engine="dense"
+    )

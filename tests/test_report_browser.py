@@ -315,6 +315,13 @@ def test_the_table_sorts(page):
     table.get_by_role("button", name="AOPC").click()
     assert [float(value) for value in column(2)] == sorted(values)
     assert table.locator('th[aria-sort="ascending"]').inner_text().startswith("AOPC")
+    cells = table.locator("tbody tr td:nth-child(3)")
+    for i, value in enumerate(("9", "-20.5", "100")):
+        cells.nth(i).evaluate("(cell, value) => (cell.dataset.value = value)", value)
+    table.get_by_role("button", name="AOPC").click()
+    assert column(2) == ["100", "9", "-20.5"]
+    table.get_by_role("button", name="AOPC").click()
+    assert column(2) == ["-20.5", "9", "100"]
     table.get_by_role("button", name="Method").press("Enter")
     assert column(1) == sorted(column(1), key=str.casefold)
     table.get_by_role("button", name="#").click()
