@@ -38,7 +38,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_known_networks(name):
-    module = settled(torchvision.models.get_model(name, num_classes=10))
+    module = settled(torchvision.models.get_model(name, num_classes=10), size=128)
     if name == "convnext_tiny":
         for block in module.modules():
             if hasattr(block, "layer_scale"):
@@ -47,7 +47,7 @@ def test_known_networks(name):
 
 
 def test_googlenet():
-    module = settled(torchvision.models.googlenet(num_classes=10, init_weights=False, aux_logits=False), size=96)
+    module = settled(torchvision.models.googlenet(num_classes=10, init_weights=False, aux_logits=False), size=128)
     assert_exact(module, draw_chains(size=96, steps=5, chains=2, region=9))
 
 
