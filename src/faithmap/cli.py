@@ -185,7 +185,18 @@ Device = Annotated[str, option("--device", panel=SPEED, text="`auto`, `cpu`, `cu
 BatchSize = Annotated[
     int | None, option("--batch-size", panel=SPEED, text="Inputs a forward pass; changes speed and memory only.")
 ]
-EngineName = Annotated[str, option("--engine", panel=SPEED, text="`auto` or `dense`.")]
+EngineName = Annotated[
+    str,
+    option(
+        "--engine",
+        panel=SPEED,
+        text="`auto`: recompute only what a step changes, where the network allows it; `incremental`: or fail; `dense`: "
+        "run the whole network at every step.",
+    ),
+]
+Precision = Annotated[
+    str, option("--precision", panel=SPEED, text="`float32`, or `bfloat16` for screening (marked wherever it shows).")
+]
 Out = Annotated[Path | None, option("--out", panel=FILES, text="Run folder. Default: `runs/IMAGES-MODEL`.")]
 Data = Annotated[Path | None, option("--data", panel=FILES, text="Where downloaded data are kept and looked for.")]
 SaveHeatmaps = Annotated[
@@ -254,8 +265,18 @@ def run_command(
     device: Device = "auto",
     batch_size: BatchSize = None,
     engine: EngineName = "auto",
+    precision: Precision = "float32",
     out_folder: Out = None,
     data: Data = None,
+    heatmaps: Annotated[
+        list[str] | None,
+        option(
+            "--heatmaps",
+            panel=FILES,
+            text="`NAME=PATH`: heatmaps that are there already, a file or a folder; images are matched by name. May be "
+            "given several times.",
+        ),
+    ] = None,
     executor: ExecutorName = "local",
     address: Address = None,
     workers: Workers = None,
@@ -281,7 +302,7 @@ def run_command(
         images,
         limit=limit,
         data=data,
-        methods=methods,
+        methods=[*([methods] if methods else []), *given_heatmaps(heatmaps or [])],
         protocol=build_protocol(
             protocol,
             steps=steps,
@@ -300,6 +321,7 @@ def run_command(
         device=device,
         engine=engine,
         batch_size=batch_size,
+        precision=precision,
         save_heatmaps=save_heatmaps,
         heatmaps_from=heatmaps_from,
         executor=build_executor(executor, address, workers, threads),
@@ -307,6 +329,17 @@ def run_command(
     )
     if run is not None:
         show_run(run)
+
+
+def given_heatmaps(pairs: Sequence[str]) -> list[dict[str, Path]]:
+    """`--heatmaps NAME=PATH`."""
+    found = []
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise FaithmapError(f"--heatmaps is '{pair}', expected NAME=PATH, such as tf-ig=heatmaps/ig.npz.")
+        found.append({name: Path(path)})
+    return found
 
 
 def build_executor(name: str, address: str | None, workers: int | None, threads: int | None) -> Any:
@@ -351,7 +384,7 @@ def measure(
     *,
     limit: int | None,
     data: Path | None,
-    methods: str,
+    methods: Any,
     protocol: Protocol,
     device: str,
     dry_run: bool = False,
@@ -361,9 +394,11 @@ def measure(
     import faithmap
     from faithmap.attribution import resolve_methods
     from faithmap.images import IMAGENETTE
+    from faithmap.inference import tune_allocator
     from faithmap.perturbation import check_fill
     from faithmap.progress import ProgressDisplay
 
+    tune_allocator()
     check_fill(protocol.fill)
     resolved = resolve_methods(methods, protocol)
     found = faithmap.load_images(images, data=data) if images != IMAGENETTE else None
@@ -384,7 +419,7 @@ def measure(
             found,
             resolved,
             protocol,
-            **{name: how[name] for name in ("out", "engine", "batch_size", "save_heatmaps")},
+            **{name: how[name] for name in ("out", "engine", "batch_size", "precision", "save_heatmaps")},
         )
         show_estimate(estimate(planned, how["executor"]))
         return None
@@ -424,10 +459,16 @@ def duration(seconds: float) -> str:
 def doctor_command(
     run: Annotated[Path | None, typer.Argument(help="A run folder to look at as well.", show_default=False)] = None,
     data: Data = None,
+    model: Annotated[
+        str | None, typer.Option(help="A classifier: what a step recomputes in each layer, and what that gains.")
+    ] = None,
 ) -> None:
     """Look at what is installed, the devices, weights, data and a run folder; each finding with its remedy."""
     from faithmap.doctor import BAD, findings
 
+    if model is not None:
+        show_costs(model)
+        return
     marks = {"good": "[green]✓[/]", "hint": "[yellow]·[/]", "bad": "[red]✗[/]"}
     states = set()
     for finding in findings(run, data):
@@ -436,6 +477,33 @@ def doctor_command(
         out.print(text.append(f" → {finding.remedy}" if finding.remedy else "", style="bold"), soft_wrap=True)
     if BAD in states:
         raise typer.Exit(1)
+
+
+def show_costs(model: str) -> None:
+    """Per layer: the changed share and which path is taken; then the expected gain."""
+    import faithmap
+    from faithmap.inference import examine
+
+    cost = examine(faithmap.load_classifier(model, "cpu"))
+    table = Table(
+        title=f"{model}: one region of 9×9 pixels changes; millions of multiply-adds of an image and of a step",
+        title_justify="left",
+        box=None,
+    )
+    for name in ("layer", "operation", "path"):
+        table.add_column(name, overflow="fold")
+    for name in ("map", "changed", "image", "step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in cost.layers:
+        size = f"{layer.size[0]}×{layer.size[1]}" if layer.size else ""
+        numbers = [f"{layer.multiply_adds / 1e6:.1f}", f"{layer.changed_multiply_adds / 1e6:.1f}"]
+        table.add_row(layer.name, layer.operation, layer.path, size, f"{layer.changed:.0%}", *numbers)
+    out.print(table)
+    text = f"{cost.stop}\n" if cost.stop else ""
+    text += f"a step takes {cost.multiply_adds / max(cost.changed_multiply_adds, 1):.1f} times less work than an image"
+    if cost.reason:
+        text += f"; runs dense all the same: {cost.reason}"
+    out.print(text, highlight=False, soft_wrap=True)
 
 
 def command_line() -> str:
@@ -467,8 +535,11 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     score, last = str(protocol.score), int(frame["step"].max())
     plain = aopc_table(frame, score, relative=False, steps=[last]).set_index("method")["mean"].to_dict()
     ranked = ranking(frame, score)
+    title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}"
+    if run.precision != "float32":
+        title += f", {run.precision}: for screening only"
     table = Table(
-        title=f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}",
+        title=title,
         title_justify="left",
         caption="higher is better; methods that share a letter cannot be told apart",
         caption_justify="left",
@@ -519,17 +590,31 @@ def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
 @guarded
 def plot_command(
     run: RunFolder,
+    figure: Annotated[
+        str,
+        typer.Option(
+            help="`fig4`; `curves`: scores themselves; `ranking`: methods with intervals and groups; `heatmaps`: best, "
+            "median and worst images; `steps`: a film strip of one image; `agreement`: of the methods over images."
+        ),
+    ] = "fig4",
     out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: fig4.png in the run folder.")
+        Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: FIGURE.png in the run folder.")
     ] = None,
     score: Score = None,
+    style: Annotated[str, typer.Option(help="`paper` (column width) or `slides`.")] = "paper",
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Another run folder beside this one, for `fig4`; several times for more.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="For `steps`: an image's id. Default: the first example.")] = None,
 ) -> None:
-    """Draw a figure from a run folder, finished or not; loads no model."""
+    """Draw a figure from a run folder, finished or not; loads no model.
+
+    `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
+    """
     from faithmap.run import Run
 
-    found = Run(run)
-    file = out_file or run / "fig4.png"
-    found.plot(file, score=score)
+    file = out_file or run / f"{figure}.png"
+    Run(run).figure(figure, file, score=score, style=style, compare=compare or (), image=image)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

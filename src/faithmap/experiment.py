@@ -78,7 +78,7 @@ class Experiment:
     """All that decides a number, but for the images.
 
     Attributes:
-        engine_name, batch_size: how scores are computed; see `make_engine`.
+        engine_name, batch_size, precision: how scores are computed; see `make_engine`.
         labels: image id → true class, None where it is not known.
         others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
@@ -89,6 +89,7 @@ class Experiment:
     protocol: Protocol
     engine_name: str
     batch_size: int | None
+    precision: str
     labels: Mapping[str, int | None]
     others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
@@ -96,7 +97,7 @@ class Experiment:
     @cached_property
     def engine(self) -> Engine:
         """Built where it is used, so that an experiment can be sent to another process."""
-        return make_engine(self.classifier, self.engine_name, self.batch_size)
+        return make_engine(self.classifier, self.engine_name, self.batch_size, precision=self.precision)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from faithmap import plots
 from faithmap._version import __version__
 from faithmap.attribution import Method, random_heatmap, resolve_methods
 from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, ProtocolError, StoreError
+from faithmap.errors import FaithmapError, ProtocolError, StoreError, nearest
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
 from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from faithmap.report import Html
 
 EXAMPLES = 24
+FIGURES = ("fig4", "curves", "ranking", "heatmaps", "steps", "agreement")
 RANDOM = "random"
 UNREADABLE = "unreadable"
 
@@ -70,6 +71,11 @@ class Run:
     def protocol(self) -> Protocol:
         """What was measured."""
         return Protocol.from_dict(self.manifest["protocol"])
+
+    @property
+    def precision(self) -> str:
+        """What scores were computed in; anything but float32 is for screening."""
+        return str(self.manifest.get("precision", "float32"))
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -113,6 +119,8 @@ class Run:
 
             ax = pyplot.subplots(layout="constrained", figsize=(7, 4.5))[1]
         score = str(score or self.protocol.score)
+        if self.precision != "float32":
+            how = {"title": f"scores in {self.precision}, for screening only", **how}
         ax = plots.fig4(self.scores() if frame is None else frame, ax, score=score, **how)
         if path is not None:
             plots.save(ax, path)
@@ -141,6 +149,78 @@ class Run:
             return run_html(self)
         except FaithmapError:  # a run without scores: its `repr` says all there is
             return None
+
+    def figure(
+        self,
+        name: str,
+        path: str | Path | None = None,
+        *,
+        score: str | None = None,
+        style: str = "paper",
+        compare: Sequence[str | Path] = (),
+        image: str | None = None,
+    ) -> Any:
+        """A figure by name; see `faithmap.plots` for each.
+
+        Args:
+            name: ``"fig4"``, ``"curves"``, ``"ranking"``, ``"heatmaps"``, ``"steps"`` or ``"agreement"``.
+            path: png, svg or pdf file to write; None writes none.
+            score: ``"logit"`` or ``"probability"``; the protocol's by default.
+            style: ``"paper"`` or ``"slides"``.
+            compare: run folders beside this one, for ``"fig4"``.
+            image: for ``"steps"``, an example's id; the first one by default.
+        Returns:
+            The Axes, or a list of them.
+        Raises:
+            FaithmapError: an unknown figure, or one for which the run holds no heatmaps.
+        """
+        if name not in FIGURES:
+            raise FaithmapError(f"unknown figure '{name}'{nearest(name, FIGURES)} Known: {', '.join(FIGURES)}.")
+        how: dict[str, Any] = {"score": str(score or self.protocol.score), "style": style}
+        if compare and name != "fig4":
+            raise FaithmapError(f"runs are compared in figure 'fig4', not in '{name}'.")
+        if compare:
+            runs = [self, *(Run(folder) for folder in compare)]
+            axes: Any = plots.fig4_compare(_titled(runs), **how)
+        elif name == "heatmaps":
+            axes = plots.heatmaps(self.scores(), self.examples(), labels=self.manifest["classifier"]["labels"], **how)
+        elif name == "steps":
+            axes = self._film_strip(image, **how)
+        elif name == "ranking":
+            axes = plots.ranking(self.scores(), direction=str(self.protocol.direction), **how)
+        else:
+            axes = {"fig4": plots.fig4, "curves": plots.curves, "agreement": plots.agreement}[name](
+                self.scores(), **how
+            )
+        if path is not None:
+            first = axes
+            while isinstance(first, list):
+                first = first[0]
+            plots.save(first, path)
+        return axes
+
+    def _film_strip(self, image: str | None, **how: Any) -> Any:
+        examples = {example.image: example for example in self.examples(None)}
+        if not examples or (image is not None and image not in examples):
+            raise StoreError(
+                f"no heatmaps are stored for {'any image' if image is None else repr(image)}: run with --save-heatmaps."
+            )
+        example = examples[image] if image is not None else self.examples(1)[0]
+        frame = self.scores()
+        last = int(frame["step"].max())
+        at = sorted({0, last // 10, last // 5, last // 2, last})
+        methods = [*example.heatmaps, RANDOM]
+        order = self.protocol.orders[0]
+        return plots.steps(
+            example.pixels,
+            {method: self.removal_step(example, method, order) for method in methods},
+            self.fill(example, method=methods[0]),
+            at,
+            frame=frame,
+            image=example.image,
+            order=str(order),
+            **how,
+        )
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
@@ -188,6 +268,7 @@ def evaluate(
     *,
     engine: str = "auto",
     batch_size: int | None = None,
+    precision: str = "float32",
     executor: Executor | None = None,
     progress: Callable[[Progress], None] | bool = False,
     save_heatmaps: bool = False,
@@ -205,6 +286,8 @@ def evaluate(
         protocol: a preset's name or a `Protocol`.
         out: the run folder; what it holds already is not computed again. None takes a temporary folder.
         engine, batch_size: how scores are computed; they change speed, not numbers.
+        precision: ``"float32"``, or ``"bfloat16"`` for screening: single probabilities move by up to 0.05, and the run
+            says so wherever it shows.
         executor: where tasks are computed; this process by default.
         progress: True shows a bar; a function is called often with how far the run is.
         save_heatmaps: store the heatmaps of all images instead of a sample of 24.
@@ -216,7 +299,7 @@ def evaluate(
     Raises:
         FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
     """
-    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size)
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
@@ -275,6 +358,7 @@ def plan(
     *,
     engine: str = "auto",
     batch_size: int | None = None,
+    precision: str = "float32",
     save_heatmaps: bool = False,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
@@ -282,7 +366,7 @@ def plan(
     Raises:
         FaithmapError: as `evaluate`; also a run folder with damaged parts.
     """
-    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size)
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
         extend_manifest(before, describe(experiment, images, LocalExecutor(), command=None), store.url)
@@ -296,6 +380,7 @@ def prepare(
     protocol: Protocol | str,
     engine: str,
     batch_size: int | None,
+    precision: str,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     images = load_images(images)
@@ -308,10 +393,11 @@ def prepare(
         protocol=protocol,
         engine_name=engine,
         batch_size=batch_size,
+        precision=precision,
         labels=images.class_indices(classifier),
         others=others,
     )
-    make_engine(classifier, engine, batch_size)
+    make_engine(classifier, engine, batch_size, precision=precision)
     return images, experiment
 
 
@@ -471,6 +557,7 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
         "seed": protocol.seed,
         "engine": experiment.engine_name,
         "batch_size": experiment.batch_size,
+        "precision": experiment.precision,
         "device": _device_name(classifier.device),
         **executor.describe(),
         "versions": _versions(),
@@ -493,6 +580,8 @@ def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], url: str) ->
     for part in ("name", "fingerprint", "preprocessing"):
         if _plain(before["classifier"][part]) != _plain(now["classifier"][part]):
             changed.append(f"classifier {part}: {before['classifier'][part]} → {now['classifier'][part]}")
+    if before.get("precision", "float32") != now["precision"]:
+        changed.append(f"precision: {before.get('precision', 'float32')} → {now['precision']}")
     unmeasured = {one["image"] for one in before["skipped"] if one["method"] is None}
     unmeasured |= {name for m in (before, now) for name, one in m["images"].items() if UNREADABLE in one["content"]}
     for what in ("images", "methods"):
@@ -511,6 +600,14 @@ def extend_manifest(before: Mapping[str, Any], now: dict[str, Any], url: str) ->
     parts["orders"] = list(dict.fromkeys([*before["protocol"]["orders"], *parts["orders"]]))
     started = before["started"] or now["started"]
     return {**before, **now, **union, "protocol": parts, "started": started, "skipped": before["skipped"]}
+
+
+def _titled(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Network and images of each run → its scores; numbered where they are the same."""
+    titles = [f"{run.manifest['classifier']['name']}, {run.manifest['image_set']}" for run in runs]
+    twice = len(set(titles)) < len(titles)
+    names = [f"{run.folder.name}: {title}" if twice else title for run, title in zip(runs, titles, strict=True)]
+    return {name: run.scores() for name, run in zip(names, runs, strict=True)}
 
 
 def _no_run(store: Store) -> StoreError:
