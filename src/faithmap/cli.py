@@ -190,7 +190,7 @@ EngineName = Annotated[
     option(
         "--engine",
         panel=SPEED,
-        text="`auto`: recompute only what a step changes, where the network allows it; `incremental`: or fail; `dense`: "
+        text="`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: "
         "run the whole network at every step.",
     ),
 ]

@@ -189,9 +189,8 @@ class Run:
         elif name == "ranking":
             axes = plots.ranking(self.scores(), direction=str(self.protocol.direction), **how)
         else:
-            axes = {"fig4": plots.fig4, "curves": plots.curves, "agreement": plots.agreement}[name](
-                self.scores(), **how
-            )
+            draw: Callable[..., Axes] = getattr(plots, name)
+            axes = draw(self.scores(), **how)
         if path is not None:
             first = axes
             while isinstance(first, list):
