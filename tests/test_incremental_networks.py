@@ -136,7 +136,9 @@ def test_activations_are_exact_to_the_bit(activation):
     module = settled(Head(*body, channels=8), size=33)
     chains = draw_chains(size=33, steps=5, region=4)
     found = assert_exact(module, chains)
-    assert torch.equal(found, from_scratch(make_engine(classifier_of(module), "incremental"), chains))
+    engine = make_engine(classifier_of(module), "incremental")
+    assert torch.equal(found, all_logits(engine, chains))
+    assert torch.equal(found, from_scratch(engine, chains))
 
 
 class Branches(nn.Module):
@@ -214,7 +216,9 @@ def test_graphs(network):
     module = settled(network(), size=40)
     chains = draw_chains(size=40, steps=6, region=5, chains=4)
     found = assert_exact(module, chains)
-    assert torch.equal(found, from_scratch(make_engine(classifier_of(module), "incremental"), chains))
+    engine = make_engine(classifier_of(module), "incremental")
+    assert torch.equal(found, all_logits(engine, chains))
+    assert torch.equal(found, from_scratch(engine, chains))
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """Never wrong silently: what could make the incremental engine wrong is handled, or leads to dense, with a reason."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -209,7 +210,8 @@ def test_products_whose_rows_depend_on_their_number_always_have_the_same(monkeyp
     assert product.counted(1) == product.counted(200) == 256
     classifier, chains = classifier_of(network()), draw_chains(size=40, steps=4, region=5)
     engine = make_engine(classifier, "incremental")
-    assert torch.equal(all_logits(engine, chains), from_scratch(engine, chains))
+    found = all_logits(engine, chains)
+    assert torch.equal(found, from_scratch(engine, chains))
 
 
 def test_memory_bounds_the_chains_at_a_time():
@@ -242,13 +244,13 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
     assert torch.equal(found, expected)
 
     def scarce_forward(inputs):
-        if len(inputs) > 4:
+        if len(inputs) > 16:
             raise torch.cuda.OutOfMemoryError("none left")
         return forward(inputs)
 
     monkeypatch.setattr(classifier, "logits", scarce_forward)
-    dense = make_engine(classifier, "dense", 16)
-    with pytest.warns(EngineWarning, match="out of memory: going on with 4 inputs a forward pass"):
+    dense = make_engine(classifier, "dense", 64)
+    with pytest.warns(EngineWarning, match="out of memory: going on with 10 inputs a forward pass"):
         found = all_logits(dense, chains)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -342,3 +344,19 @@ def test_no_chains_and_no_steps():
         chains.pixels, chains.fill, chains.image[:0], chains.image[:0], chains.removal_step[:0], chains.targets[:0], 4
     )
     assert sum(len(chain) for chain, _, _ in engine.logits(none)) == 0
+    still = dataclasses.replace(chains, steps=0)
+    expected = stock_logits(engine.classifier, still)
+    torch.testing.assert_close(all_logits(engine, still), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_given_several_times_is_computed_once(monkeypatch):
+    classifier, chains = classifier_of(network()), draw_chains(size=40, chains=4, steps=4, region=5)
+    expected = all_logits(make_engine(classifier, "incremental"), chains)
+    started = []
+    start = faithmap.inference.runner.Runner.start
+    monkeypatch.setattr(
+        faithmap.inference.runner.Runner, "start", lambda self, image: (started.append(1), start(self, image))
+    )
+    spread = dataclasses.replace(chains, pixels=chains.pixels[chains.image], image=torch.arange(4))
+    assert torch.equal(all_logits(make_engine(classifier, "incremental"), spread), expected)
+    assert len(started) == 2

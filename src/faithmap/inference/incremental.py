@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class IncrementalEngine:
 
     def logits(self, chains: Chains) -> Iterator[Scores]:
         """See `Engine.logits`."""
-        runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if len(chains) else None
+        # Without steps there is nothing that could be left as it was.
+        some = len(chains) > 0 and chains.steps > 0
+        runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if some else None
         finite = bool(chains.pixels.isfinite().all() and chains.fill.isfinite().all())
         if runner is None or not finite:  # fused kernels may swallow a NaN
             yield from self.dense.logits(chains)
@@ -80,6 +83,7 @@ class IncrementalEngine:
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
+        chains = replace(chains, image=first_equal(chains.pixels)[chains.image])
         scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
         yield from scores if self._compared else self._comparing(scores, chains)
 
@@ -207,6 +211,19 @@ def _inside(context: Any, iterator: Iterator[Scores]) -> Iterator[Scores]:
             except StopIteration:
                 return
         yield item
+
+
+def first_equal(images: Tensor) -> Tensor:
+    """For every image the first one that is equal to it, so that an image given several times is computed once."""
+    sums = images.flatten(1).sum(1, dtype=torch.float64).tolist()
+    seen: dict[float, list[int]] = {}
+    first = []
+    for row, total in enumerate(sums):
+        alike = seen.setdefault(total, [])
+        first.append(next((other for other in alike if torch.equal(images[other], images[row])), row))
+        if first[-1] == row:
+            alike.append(row)
+    return torch.tensor(first, device=images.device)
 
 
 def free_memory(device: torch.device) -> int:
