@@ -45,12 +45,12 @@ def network() -> faithmap.Classifier:
     return faithmap.Classifier(module, preprocessing=faithmap.Preprocessing(crop=(24, 24), resize=None), name="small")
 
 
-def measure(out: str | Path, **how: Any) -> faithmap.Run:
+def measure(out: str | Path, classifier: faithmap.Classifier | None = None, **how: Any) -> faithmap.Run:
     """The run that is killed."""
     pixels = torch.rand((20, 3, 24, 24), generator=torch.Generator().manual_seed(1))
     protocol = faithmap.Protocol.preset(steps=6, region_size=4, draws=3, orders=("morf", "lerf"))
     methods = ["sensitivity:l2", "lrp-epsilon:0.01"]
-    return faithmap.evaluate(network(), pixels, methods, protocol, out, save_heatmaps=True, **how)
+    return faithmap.evaluate(classifier or network(), pixels, methods, protocol, out, save_heatmaps=True, **how)
 
 
 def killed(work: Callable[[], Any], after: float) -> bool:

@@ -44,9 +44,7 @@ def part(block: int, methods: int, draw: int) -> pd.DataFrame:
             "label": pd.array([0] * (chains * POINTS), dtype="Int32"),
             "predicted": np.int32(0),
             "target": np.int32(0),
-            "method": np.tile(
-                np.repeat(np.array([f"method-{m}" for m in range(methods)], dtype=object), POINTS), BLOCK
-            ),
+            "method": np.tile(np.repeat(names, POINTS), BLOCK),
             "order": "morf",
             "draw": np.int16(draw),
             "step": np.tile(np.arange(POINTS, dtype=np.int16), chains),

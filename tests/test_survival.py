@@ -16,6 +16,7 @@ from benchmarks.chaos import chaos, measure, network
 
 import faithmap
 from faithmap.errors import InputError, StoreError
+from faithmap.executors import LocalExecutor
 from faithmap.run import Run
 from faithmap.store import Store, _heatmap_part
 
@@ -130,6 +131,25 @@ def test_no_batch_size_shows(whole, tmp_path, batch_size):
     run = measure(tmp_path / "run", engine="dense", batch_size=batch_size)
     other = measure(tmp_path / "other", engine="dense")
     same(run.scores(), other.scores())
+
+
+def per_image_aopc(run):
+    """Of the last step, by image, method, order and draw."""
+    curves = run.scores().set_index(["image", "method", "order", "draw", "step"]).probability.unstack()
+    return faithmap.aopc(torch.tensor(curves.to_numpy()))[:, -1]
+
+
+def test_other_threads_or_another_rounding_agree_to_a_thousandth(whole, tmp_path):
+    """Float64 stands for a device that rounds otherwise: near ties may flip, and an image's AOPC hardly moves."""
+    expected = per_image_aopc(whole)
+    threads = 1 if torch.get_num_threads() > 1 else 2
+    run = measure(tmp_path / "threads", executor=LocalExecutor(threads=threads))
+    assert run.manifest["threads"] == threads
+    assert (per_image_aopc(run) - expected).abs().max() <= 1e-3
+    classifier = network()
+    classifier.module.double()
+    run = measure(tmp_path / "double", classifier=classifier, engine="dense")
+    assert 0 < (per_image_aopc(run) - expected).abs().max() <= 1e-3
 
 
 def test_an_image_that_could_not_be_read_may_change(tmp_path):

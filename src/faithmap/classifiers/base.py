@@ -185,7 +185,7 @@ class Classifier:
 
     def __call__(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Pixels in [0, 1] → logits."""
-        return self.logits(self.normalise(pixels))
+        return self.logits(self.normalise(pixels).to(self.dtype))
 
     def predict(self, pixels: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch"]:
         """The class with the highest logit (the lowest index among equals), int64.
