@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 import faithmap
-from faithmap.attribution import heatmaps, random_heatmap, resolve_methods
+from faithmap.attribution import heatmaps, random_heatmap, registry, resolve_methods
 from faithmap.errors import HeatmapError, InputError, MethodError
 from faithmap.images import load_images
 from tests.reference import relevance as twin
@@ -29,6 +29,12 @@ def alexnet():
     return faithmap.Classifier(
         seeded(models.alexnet, weights=None), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), name="alexnet"
     )
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Two images are not filled up to four."""
+    monkeypatch.setattr(registry, "CPU_BLOCK", 1)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +118,7 @@ def test_fig4_is_the_eight_methods_and_random_comes_last():
 
 @pytest.mark.parametrize("name", FIG4)
 def test_twin_agrees_in_double(network, photos, name):
-    classifier = doubled(network)
+    classifier, photos = doubled(network), F.interpolate(photos, (112, 112), mode="area")
     targets = classifier.predict(photos.double())
     found = heatmaps(classifier, photos, targets, name)
     assert found.dtype == torch.float64
@@ -122,7 +128,7 @@ def test_twin_agrees_in_double(network, photos, name):
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("name", FIG4)
 def test_captum_agrees_in_double(network, photos, name):
-    classifier = doubled(network)
+    classifier, photos = doubled(network), F.interpolate(photos, (112, 112), mode="area")
     targets = classifier.predict(photos.double())
     found = heatmaps(classifier, photos, targets, name)
     assert difference(found, captum_heatmap(classifier, photos, targets, name)) <= 1e-8
@@ -142,7 +148,8 @@ def test_single_precision(network, photos, name):
 
 
 @pytest.mark.parametrize("name", ["lrp-epsilon:0", "deconvolution:l2", "sensitivity:linf"])
-def test_maps_do_not_depend_on_the_batch(squeezenet, name):
+def test_maps_do_not_depend_on_the_batch(squeezenet, name, monkeypatch):
+    monkeypatch.undo()
     pixels = torch.rand(32, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(32)
     together = heatmaps(squeezenet, pixels, targets, name)

@@ -89,7 +89,7 @@ class Batch:
 
     def checked_logits(self, inputs: Tensor) -> Tensor:
         """The network's logits, once it is sure that the targets are among them."""
-        logits = self.classifier.logits(inputs)
+        logits = self.classifier.logits(inputs.clone())
         self.check_targets(logits.shape[1])
         return logits
 
@@ -116,7 +116,7 @@ class Batch:
         """Gradient of the target logit with respect to the inputs (at other inputs, if given)."""
         with attributable(self.classifier.module):
             inputs = (self.inputs if at is None else at).detach().clone().requires_grad_()
-            scores = self.scores(self.classifier.logits(inputs))
+            scores = self.scores(self.classifier.logits(inputs.clone()))
             return differentiate(scores.sum(), inputs)
 
 

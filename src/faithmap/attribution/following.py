@@ -67,14 +67,15 @@ class Follower(TorchFunctionMode):
                     "network as it was before torch.jit or torch.compile."
                 )
         on_leaving(self._release)
-        self.known[id(inputs)] = inputs
+        changeable = inputs.clone()  # for networks that work on their input in place
+        self.known[id(changeable)] = changeable
         handles = []
         for path, part in self.module.named_modules():
             handles.append(part.register_forward_pre_hook(lambda _m, _i, path=path: self.path.append(path)))
             handles.append(part.register_forward_hook(lambda _m, _i, _o: self._leave(), always_call=True))
         try:
             with self:
-                logits = self.module(inputs)
+                logits = self.module(changeable)
         finally:
             for handle in handles:
                 handle.remove()
@@ -84,7 +85,7 @@ class Follower(TorchFunctionMode):
                 raise MethodError(self._unseen())
         logits = batch.classifier.check_logits(logits, len(inputs))
         with torch.no_grad():
-            plain = batch.classifier.logits(inputs)
+            plain = batch.classifier.logits(inputs.clone())
         if plain.isfinite().all() and not (logits - plain).abs().amax() <= 1e-3 * plain.abs().amax():
             raise MethodError("the network's forward pass cannot be followed: followed, it gives other logits.")
         return logits

@@ -107,10 +107,12 @@ class _FeatureFollower(Follower):
 
     def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
         """See `Follower`."""
+        if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
+            raise self.refuse(name, "the method is defined for convolutional networks, not for attention.")
         result = function(*args, **kwargs)
         if not isinstance(result, Tensor) or result.ndim != 4:
             return result
-        if name in LINEAR:
+        if name in LINEAR and result.shape[-1] * result.shape[-2] > 1:
             self.size = result.shape[-2:]
         if result.shape[-2:] == self.size:
             self.features = result

@@ -47,7 +47,7 @@ def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3
                 perturbations_per_eval=VARIANTS,
             )
         )
-    return found / 3
+    return found.to(batch.inputs.dtype) / 3
 
 
 def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch height width"]:
@@ -115,7 +115,7 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
                 n_samples=n,
                 perturbations_per_eval=VARIANTS,
             )
-        found.append(values[0, 0] / torch.bincount(labels.flatten())[labels])
+        found.append(values[0, 0].to(one.inputs.dtype) / torch.bincount(labels.flatten())[labels])
     return torch.stack(found)
 
 

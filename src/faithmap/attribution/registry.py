@@ -159,7 +159,7 @@ METHODS: dict[str, Row] = {
     "lrp-epsilon-alpha2-beta1": Row(
         lrp.lrp_epsilon_alpha2_beta1,
         "LRP, ε-rule in linear layers, α2β1-rule in convolutions",
-        "Lapuschkin et al. 2017",
+        "Kohlbrenner et al. 2020",
         {"epsilon": SMALL_EPSILON},
     ),
     "excitation-backprop": Row(
@@ -310,6 +310,11 @@ def heatmaps(
         torch.Size([8, 224, 224])
     """
     method = method if isinstance(method, Method) else as_method(method)
+    if method.blocks != "whole" and classifier.dtype not in (torch.float32, torch.float64):
+        raise MethodError(
+            f"{method.name} on {classifier.name}: the network is in {classifier.dtype}, too coarse to order "
+            "pixels: give it in float32."
+        )
     batch = Batch.of(classifier, pixels, targets, image_ids, seed)
     try:
         found = in_blocks(method, batch)
