@@ -1,6 +1,6 @@
 """Do the intervals hold what they promise? Simulated data sets of known truth through the functions that tables use.
 
-    python benchmarks/coverage.py                 # 4000 data sets for each figure, about MINUTES minutes on one core
+    python benchmarks/coverage.py                 # 4000 data sets for each figure, some ten minutes on one free core
     python benchmarks/coverage.py --kinds         # why this interval: all kinds side by side
 
 Coverage: how often a 95 % interval holds the true mean. False alarms: how often two methods are told apart that should
