@@ -424,7 +424,7 @@ def _headline(
         return "No heatmap method was measured, only random orders."
     best = rest.iloc[0]
     name, images = display_name(best["method"]), f"{best['n']} image{'s' if best['n'] != 1 else ''}"
-    mean, low, high = (_rounded(best[end], best["low"], best["high"]) for end in ("mean", "low", "high"))
+    mean, low, high = _rounded(best["mean"], best["low"], best["high"])
     where = f"({score}, {images})"
     extreme = "highest" if sign > 0 else "lowest"
     if not np.isfinite(best["low"]):
@@ -446,11 +446,18 @@ def _headline(
     return f"{name} {does_best}: AOPC {beside} {where}, {interval}; {others}."
 
 
-def _rounded(value: float, low: float, high: float) -> str:
-    """A number with as many digits as its interval allows: two of the half width."""
-    width = abs(high - low) / 2 or abs(value)
-    digits = 0 if not np.isfinite(width) or width == 0 else max(0, 1 - int(np.floor(np.log10(width))))
-    return (f"{value:.{digits}f}" if np.isfinite(width) else f"{value:.3g}").replace("-", "−")
+def _rounded(mean: float, low: float, high: float) -> list[str]:
+    """With as many digits as the interval allows, two of its half width, and one more where an end would show as zero."""
+    width = abs(high - low) / 2 or abs(mean)
+    if not np.isfinite(width):
+        return [f"{value:.3g}".replace("-", "−") for value in (mean, low, high)]
+    smallest = min((abs(end) for end in (low, high) if end), default=1.0)
+    digits = max(0, 1 - _magnitude(width), min(-_magnitude(smallest), 2 - _magnitude(width)))
+    return [f"{value:z.{digits}f}".replace("-", "−") for value in (mean, low, high)]
+
+
+def _magnitude(value: float) -> int:
+    return int(np.floor(np.log10(value))) if value else 0
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -81,9 +81,8 @@ def heatmaps(
             title = _broken(name)
             ax.set_title(title, fontsize=_fitting(title, 0.85 * size.font, cell), **PLAIN)
         _colour_bar(figure, [ax for row in axes for ax in row[1:]], size)
-        figure.supxlabel(
-            f"below each heatmap: AOPC relative to random ({score}, {at} steps)", fontsize=0.85 * size.font, color=FAINT
-        )
+        note = "colours: each heatmap to its own strongest relevance; below it: AOPC relative to random"
+        figure.supxlabel(f"{note} ({score}, {at} steps)", fontsize=0.8 * size.font, color=FAINT)
     return axes
 
 
@@ -220,7 +219,7 @@ def _colour_bar(figure: Figure | SubFigure, axes: Sequence[Axes], size: Size) ->
         ScalarMappable(Normalize(-1, 1), mpl.colormaps[COLOURS]), ax=list(axes), shrink=0.7, aspect=25, ticks=[-1, 0, 1]
     )
     bar.ax.set_yticklabels(["−", "0", "+"])
-    bar.set_label("relevance, each heatmap to its own strongest", fontsize=0.8 * size.font)
+    bar.set_label("relevance", fontsize=0.8 * size.font)
     bar.outline.set_visible(False)
 
 
