@@ -360,3 +360,23 @@ def test_an_image_given_several_times_is_computed_once(monkeypatch):
     spread = dataclasses.replace(chains, pixels=chains.pixels[chains.image], image=torch.arange(4))
     assert torch.equal(all_logits(make_engine(classifier, "incremental"), spread), expected)
     assert len(started) == 2
+
+
+def test_a_whole_run_gives_the_same_table_with_both_engines(tiny, tmp_path):
+    pixels = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(4))
+    tiny.preprocessing = dataclasses.replace(tiny.preprocessing, crop=(24, 24))
+    protocol = faithmap.Protocol.preset(steps=6, region_size=5)
+    tables = [
+        faithmap.evaluate(tiny, pixels, ["sensitivity:l2"], protocol, tmp_path / engine, engine=engine).aopc()
+        for engine in ("dense", "incremental")
+    ]
+    numbers = [table.select_dtypes("number").to_numpy() for table in tables]
+    assert abs(numbers[0] - numbers[1]).max() < 1e-6
+
+
+def test_a_network_in_float64():
+    module = network().double()
+    chains = draw_chains(size=40, steps=4, region=5)
+    found = all_logits(make_engine(classifier_of(module), "incremental"), chains)
+    expected = stock_logits(classifier_of(module), chains, torch.float64)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)

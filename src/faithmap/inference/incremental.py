@@ -31,7 +31,7 @@ from faithmap.inference.watch import signature
 Scores = tuple[Tensor, Tensor, Tensor]
 
 # Of the logits' standard deviation: far above rounding, far below what a wrong pixel does.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.2}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 0.05, torch.bfloat16: 0.2}
 # Fewer multiply-adds than this, in proportion, do not pay for gathering and scattering.
 WORTHWHILE = 1.2
 _HELD_BYTES = 256_000_000  # logits that wait until the first of them were compared
@@ -163,8 +163,8 @@ class IncrementalEngine:
             if len(found) == len(missing):
                 break
         pairs = list(found)
-        expected = self.dense.at(chains, pairs).float()
-        error = (torch.stack(list(found.values())).float() - expected).abs()
+        expected = self.dense.at(chains, pairs).double()
+        error = (torch.stack(list(found.values())).double() - expected).abs()
         # Rounding grows with the values themselves where the logits hardly differ.
         allowed = TOLERANCE[self.classifier.dtype] * (float(expected.std()) + 1e-2 * float(expected.abs().max()))
         if bool((error <= allowed).all()):

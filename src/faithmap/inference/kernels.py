@@ -61,22 +61,23 @@ def few_row_counts(count: int) -> int:
     return rounded_up(count, max(GRID, 1 << max(count.bit_length() - 4, 0)))
 
 
-def private_linear(device: torch.device) -> Any | None:
+def private_linear(device: torch.device, dtype: torch.dtype = torch.float32) -> Any | None:
     """oneDNN's packed linear layer, which torch has but does not promise; None where it is not there or not right."""
-    return _probe_private_linear() if device.type == "cpu" else None
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    return _probe_private_linear(dtype) if known else None
 
 
-@lru_cache(maxsize=1)
-def _probe_private_linear() -> Any | None:
+@lru_cache(maxsize=2)
+def _probe_private_linear(dtype: torch.dtype) -> Any | None:
     try:
         ops = torch.ops.mkldnn
         random = torch.Generator().manual_seed(0)
-        weight, bias = torch.randn(24, 40, generator=random), torch.randn(24, generator=random)
-        rows = torch.randn(64, 40, generator=random)
+        weight, bias, rows = (torch.randn(shape, generator=random).to(dtype) for shape in ((24, 40), (24,), (64, 40)))
         packed = ops._reorder_linear_weight(weight, 64)
         found = ops._linear_pointwise(rows, packed, bias, "relu", [], "")
         expected = F.linear(rows, weight, bias).relu_()
-        return ops if torch.allclose(found, expected, rtol=1e-4, atol=1e-4) else None
+        near = 1e-4 if dtype is torch.float32 else 2e-2
+        return ops if torch.allclose(found.float(), expected.float(), rtol=near, atol=near) else None
     except (AttributeError, RuntimeError, TypeError):
         return None
 
@@ -95,7 +96,7 @@ class Product:
         self.relu = relu
         self.rows = rows
         self.bias = torch.zeros(self.outputs, dtype=weight.dtype, device=weight.device) if bias is None else bias
-        self._private = None if public else private_linear(weight.device)
+        self._private = None if public else private_linear(weight.device, weight.dtype)
         self.weight = weight.contiguous()
         if self._private is not None:
             self._packed = self._private._reorder_linear_weight(self.weight, rows)
@@ -191,7 +192,6 @@ class Kernel:
         self.public = public
         self.after = list(layer.after)
         self.chunk = self._chunk(layer.channels)
-        self._windows: dict[int, tuple[State, Windows]] = {}
 
     def run(self, state: State, pixels: Pixels) -> None:
         """Compute the pixels from the maps that the layer reads, and store them."""
@@ -217,12 +217,11 @@ class Kernel:
 
     def windows(self, state: State) -> Windows:
         """How this layer's windows lie in a state."""
-        known = self._windows.get(state.chains)
-        if known is None or known[0] is not state:
+        if self.layer not in state.windows:
             source = state.maps[self.layer.inputs[0]]
-            known = (state, Windows(source, self.layer.window.size, self.layer.window.dilation))
-            self._windows[state.chains] = known
-        return known[1]
+            state.windows[self.layer] = Windows(source, self.layer.window.size, self.layer.window.dilation)
+        found: Windows = state.windows[self.layer]
+        return found
 
     def _chunk(self, width: int) -> int:
         itemsize = torch.finfo(self.scratch.dtype).bits // 8

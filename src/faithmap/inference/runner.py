@@ -172,8 +172,11 @@ class Runner:
             yield from self.plan.tail.push(state, meant, step)
 
     def _state(self, count: int) -> State:
-        if count not in self._states:
+        most = max(self._states, default=0)
+        if count > most:
             self._states = {count: State(self.plan.layout, count, self.plan.dtype, self.plan.device)}
+        elif count not in self._states:
+            self._states[count] = self._states[most].first(count)
         return self._states[count]
 
     def first_difference(self, classifier: Classifier, chains: Chains, chain: int, step: int) -> str:

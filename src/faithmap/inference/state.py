@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -51,7 +52,7 @@ class Layout:
         self.spare = max(layer.window.size[1] for layer in self.layers)
         self.padding: dict[Layer, Padding] = {place.owner: Padding() for place in self.places.values()}
         for layer in self.layers:
-            for source in layer.inputs:
+            for source in layer.inputs if not isinstance(layer, Copy) else ():  # which reads what is there only
                 owner = self.places[source].owner
                 after = layer.window.after(source.size, layer.size)
                 self.padding[owner] = self.padding[owner].including(layer.window.before, after)
@@ -98,23 +99,41 @@ class Map:
 
 
 class State:
-    """All maps of `chains` chains."""
+    """All maps of `chains` chains.
 
-    def __init__(self, layout: Layout, chains: int, dtype: torch.dtype, device: torch.device) -> None:
+    Args:
+        within: a state of more chains, whose memory this one uses.
+
+    Attributes:
+        windows: how the windows of layers lie in this state's memory; filled by the kernels.
+    """
+
+    def __init__(
+        self, layout: Layout, chains: int, dtype: torch.dtype, device: torch.device, within: State | None = None
+    ) -> None:
         self.chains = chains
-        self.spare = layout.spare
+        self.layout, self.spare = layout, layout.spare
         self.storage: dict[Layer, Tensor] = {}
         self.maps: dict[Layer, Map] = {}
+        self.windows: dict[Layer, Any] = {}
         for owner in layout.padding:
             height, width = layout.padded(owner)
             count = (chains * height * width + layout.spare) * owner.channels
-            self.storage[owner] = torch.zeros(count, dtype=dtype, device=device)
+            if within is None:
+                self.storage[owner] = torch.zeros(count, dtype=dtype, device=device)
+            else:
+                self.storage[owner] = within.storage[owner][:count]
         for layer in layout.layers:
             place = layout.places[layer]
             padded, padding = layout.padded(place.owner), layout.padding[place.owner]
             self.maps[layer] = Map(self.storage[place.owner], layer, place, padded, padding, chains)
             if isinstance(layer, Copy) and layer.value != 0:
                 self.maps[layer].inner.fill_(layer.value)
+
+    def first(self, chains: int) -> State:
+        """The first chains as a state of their own, in the same memory."""
+        storage = next(iter(self.storage.values()))
+        return State(self.layout, chains, storage.dtype, storage.device, self)
 
     def copy_from(self, one: State, first: int, count: int) -> None:
         """The state of a single chain, for `count` chains from `first`."""

@@ -106,7 +106,7 @@ def _fill(rows: Tensor, one: TailInput, state: State, part: slice) -> None:
         return
     # Pixel by pixel: one order of summation, whatever the number of chains.
     height, width = one.layer.size
-    total = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    total = torch.zeros(rows.shape, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
     for row in range(height):
         for column in range(width):
             total.add_(inner[:, row, column])

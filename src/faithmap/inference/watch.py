@@ -35,6 +35,8 @@ def signature(module: nn.Module) -> tuple[Any, ...]:
 def _content(tensor: Tensor) -> tuple[Any, ...]:
     """Shape, type, device and a checksum that depends on where each number stands."""
     about = (tuple(tensor.shape), tensor.dtype, tensor.device)
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return (*about, id(tensor), tensor._version)
     if not tensor.is_floating_point():
         return (*about, tuple(tensor.reshape(-1).tolist()))
     flat = tensor.detach().reshape(-1)
