@@ -49,7 +49,27 @@ out = Console()
 err = Console(stderr=True)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as given to `faithmap run --out`.", show_default=False)]
+
+def place(text: str) -> Path | str:
+    """A run folder as it was given: a path, or a URL."""
+    return text if "://" in text else Path(text)
+
+
+def files_of(run: Path | str) -> Path:
+    """Where the pictures of a run go: into its folder; for a URL, into a folder of that name here."""
+    if isinstance(run, Path):
+        return run
+    folder = Path(run.rstrip("/").rpartition("/")[2])
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+RunFolder = Annotated[
+    Any,
+    typer.Argument(
+        help="A run folder, as given to `faithmap run --out`.", show_default=False, parser=place, metavar="RUN"
+    ),
+]
 
 
 def main() -> None:
@@ -197,7 +217,17 @@ EngineName = Annotated[
 Precision = Annotated[
     str, option("--precision", panel=SPEED, text="`float32`, or `bfloat16` for screening (marked wherever it shows).")
 ]
-Out = Annotated[Path | None, option("--out", panel=FILES, text="Run folder. Default: `runs/IMAGES-MODEL`.")]
+Out = Annotated[
+    Any,
+    typer.Option(
+        "--out",
+        help="Run folder: a path, or a URL such as `s3://…`. Default: `runs/IMAGES-MODEL`.",
+        rich_help_panel=FILES,
+        parser=place,
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
 Data = Annotated[Path | None, option("--data", panel=FILES, text="Where downloaded data are kept and looked for.")]
 SaveHeatmaps = Annotated[
     bool, option("--save-heatmaps", panel=FILES, text="Store the heatmaps of all images, not of a sample of 24.")
@@ -457,7 +487,9 @@ def duration(seconds: float) -> str:
 @app.command("doctor")
 @guarded
 def doctor_command(
-    run: Annotated[Path | None, typer.Argument(help="A run folder to look at as well.", show_default=False)] = None,
+    run: Annotated[
+        Any, typer.Argument(help="A run folder to look at as well.", show_default=False, parser=place, metavar="RUN")
+    ] = None,
     data: Data = None,
     model: Annotated[
         str | None, typer.Option(help="A classifier: what a step recomputes in each layer, and what that gains.")
@@ -520,10 +552,12 @@ def show_run(run: Run) -> None:
     score = str(run.protocol.score)
     out.print(aopc_rich(run, frame))
     out.print(headline(frame, score), highlight=False, soft_wrap=True)
-    run.plot(run.folder / "fig4.png", frame=frame)
-    run.store.export(run.folder / "scores.parquet")
-    for name in ("fig4.png", "scores.parquet", "manifest.json"):
-        out.print(str(run.folder / name), highlight=False, soft_wrap=True)
+    folder = files_of(place(run.store.url))
+    run.plot(folder / "fig4.png", frame=frame)
+    run.store.export(folder / "scores.parquet")
+    for name in ("fig4.png", "scores.parquet"):
+        out.print(str(folder / name), highlight=False, soft_wrap=True)
+    out.print(f"{run.store.url}/manifest.json", highlight=False, soft_wrap=True)
     show_skipped(run.skipped)
 
 
@@ -613,7 +647,7 @@ def plot_command(
     """
     from faithmap.run import Run
 
-    file = out_file or run / f"{figure}.png"
+    file = out_file or files_of(run) / f"{figure}.png"
     Run(run).figure(figure, file, score=score, style=style, compare=compare or (), image=image)
     out.print(str(file), highlight=False, soft_wrap=True)
 
@@ -630,7 +664,7 @@ def report_command(
     """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
     from faithmap.run import Run
 
-    file = Run(run).report(out_file or run / "report.html", examples=examples)
+    file = Run(run).report(out_file or files_of(run) / "report.html", examples=examples)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

@@ -72,7 +72,7 @@ class RayExecutor:
                 max_task_retries=-1,
             )(Worker)
             count = min(self.describe()["workers"], max(1, len(tasks)))
-            actors += [worker.remote(sent, device, absolute(store.url), self.threads) for _ in range(count)]
+            actors += [worker.remote([sent], device, absolute(store.url), self.threads) for _ in range(count)]
             for news in hand_out(ray, actors, [at_absolute_paths(task) for task in tasks]):
                 for note in news.notes:
                     warnings.warn(note, EngineWarning, stacklevel=2)
@@ -107,9 +107,11 @@ class RayExecutor:
 class Worker:
     """One warm network, in a process of its own."""
 
-    def __init__(self, experiment: Experiment, device: str, url: str, threads: int) -> None:
+    def __init__(self, experiment: Sequence[Any], device: str, url: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.experiment = replace(experiment, classifier=experiment.classifier.to(device))
+        # In a list, because Ray would copy an argument by itself into every worker's start, and warn about restarts.
+        sent: Experiment = import_ray().get(experiment[0])
+        self.experiment = replace(sent, classifier=sent.classifier.to(device))
         self.store = Store(url)
 
     def ready(self) -> None:
