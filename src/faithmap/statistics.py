@@ -447,7 +447,7 @@ def _headline(
 
 
 def _rounded(mean: float, low: float, high: float) -> list[str]:
-    """With as many digits as the interval allows, two of its half width, and one more where an end would show as zero."""
+    """With two digits of the interval's half width, and one more where an end would show as zero."""
     width = abs(high - low) / 2 or abs(mean)
     if not np.isfinite(width):
         return [f"{value:.3g}".replace("-", "−") for value in (mean, low, high)]
