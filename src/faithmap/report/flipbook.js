@@ -191,10 +191,10 @@ class Flipbook {
     this.show(data.flipbook.examples[this.order()[0]]);
   }
 
-  // How differently the two methods do on an image: the difference of their AOPC at the last step.
+  // How differently the two methods do on an image: the difference of their AOPC at the last step; positive where A is better.
   disagreement(example) {
     const [a, b] = this.pair.map((method) => example.aopc[this.score][method]);
-    return a === undefined || b === undefined ? null : a - b;
+    return a === undefined || b === undefined ? null : this.data.sign * (a - b);
   }
 
   order() {

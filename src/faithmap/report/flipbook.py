@@ -38,7 +38,7 @@ def flipbook(
     aopc = {
         str(score): statistics.per_image_aopc(summary.frame, str(score), summary.order).iloc[:, -1] for score in Score
     }
-    scores = summary.scores[summary.scores["image"].isin([example.image for example in examples])]
+    scores = summary.frame[summary.frame["image"].isin([example.image for example in examples])]
     first_draw = scores[scores["draw"] == scores["draw"].min()]
     by_image = dict(list(first_draw.groupby("image", sort=False)))
     shown: list[dict[str, Any]] = []

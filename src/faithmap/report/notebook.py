@@ -63,9 +63,9 @@ def figure(summary: Summary) -> dict[str, Any]:
     ticks = np.arange(np.ceil(low / tick - 1e-9), np.floor(high / tick + 1e-9) + 1) * tick
     unit = max(0, -int(np.floor(np.log10(tick))))
     return {
-        "title": f"{summary.quantity} of {len(drawn)} methods against {summary.axis}; the table has the end values",
+        "title": f"AOPC of {len(drawn)} methods against {summary.axis}; the table has the end values",
         "x_label": summary.axis,
-        "y_label": f"{summary.quantity}{' above random' if relative else ''}, {summary.score}",
+        "y_label": f"AOPC{' relative to random' if relative else ''}, {summary.score}",
         "width": _WIDTH,
         "height": _HEIGHT,
         "left": _LEFT,

@@ -99,7 +99,7 @@ class Figure {
 
   draw() {
     const relative = this.against === "relative";
-    const yLabel = `${this.data.quantity}${relative ? " above random" : ""}, ${this.score}`;
+    const yLabel = `AOPC${relative ? " relative to random" : ""}, ${this.score}`;
     this.chart.set(this.series(), { bands: this.bands, yLabel });
     this.setStep(this.step);
   }

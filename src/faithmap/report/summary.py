@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.naming import RANDOM, display_name, printable
 from faithmap.protocol import Direction, Order, Score
+from faithmap.significance import split_letters
 
 if TYPE_CHECKING:
     from faithmap.run import Run
@@ -24,6 +24,31 @@ MINUS = "\u2212"
 _HUES = 8
 _DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
 _FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
+# How to read the figure: (whether regions are restored, whether the most relevant go first) → what happens.
+_REMOVED = "Regions are removed in the order that a heatmap gives"
+_RESTORED = "Regions of the image are brought back onto the fill in the order that a heatmap gives"
+_KNOWS = "A heatmap that knows what the network looks at"
+_LEDES = {
+    (
+        False,
+        True,
+    ): f"{_REMOVED}, most relevant first. {_KNOWS} makes the score fall early: its AOPC, the mean drop so far, "
+    "is high.",
+    (
+        False,
+        False,
+    ): f"{_REMOVED}, least relevant first. {_KNOWS} keeps the score up: its AOPC, the mean drop so far, is low.",
+    (
+        True,
+        True,
+    ): f"{_RESTORED}, most relevant first. {_KNOWS} makes the score rise early: its AOPC, the mean drop so far, "
+    "is low.",
+    (
+        True,
+        False,
+    ): f"{_RESTORED}, least relevant first. {_KNOWS} makes the score rise late: its AOPC, the mean drop so far, "
+    "is high.",
+}
 _MOST_SUBSETS = 200
 _MANY_IMAGES = 100_000
 
@@ -55,9 +80,7 @@ class Summary:
     """What all parts of the page share.
 
     Attributes:
-        scores: the run's scores in one order.
-        frame: the same for the statistics, in which a lower score is always the better one: where regions are restored
-            and scores should rise, their signs are turned, so that AOPC is the mean rise.
+        frame: the run's scores in one order.
         order: the order that is shown, MoRF if the run has it.
         score: the score that the protocol shows.
         steps: L.
@@ -66,7 +89,6 @@ class Summary:
     """
 
     run: Run
-    scores: pd.DataFrame
     frame: pd.DataFrame
     order: str
     score: str
@@ -85,9 +107,19 @@ class Summary:
         return self.run.protocol.direction is Direction.RESTORE
 
     @property
-    def quantity(self) -> str:
-        """What curves of the figure show."""
-        return "mean rise" if self.restores else "AOPC"
+    def sign(self) -> int:
+        """1 where a high AOPC is good, −1 where a low one is: the score should stay, or come back."""
+        return -1 if self.restores == (self.order == Order.MORF) else 1
+
+    @property
+    def direction(self) -> str:
+        """As the statistics take it."""
+        return str(self.run.protocol.direction)
+
+    @property
+    def does(self) -> str:
+        """What steps do, and what a good heatmap makes of it."""
+        return _LEDES[self.restores, self.order == Order.MORF]
 
     @property
     def axis(self) -> str:
@@ -115,20 +147,15 @@ def summarise(run: Run) -> Summary:
     Raises:
         StoreError: a run folder without scores.
     """
-    scores = run.scores()
-    orders = sorted(scores["order"].unique())
+    frame = run.scores()
+    orders = sorted(frame["order"].unique())
     order = str(Order.MORF) if Order.MORF in orders else orders[0]
     if len(orders) > 1:
-        scores = scores[scores["order"] == order].reset_index(drop=True)
-    restores = run.protocol.direction is Direction.RESTORE
-    frame = scores.assign(**{str(one): -scores[str(one)] for one in Score}) if restores else scores
+        frame = frame[frame["order"] == order].reset_index(drop=True)
     score = str(run.protocol.score)
-    aopc = statistics.per_image_aopc(frame, score, order)
-    last = aopc[aopc.columns[-1]].groupby(level="method").mean()
-    methods = sorted(frame["method"].unique(), key=lambda name: (name == RANDOM, -last.get(name, -math.inf), name))
-    return Summary(
+    methods = sorted(frame["method"].unique())
+    summary = Summary(
         run=run,
-        scores=scores,
         frame=frame,
         order=order,
         score=score,
@@ -136,6 +163,10 @@ def summarise(run: Run) -> Summary:
         draws=int(frame["draw"].nunique()),
         lines=lines(methods),
     )
+    aopc = statistics.per_image_aopc(frame, score, order)
+    last = aopc[aopc.columns[-1]].groupby(level="method").mean() * summary.sign
+    methods.sort(key=lambda name: (name == RANDOM, -last.get(name, -math.inf), name))
+    return replace(summary, lines=lines(methods))
 
 
 def lines(methods: Sequence[str]) -> tuple[Line, ...]:
@@ -216,8 +247,7 @@ def unfinished(summary: Summary) -> str:
 def headline(summary: Summary) -> str:
     """The answer in one sentence, or why there is none."""
     try:
-        sentence = statistics.headline(summary.frame, summary.score)
-        return sentence.replace("removes evidence", "restores evidence") if summary.restores else sentence
+        return statistics.headline(summary.frame, summary.score, order=summary.order, direction=summary.direction)
     except CurveError as error:
         return f"No answer yet: {error}"
 
@@ -225,8 +255,8 @@ def headline(summary: Summary) -> str:
 def ranking(summary: Summary) -> dict[str, Any]:
     """Rows of the ranking, best first, and where their whiskers go in a plot 200 wide."""
     try:
-        table = statistics.ranking(summary.frame, summary.score)
-        pairs = statistics.compare(summary.frame, summary.score)
+        table = statistics.ranking(summary.frame, summary.score, order=summary.order, direction=summary.direction)
+        pairs = statistics.compare(summary.frame, summary.score, order=summary.order)
     except CurveError:
         return {"rows": []}
     ends = table[["mean", "low", "high"]].to_numpy(dtype=float)
@@ -242,7 +272,7 @@ def ranking(summary: Summary) -> dict[str, Any]:
     row: Any
     for row in table.itertuples(index=False):
         line = by_method[row.method]
-        wins = wins_over_random(pairs, row.method)
+        wins = wins_over_random(pairs, row.method, summary.sign)
         rows.append(
             {
                 "rank": row.rank,
@@ -256,7 +286,7 @@ def ranking(summary: Summary) -> dict[str, Any]:
                 "x": place(row.mean),
                 "x_low": place(row.low),
                 "x_high": place(row.high),
-                "group": re.findall(r"[a-z]\d*", row.group),
+                "group": split_letters(row.group),
                 "group_value": row.group,
                 "wins": "" if wins is None else f"{wins * 100:.0f} %",
                 "wins_value": "" if wins is None else plain(wins),
@@ -268,16 +298,16 @@ def ranking(summary: Summary) -> dict[str, Any]:
         rows[-1]["next"] = rows[-1]["next_value"] = ""
     images = int(table["n"].max())
     text = (
-        f"{'Mean rise' if summary.restores else 'AOPC'} after {summary.steps} regions above that of random orders "
-        f"({summary.score}), mean over {grouped(images)} "
-        f"{'image' if images == 1 else 'images'}. Methods that share a letter cannot be told apart."
+        f"AOPC after {summary.steps} regions relative to random orders ({summary.score}), mean over {grouped(images)} "
+        f"{'image' if images == 1 else 'images'}; {'high' if summary.sign > 0 else 'low'} is good. "
+        "Methods that share a letter cannot be told apart."
     )
     return {"rows": rows, "zero": place(0.0), "text": text}
 
 
-def wins_over_random(pairs: pd.DataFrame, method: str) -> float | None:
-    """On which share of the images a method's AOPC is higher than that of random orders; ties count half."""
-    for a, b, share in ((RANDOM, method, False), (method, RANDOM, True)):
+def wins_over_random(pairs: pd.DataFrame, method: str, sign: int = 1) -> float | None:
+    """On which share of the images a method's AOPC is better than that of random orders; ties count half."""
+    for a, b, share in ((RANDOM, method, sign < 0), (method, RANDOM, sign > 0)):
         found = pairs[(pairs["a"] == a) & (pairs["b"] == b)]
         if len(found) and pd.notna(found["a_beats_b"].iloc[0]):
             value = float(found["a_beats_b"].iloc[0])
@@ -323,16 +353,16 @@ def subsets(summary: Summary) -> dict[str, Any]:
         rows = []
         for name in kept:
             found = [cells.get((name, line.method)) for line in shown]
-            best = max((cell.mean for cell in found if cell is not None and cell.n), default=math.nan)
+            best = max((cell.mean * summary.sign for cell in found if cell is not None and cell.n), default=math.nan)
             rows.append(
                 {
                     "name": printable(str(name)),
                     "n": int(sizes[name]),
-                    "cells": [_subset_cell(cell, best, unit) for cell in found],
+                    "cells": [_subset_cell(cell, best * summary.sign, unit) for cell in found],
                 }
             )
         tables.append({"title": title, "methods": [line.label for line in shown], "rows": rows})
-    text = f"AOPC above random ({summary.score}) with its 95 % interval; the best of a row is bold."
+    text = f"AOPC relative to random ({summary.score}) with its 95 % interval; the best of a row is bold."
     return {"tables": tables, "text": text} if tables else nothing
 
 
