@@ -118,10 +118,10 @@ class Run:
             from matplotlib import pyplot
 
             ax = pyplot.subplots(layout="constrained", figsize=(7, 4.5))[1]
-        score = str(score or self.protocol.score)
+        shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
         if self.precision != "float32":
-            how = {"title": f"scores in {self.precision}, for screening only", **how}
-        ax = plots.fig4(self.scores() if frame is None else frame, ax, score=score, **how)
+            shown["title"] = f"scores in {self.precision}, for screening only"
+        ax = plots.fig4(self.scores() if frame is None else frame, ax, **{**shown, **how})
         if path is not None:
             plots.save(ax, path)
         return ax
