@@ -3,9 +3,9 @@
     pip install -e ".[demo,peers]"
     python benchmarks/peers.py
 
-For each: seconds (median), how many inputs went through the network, scores a second, points of a curve, and the
-largest difference of a score from the line of faithmap above it. Nothing is downloaded; the network is the embedded
-SqueezeNet 1.1.
+For each: seconds of processor time on one thread (the median of the repeats; other programs on the machine do not
+count), how many inputs went through the network, scores a second, points of a curve, and the largest difference of a
+score from the line of faithmap above it. Nothing is downloaded; the network is the embedded SqueezeNet 1.1.
 """
 
 from __future__ import annotations
@@ -148,13 +148,13 @@ class Case:
 
 
 def timed(case: Case, run: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float, int]:
-    """What a run returns, its median seconds, and how many inputs it sent through the network."""
+    """What a run returns, its median seconds of processor time, and how many inputs it sent through the network."""
     seconds = []
     for _ in range(repeats):
         before = case.counter.inputs
-        start = time.perf_counter()
+        start = time.process_time()
         scores = run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return scores, median(seconds), case.counter.inputs - before
 
 
@@ -167,10 +167,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
 
     case = Case(arguments.model, arguments.images, arguments.method)
     squares = faithmap.Protocol.preset(steps=arguments.steps, region_size=REGION)
-    pixels = faithmap.Protocol.preset(steps="all", region_size=448, placement="pixel")
+    pixels = faithmap.Protocol.preset(steps="all", region_size=3136, placement="pixel")
     road = faithmap.Protocol.preset(steps=9, region_size=SIZE * SIZE // 10 + 1, placement="pixel")
     tables: dict[str, list[tuple[str, Callable[[], np.ndarray]]]] = {
         f"{arguments.steps} squares of {REGION}×{REGION}, fill 0 after normalisation": [
@@ -213,7 +214,7 @@ def machine() -> str:
             tools.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             tools.append(f"{package} is missing")
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(tools)}"
+    return f"{platform.machine()}, {torch.get_num_threads()} thread, {', '.join(tools)}"
 
 
 if __name__ == "__main__":

@@ -75,5 +75,18 @@ def test_insertion_by_segments_is_measured(tmp_path):
     assert found.exit_code == 0, found.output
     assert "3 steps of one segment, restored" in found.stderr
     assert "PNG, kB" in found.stdout
+    assert "lower is better" in found.stdout  # a good order brings the score back early, so the mean drop is low
     protocol = json.loads((tmp_path / "manifest.json").read_text())["protocol"]
     assert (protocol["segments"], protocol["direction"]) == ("slic:n=20,compactness=10", "restore")
+
+
+def test_both_orders_give_abpc_and_least_relevant_first_is_shown_alone(tmp_path):
+    where = ["--methods", "sensitivity:l2", "--out", str(tmp_path)]
+    found = invoke("run", *SMALL, *where, "--orders", "lerf")
+    assert found.exit_code == 0, found.output
+    assert "lower is better" in found.stdout
+    assert "ABPC" not in found.stdout
+    found = invoke("run", *SMALL, *where, "--orders", "morf,lerf")
+    assert found.exit_code == 0, found.output
+    assert "higher is better" in found.stdout
+    assert "ABPC" in found.stdout

@@ -173,3 +173,20 @@ def test_the_right_order_of_a_linear_network_is_found():
     random = run.scores().query("method == 'random'").sort_values("step").logit.to_numpy()[:10]
     right = scores[scores.order == "morf"].logit.to_numpy()
     assert (right <= random + 1e-3).all()
+
+
+def test_a_film_strip_starts_where_the_curve_starts(network, images, tmp_path, monkeypatch):
+    from faithmap import plots
+
+    shown = {}
+    monkeypatch.setattr(plots, "steps", lambda x, order, fill, *rest, **how: shown.update(x=x, f=fill))
+    monkeypatch.setattr(plots, "save", lambda *rest: None)
+    for direction in ("remove", "restore"):
+        asked = protocol(fill="constant:0,0,0", direction=direction)
+        run = faithmap.evaluate(network, images, {"edges": edges}, asked, tmp_path / direction)
+        run.figure("steps")
+        assert (shown["x"].abs().sum() == 0) == (direction == "restore")
+        assert (shown["f"].abs().sum() == 0) == (direction == "remove")
+    run = faithmap.evaluate(network, images, {"edges": edges}, protocol(fill="noisy-linear"), tmp_path / "imputed")
+    with pytest.raises(faithmap.FaithmapError, match="choose another figure"):
+        run.figure("steps")

@@ -551,7 +551,8 @@ def show_run(run: Run) -> None:
     frame = run.scores()
     score = str(run.protocol.score)
     out.print(aopc_rich(run, frame))
-    out.print(headline(frame, score), highlight=False, soft_wrap=True)
+    order, direction = str(run.protocol.shown_order), str(run.protocol.direction)
+    out.print(headline(frame, score, order=order, direction=direction), highlight=False, soft_wrap=True)
     folder = files_of(place(run.store.url))
     run.plot(folder / "fig4.png", frame=frame)
     run.store.export(folder / "scores.parquet")
@@ -562,33 +563,38 @@ def show_run(run: Run) -> None:
 
 
 def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
-    """Method, AOPC relative to random with its interval, AOPC: at the last step."""
-    from faithmap.statistics import aopc_table, ranking
+    """Best method first: AOPC relative to random with its interval, AOPC, ABPC where both orders were measured."""
+    from faithmap.statistics import abpc_table, aopc_table, ranking
 
-    protocol = run.protocol
+    protocol, order = run.protocol, str(run.protocol.shown_order)
     score, last = str(protocol.score), int(frame["step"].max())
-    plain = aopc_table(frame, score, relative=False, steps=[last]).set_index("method")["mean"].to_dict()
-    ranked = ranking(frame, score)
     title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}"
     if run.precision != "float32":
         title += f", {run.precision}: for screening only"
+    columns = {"AOPC": aopc_table(frame, score, order=order, relative=False, steps=[last])}
+    if len(protocol.orders) > 1:
+        columns["ABPC"] = abpc_table(frame, score, steps=[last])
+    values = {name: table.set_index("method")["mean"].to_dict() for name, table in columns.items()}
+    simple = complexity_of(run)
+    good = "higher" if (protocol.direction == "remove") == (order == "morf") else "lower"
     table = Table(
         title=title,
         title_justify="left",
-        caption="higher is better; methods that share a letter cannot be told apart",
+        caption=f"{good} is better; methods that share a letter cannot be told apart",
         caption_justify="left",
     )
     table.add_column("method")
-    for name in ("relative to random", "95 % interval", "AOPC"):
+    for name in ("relative to random", "95 % interval", *values):
         table.add_column(name, justify="right")
     table.add_column("group")
-    simple = complexity_of(run)
     for name in ("PNG, kB", "entropy, bits") if simple else ():
         table.add_column(name, justify="right")
-    for row in ranked.itertuples():
-        interval = "the reference" if row.method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
-        cells = [one_line(str(row.method)), f"{row.mean:.4g}", interval, f"{plain[row.method]:.4g}", str(row.group)]
-        table.add_row(*cells, *(simple.get(str(row.method), ("", "")) if simple else ()))
+    for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
+        method = str(row.method)
+        interval = "the reference" if method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
+        means = [f"{value[method]:.4g}" for value in values.values()]
+        cells = [one_line(method), f"{row.mean:.4g}", interval, *means, str(row.group)]
+        table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
     return table
 
 

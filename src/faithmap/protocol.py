@@ -154,6 +154,11 @@ class Protocol:
         """The inverse of `to_dict`."""
         return cls(**_checked(parts))
 
+    @property
+    def shown_order(self) -> Order:
+        """The order that tables and figures of one order show: most relevant first where it is measured."""
+        return Order.MORF if Order.MORF in self.orders else self.orders[0]
+
     def measured(self) -> dict[str, Any]:
         """The parts on which stored numbers depend.
 

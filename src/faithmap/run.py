@@ -29,9 +29,9 @@ from faithmap.executors import Executor, LocalExecutor, Report, blocks
 from faithmap.experiment import BLOCK, ChainKey, Experiment, Skipped, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
-from faithmap.perturbation import check_fill, draw_fill, resolve_fill
+from faithmap.perturbation import check_fill, draw_fill, is_imputed, resolve_fill
 from faithmap.progress import Progress, shown
-from faithmap.protocol import Order, Placement, Protocol
+from faithmap.protocol import Direction, Order, Placement, Protocol
 from faithmap.regions import check_regions_fit, removal_steps
 from faithmap.segments import resolve_segments, segment
 from faithmap.statistics import aopc_table
@@ -118,10 +118,10 @@ class Run:
             from matplotlib import pyplot
 
             ax = pyplot.subplots(layout="constrained", figsize=(7, 4.5))[1]
-        score = str(score or self.protocol.score)
+        shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
         if self.precision != "float32":
-            how = {"title": f"scores in {self.precision}, for screening only", **how}
-        ax = plots.fig4(self.scores() if frame is None else frame, ax, score=score, **how)
+            shown["title"] = f"scores in {self.precision}, for screening only"
+        ax = plots.fig4(self.scores() if frame is None else frame, ax, **{**shown, **how})
         if path is not None:
             plots.save(ax, path)
         return ax
@@ -210,10 +210,18 @@ class Run:
         at = sorted({0, last // 10, last // 5, last // 2, last})
         methods = [*example.heatmaps, RANDOM]
         order = self.protocol.orders[0]
+        if is_imputed(self.protocol.fill):
+            raise FaithmapError(
+                f"figure 'steps' shows fills that are drawn beforehand; '{self.protocol.fill}' follows from the pixels "
+                "that are left: choose another figure."
+            )
+        first, then = example.pixels, self.fill(example, method=methods[0])
+        if self.protocol.direction is Direction.RESTORE:
+            first, then = then, first
         return plots.steps(
-            example.pixels,
+            first,
             {method: self.removal_step(example, method, order) for method in methods},
-            self.fill(example, method=methods[0]),
+            then,
             at,
             frame=frame,
             image=example.image,
