@@ -13,7 +13,7 @@ install: $(VENV)/.installed  ## make .venv and install everything into it
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch torchvision
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,test,check]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,ray,test,check]"
 	touch $@
 
 demo: install  ## the whole experiment on the embedded network and photos: figure, table and report in runs/demo
