@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from faithmap.bootstrap import mean_intervals
-from faithmap.significance import holm, images_needed, signed_rank_p
+from faithmap.statistics.bootstrap import mean_intervals
+from faithmap.statistics.significance import holm, images_needed, signed_rank_p
 
 Sampler = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 

@@ -10,11 +10,11 @@ import faithmap
 PACKAGE = Path(faithmap.__file__).parent
 LAYERS = [
     {"errors", "_version"},
-    {"protocol", "curves", "naming", "bootstrap", "complexity"},
+    {"protocol", "curves", "naming", "complexity"},
     {"classifiers"},
     {"images", "storage", "extents"},
     {"perturbation", "regions", "segments"},
-    {"attribution", "inference", "per_image", "significance"},
+    {"attribution", "inference"},
     {"store", "statistics"},
     {"experiment", "plots", "randomisation"},
     {"executors", "progress"},

@@ -22,7 +22,7 @@ from faithmap.errors import FaithmapError
 from faithmap.perturbation import perturb
 from faithmap.plots.pictures import scaled
 from faithmap.plots.style import EndLabels, looks, spread
-from faithmap.significance import split_letters
+from faithmap.statistics.significance import split_letters
 from faithmap.store import Example
 from tests.frames import METHODS, frame_of
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from faithmap import statistics
 from faithmap.naming import RANDOM, display_name
 from faithmap.plots.style import FAINT, INK, PLAIN, images_counted, is_dark, looks, new_figure, size_of, themed
-from faithmap.significance import split_letters
+from faithmap.statistics.significance import split_letters
 
 
 def ranking(

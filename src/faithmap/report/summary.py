@@ -15,7 +15,7 @@ from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.naming import RANDOM, display_name, printable
 from faithmap.protocol import Direction, Order, Score
-from faithmap.significance import split_letters
+from faithmap.statistics.significance import split_letters
 
 if TYPE_CHECKING:
     from faithmap.run import Run

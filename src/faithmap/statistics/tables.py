@@ -17,11 +17,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from faithmap.bootstrap import Means, mean_intervals
 from faithmap.errors import CurveError
 from faithmap.naming import RANDOM, display_name
-from faithmap.per_image import PerImage, abpc_of, aopc_of, curves_of
-from faithmap.significance import POWER, holm, images_needed, letters, signed_rank_p
+from faithmap.statistics.bootstrap import Means, mean_intervals
+from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, curves_of
+from faithmap.statistics.significance import POWER, holm, images_needed, letters, signed_rank_p
 
 # (direction, order) → sign of a good AOPC, and what the best method does.
 _AIMS = {
