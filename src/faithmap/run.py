@@ -114,10 +114,6 @@ class Run:
             frame: the run's scores, where they were read before.
             how: passed on to `faithmap.plots.fig4`.
         """
-        if ax is None and path is None:  # to be seen in a notebook or a window
-            from matplotlib import pyplot
-
-            ax = pyplot.subplots(layout="constrained", figsize=(7, 4.5))[1]
         shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
         if self.precision != "float32":
             shown["title"] = f"scores in {self.precision}, for screening only"
@@ -215,19 +211,13 @@ class Run:
                 f"figure 'steps' shows fills that are drawn beforehand; '{self.protocol.fill}' follows from the pixels "
                 "that are left: choose another figure."
             )
-        first, then = example.pixels, self.fill(example, method=methods[0])
+        fills = {method: self.fill(example, method=method) for method in methods}
+        steps = {method: self.removal_step(example, method, order) for method in methods}
+        how |= {"frame": frame, "image": example.image, "order": str(order)}
         if self.protocol.direction is Direction.RESTORE:
-            first, then = then, first
-        return plots.steps(
-            first,
-            {method: self.removal_step(example, method, order) for method in methods},
-            then,
-            at,
-            frame=frame,
-            image=example.image,
-            order=str(order),
-            **how,
-        )
+            fill = fills[methods[0]]
+            return plots.steps(fill, steps, example.pixels, at, **how)
+        return plots.steps(example.pixels, steps, fills, at, **how)
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""

@@ -89,7 +89,7 @@ def heatmaps(
 def steps(
     pixels: Float[Tensor, "3 height width"],
     removal_steps: Mapping[str, Int[Tensor, "height width"]],
-    fill: Float[Tensor, "3 height width"],
+    fill: Float[Tensor, "3 height width"] | Mapping[str, Float[Tensor, "3 height width"]],
     at: Sequence[int] = (0, 10, 20, 50, 100),
     figure: Figure | SubFigure | None = None,
     *,
@@ -105,7 +105,7 @@ def steps(
     Args:
         pixels: x⁽⁰⁾, in pixel space.
         removal_steps: method → the step at which each pixel is replaced, 0 for never.
-        fill: replacement values, in pixel space.
+        fill: replacement values, in pixel space; of all methods, or by method where each has its own.
         at: which steps k.
         figure, style: as in `heatmaps`.
         frame, image, draw, score, order: where given, the score of this image and draw is written under each picture.
@@ -120,8 +120,9 @@ def steps(
         figure, axes, cell = _grid(figure, len(removal_steps), len(at), size, lines=int(bool(scores)), bar=False)
         digits = _digits(list(scores.values()))
         for row, (name, removal_step) in zip(axes, removal_steps.items(), strict=True):
+            own = fill[name] if isinstance(fill, Mapping) else fill
             for ax, k in zip(row, at, strict=True):
-                _show_pixels(ax, perturb(pixels, removal_step, fill, k))
+                _show_pixels(ax, perturb(pixels, removal_step, own, k))
                 if (name, k) in scores:
                     _write_under(ax, _written(scores[name, k], digits), size, cell)
             _write_beside(row[0], _broken(name), size)
