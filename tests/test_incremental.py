@@ -56,7 +56,7 @@ def settled(module, size=64):
             one.momentum = None
             one.train()  # alone: with dropped paths the statistics would be others
     with torch.no_grad():
-        module((torch.rand(12, 3, size, size) - 0.5) / 0.25)
+        module((torch.rand(8, 3, size, size) - 0.5) / 0.25)
     return module.eval()
 
 

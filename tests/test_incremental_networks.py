@@ -32,7 +32,6 @@ NETWORKS = [
     "mobilenet_v3_small",
     "efficientnet_b0",
     "convnext_tiny",
-    "resnext50_32x4d",
 ]
 
 
@@ -43,12 +42,12 @@ def test_known_networks(name):
         for block in module.modules():
             if hasattr(block, "layer_scale"):
                 nn.init.uniform_(block.layer_scale, 0.1, 0.5)
-    assert_exact(module, draw_chains(size=96, steps=5, chains=2, region=9))
+    assert_exact(module, draw_chains(size=96, steps=3, chains=2, region=9))
 
 
 def test_googlenet():
     module = settled(torchvision.models.googlenet(num_classes=10, init_weights=False, aux_logits=False), size=128)
-    assert_exact(module, draw_chains(size=96, steps=5, chains=2, region=9))
+    assert_exact(module, draw_chains(size=96, steps=3, chains=2, region=9))
 
 
 def test_a_vision_transformer_goes_dense_and_says_where():

@@ -149,7 +149,7 @@ _independent: dict[tuple[Any, ...], bool] = {}
 
 def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
     """The operation, such that no value depends on where it stands in memory."""
-    if operation.exact:
+    if operation.exact or rows[0].device.type != "cpu":
         return operation.function(*rows)
     # Vectorised loops leave the last few numbers of a thread's share to scalar code, which rounds differently: give
     # every thread a whole number of vectors.
@@ -311,7 +311,8 @@ class PoolKernel(Kernel):
     def __init__(self, layer: MaxPool | AveragePool, scratch: Scratch, public: bool = False) -> None:
         super().__init__(layer, scratch, public)
         self.combine: Any = torch.maximum if isinstance(layer, MaxPool) else torch.add
-        self.divisor = layer.divisor if isinstance(layer, AveragePool) else 1.0
+        divisor = layer.divisor if isinstance(layer, AveragePool) else 1.0
+        self.divisor = divisor.to(scratch.device) if isinstance(divisor, Tensor) else divisor
         self.chunk = self._chunk(2 * layer.window.size[1] * layer.channels)
 
     def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
