@@ -21,4 +21,5 @@ def test_quality_proxy(tmp_path):
     assert len(lines) == 11
     assert accuracy[0] < 0.3
     assert accuracy[-1] > 0.9
-    assert Image.open(tmp_path / "proxy.png").size[0] > 500
+    with Image.open(tmp_path / "proxy.png") as picture:
+        assert picture.size[0] > 500

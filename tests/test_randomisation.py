@@ -96,7 +96,7 @@ class Scale(torch.nn.Module):
 
 def test_layers_of_their_own_kind_keep_mean_and_spread():
     classifier = faithmap.Classifier(torch.nn.Sequential(Scale()))
-    weight = redrawn(classifier, 1).module[0].weight
+    weight = redrawn(classifier, 1).module[0].weight.detach()
     assert not torch.equal(weight, classifier.module[0].weight)
     assert float(weight.mean()) == pytest.approx(2, abs=0.2)
     assert float(weight.std()) == pytest.approx(3, abs=0.2)

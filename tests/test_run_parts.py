@@ -179,7 +179,7 @@ def test_a_film_strip_starts_where_the_curve_starts(network, images, tmp_path, m
     from faithmap import plots
 
     shown = {}
-    monkeypatch.setattr(plots, "steps", lambda x, steps, fill, *rest, **how: shown.update(x=x, f=fill))
+    monkeypatch.setattr(plots, "steps", lambda x, at, fill, *rest, **how: shown.update(x=x, f=fill))
     monkeypatch.setattr(plots, "save", lambda *rest: None)
     for direction in ("remove", "restore"):
         asked = protocol(fill="constant:0,0,0", direction=direction)
