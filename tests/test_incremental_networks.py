@@ -20,6 +20,7 @@ from tests.test_incremental import (
     classifier_of,
     draw_chains,
     from_scratch,
+    perturbed,
     settled,
     stock_logits,
 )
@@ -46,8 +47,22 @@ def test_known_networks(name):
 
 
 def test_googlenet():
-    module = settled(torchvision.models.googlenet(num_classes=10, init_weights=False, aux_logits=False), size=128)
+    options = {"init_weights": False, "aux_logits": False, "transform_input": True}
+    module = settled(torchvision.models.googlenet(num_classes=10, **options), size=128)
     assert_exact(module, draw_chains(size=96, steps=3, chains=2, region=9))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1-embedded", "efficientnet-lite0-embedded"])
+def test_real_weights(name):
+    classifier = faithmap.load_classifier(name, device="cpu")
+    chains = draw_chains(size=224, chains=1, images=1, steps=30, region=9)
+    engine = make_engine(classifier, "incremental")
+    found = all_logits(engine, chains)
+    steps = [0, 1, 15, 30]
+    with torch.inference_mode():
+        expected = classifier.module(torch.stack([perturbed(classifier, chains, 0, step) for step in steps]))
+    assert float((found[0, steps] - expected).abs().max() / expected.std()) < 1e-5
+    assert engine.reason is None
 
 
 def test_a_vision_transformer_goes_dense_and_says_where():
@@ -163,6 +178,20 @@ class Branches(nn.Module):
         return self.head(F.adaptive_avg_pool2d(F.hardtanh(w, -2, 2), 1).flatten(1))
 
 
+class Prepared(nn.Module):
+    """A network that prepares its input channel by channel, as GoogLeNet does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+        self.conv, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = (x - self.mean) / 0.5
+        x = torch.cat([torch.unsqueeze(x[:, 0], 1) * 0.5 + 1, x[:, 1:2], torch.unsqueeze(x[:, -1], 1)], 1)
+        return self.head(self.conv(x).relu().mean((2, 3))) + x[:, 0].mean((1, 2)).unsqueeze(1)
+
+
 class PerPixel(nn.Module):
     """Layers over the channels of each pixel, in the other memory order."""
 
@@ -210,7 +239,7 @@ class ShapeDependent(nn.Module):
         return self.head(x.view(x.size(0), 8, -1).mean(-1))
 
 
-@pytest.mark.parametrize("network", [Branches, PerPixel, Gate, ShapeDependent])
+@pytest.mark.parametrize("network", [Branches, Prepared, PerPixel, Gate, ShapeDependent])
 def test_graphs(network):
     module = settled(network(), size=40)
     chains = draw_chains(size=40, steps=6, region=5, chains=4)

@@ -24,7 +24,7 @@ RowFunction = Callable[..., Tensor]
 # A map that changes more than this is computed whole: a fixed rule, so that no result depends on data or timing.
 WHOLE = 0.97
 
-NCHW, NHWC = "NCHW", "NHWC"
+NCHW, NHWC, NHW = "NCHW", "NHWC", "NHW"  # the last is one channel, taken out
 _PERMUTED: dict[tuple[str, tuple[int, ...]], str] = {(NCHW, (0, 2, 3, 1)): NHWC, (NHWC, (0, 3, 1, 2)): NCHW}
 
 
@@ -502,6 +502,22 @@ def _channels(node: fx.Node, source: Layer, start: int, count: int) -> Layer:
     )  # fmt: skip
 
 
+def _one_channel(front: _Front, node: fx.Node) -> _Value | None:
+    """``x[:, 1]``, which mostly becomes a map again by ``unsqueeze``."""
+    given = _arguments(node)
+    source = front.map(given["self"])
+    if source is None or given["dim"] % 4 != 1:
+        return None
+    layer = _channels(node, source, given["index"] % source.channels, 1)
+    front.layers.append(layer)
+    return _Value(layer, NHW)
+
+
+def _unsqueeze(front: _Front, node: fx.Node) -> _Value | None:
+    given = _arguments(node)
+    return _same(front, node, NCHW) if front.map(given["self"], NHW) and given["dim"] % 4 == 1 else None
+
+
 def _rowwise(front: _Front, node: fx.Node) -> Layer | _Value | None:
     """Any elementwise function: the operation itself, on rows of channels."""
     operation: Any = node.target
@@ -512,7 +528,7 @@ def _rowwise(front: _Front, node: fx.Node) -> Layer | _Value | None:
         return None
     layout, shape = front.layout(node), node.meta["shape"]
     sources = list(dict.fromkeys(s for s in node.all_input_nodes if s in front.values))
-    if any(front.values[s].layout != layout or s.meta["shape"] != shape for s in sources):
+    if layout == NHW or any(front.values[s].layout != layout or s.meta["shape"] != shape for s in sources):
         return None
     rows: dict[fx.Node, Tensor] = {}
     for constant in (s for s in node.all_input_nodes if s.op == "get_attr"):
@@ -606,5 +622,7 @@ _HANDLERS: dict[Any, _Handler] = {
     aten.split.Tensor: _split,
     aten.split_with_sizes.default: _split,
     aten.chunk.default: _split,
+    aten.select.int: _one_channel,
+    aten.unsqueeze.default: _unsqueeze,
     operator.getitem: _part,
 }

@@ -18,7 +18,7 @@ from faithmap.classifiers import Classifier, evaluation_mode
 from faithmap.inference.chains import Chains
 from faithmap.inference.geometry import Pair, Pixels, bounding_rectangles, whole
 from faithmap.inference.kernels import Kernel, Scratch, kernel_for
-from faithmap.inference.layers import NHWC, Concat, Copy, Layer, Network, cut
+from faithmap.inference.layers import NHW, NHWC, Concat, Copy, Layer, Network, cut
 from faithmap.inference.state import Layout, Place, State
 from faithmap.inference.tail import LARGEST_BATCH, Tail, batch_size
 from faithmap.inference.tracing import trace
@@ -227,5 +227,7 @@ def maps(network: Network, inputs: Tensor) -> dict[Layer, Tensor]:
             values[node] = node.target(*args, **kwargs)
         if node in layers and isinstance(values[node], Tensor):
             value = values[node][0]
-            found[layers[node]] = value if network.layouts[node] == NHWC else value.permute(1, 2, 0)
+            layout = network.layouts[node]
+            orders = {NHWC: value, NHW: value.unsqueeze(-1)}
+            found[layers[node]] = orders[layout] if layout in orders else value.permute(1, 2, 0)
     return found

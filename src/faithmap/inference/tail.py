@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from faithmap.inference.kernels import Product
-from faithmap.inference.layers import NHWC, Network, TailInput
+from faithmap.inference.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.state import State
 from faithmap.inference.tracing import aten
 
@@ -96,6 +96,8 @@ def _as_seen(one: TailInput, buffer: Tensor) -> Tensor:
     """The buffer in the shape that the graph expects."""
     if one.mean:
         return buffer.view(one.node.meta["shape"])
+    if one.layout == NHW:
+        return buffer.squeeze(3)
     return buffer if one.layout == NHWC else buffer.permute(0, 3, 1, 2)
 
 
