@@ -93,9 +93,10 @@ class RayExecutor:
     def _connect(self) -> ModuleType:
         ray = import_ray()
         if not ray.is_initialized():
-            cpus = {} if self.address else {"num_cpus": max(os.cpu_count() or 1, (self.workers or 1) * self.threads)}
+            cpus = max(os.cpu_count() or 1, (self.workers or 1) * self.threads)
+            own: dict[str, Any] = {} if self.address else {"num_cpus": cpus, "include_dashboard": False}
             try:
-                ray.init(self.address, log_to_driver=False, include_dashboard=None if self.address else False, **cpus)
+                ray.init(self.address or "local", log_to_driver=False, **own)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise FaithmapError(
                     f"no Ray cluster at '{self.address}' ({str(error).splitlines()[0]}): start one with "
