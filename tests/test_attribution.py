@@ -433,7 +433,7 @@ def with_activation(activation):
         (with_activation(lambda x: torch.where(x > 0, x, 0)), "deconvolution:l2", "'where'"),
         (Hidden, "deconvolution:l2", "cannot be followed"),
         (Hidden, "lrp-epsilon:0", "cannot be followed"),
-        (Normed, "lrp-epsilon:0", "'layer_norm' in module 'norm': LRP has no rule"),
+        (Normed, "lrp-epsilon:0", r"'layer_norm' in module 'norm' \(LayerNorm\): LRP has no rule"),
         (with_activation(lambda x: x * x.mean((2, 3), keepdim=True).sigmoid()), "lrp-epsilon:0", "'mul'"),
         (with_activation(lambda x: torch.softmax(x, 1)), "lrp-epsilon:0", "'softmax'"),
         (Plain, "deconvolution:l2,start=features", "no pooling|there is none"),
