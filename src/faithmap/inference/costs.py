@@ -80,7 +80,7 @@ def layer_costs(network: Network) -> list[LayerCost]:
             continue
         share, work = network.extents.share(layer.extent), _front_work(layer)
         kind = " + ".join([_kind(layer), *(operation.name for operation in layer.after)])
-        costs.append(LayerCost(layer.name, kind, "incremental", layer.size, share, work, work * share))
+        costs.append(LayerCost(layer.name, kind, "incremental", layer.size, share, work, float(work * share)))
     for node in network.tail:
         if node.op != "call_function":
             continue
