@@ -1,34 +1,57 @@
-"""The command line: `faithmap run | plot | report | methods | doctor`. Only this module prints."""
+"""The commands themselves."""
 
 from __future__ import annotations
 
-import functools
-import os
 import shlex
 import signal
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from faithmap._version import __version__
-from faithmap.errors import EngineWarning, FaithmapError, StoreWarning
+from faithmap.cli.console import err, files_of, guarded, one_line, out, place, printable, show_warning, terminated
+from faithmap.cli.options import (
+    FILES,
+    Address,
+    BatchSize,
+    Data,
+    Device,
+    Direction,
+    Draws,
+    DryRun,
+    EngineName,
+    ExecutorName,
+    Fill,
+    HeatmapsFrom,
+    Orders,
+    Out,
+    Placement,
+    Precision,
+    ProtocolName,
+    RegionSize,
+    RunFolder,
+    SaveHeatmaps,
+    Score,
+    Seed,
+    Segments,
+    Steps,
+    Target,
+    Threads,
+    Workers,
+    option,
+)
+from faithmap.cli.show import show_costs, show_estimate, show_run, show_window
+from faithmap.errors import FaithmapError
 from faithmap.protocol import Protocol
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from faithmap.estimate import Estimate
     from faithmap.run import Run
-
-RANDOM = "random"
 
 app = typer.Typer(
     name="faithmap",
@@ -45,31 +68,6 @@ Try it without any download:
 
 then look at `runs/demo/fig4.png`. The same command again goes on where it stopped.""",
 )
-out = Console()
-err = Console(stderr=True)
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def place(text: str) -> Path | str:
-    """A run folder as it was given: a path, or a URL."""
-    return text if "://" in text else Path(text)
-
-
-def files_of(run: Path | str) -> Path:
-    """Where the pictures of a run go: into its folder; for a URL, into a folder of that name here."""
-    if isinstance(run, Path):
-        return run
-    folder = Path(run.rstrip("/").rpartition("/")[2])
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-RunFolder = Annotated[
-    Any,
-    typer.Argument(
-        help="A run folder, as given to `faithmap run --out`.", show_default=False, parser=place, metavar="RUN"
-    ),
-]
 
 
 def main() -> None:
@@ -77,54 +75,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminated)
     warnings.showwarning = show_warning
     app()
-
-
-def terminated(*_: Any) -> None:
-    """What a batch system sends before it kills: stop as on Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Our own warnings as one line; others are not for the user."""
-    if issubclass(category, (EngineWarning, StoreWarning)):
-        err.print(Text.assemble(("note: ", "bold yellow"), one_line(str(message))), soft_wrap=True)
-
-
-def guarded(command: _F) -> _F:
-    """Turn what can be expected to go wrong into one sentence and an exit code."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except FaithmapError as error:
-            fail(str(error))
-        except KeyboardInterrupt:
-            fail("stopped. What is finished is stored: run the same command again to go on.", 130)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}{error.strerror or error}.")
-        except MemoryError:
-            fail("out of memory: give a smaller --batch-size.")
-
-    return wrapper  # type: ignore[return-value]
-
-
-def fail(message: str, code: int = 1) -> None:
-    """Say what is wrong on standard error and leave."""
-    err.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
-    raise typer.Exit(code)
-
-
-def printable(text: str) -> str:
-    """Text with control characters and lone surrogates written out, so that a file name cannot move the cursor."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in shown)
-
-
-def one_line(text: str) -> str:
-    """The same on one line."""
-    return printable(text).replace("\n", "\\n")
 
 
 def version(asked: bool) -> None:
@@ -141,121 +91,6 @@ def common(
     ] = False,
 ) -> None:
     """Options of all commands."""
-
-
-MEASURED, SPEED, FILES = "What is measured", "How it is computed", "Where things are"
-
-
-def option(*names: str, panel: str, text: str) -> Any:
-    """An option of a panel of `--help`."""
-    return typer.Option(*names, help=text, rich_help_panel=panel)
-
-
-# Options that several commands share.
-ProtocolName = Annotated[
-    str,
-    option(
-        "--protocol",
-        panel=MEASURED,
-        text="`samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden.",
-    ),
-]
-Steps = Annotated[str | None, option("--steps", panel=MEASURED, text="Regions removed, L, or `all` that fit.")]
-Draws = Annotated[
-    int | None, option("--draws", panel=MEASURED, text="Repetitions with new noise and a new random order.")
-]
-RegionSize = Annotated[
-    int | None,
-    option("--region-size", panel=MEASURED, text="Side of a region in pixels; with placement `pixel`, pixels a step."),
-]
-Placement = Annotated[
-    str | None,
-    option(
-        "--placement",
-        panel=MEASURED,
-        text="`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel; `pixel`: single "
-        "pixels; `segment`: segments of any shape.",
-    ),
-]
-Segments = Annotated[
-    str | None,
-    option("--segments", panel=MEASURED, text="For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."),
-]
-Direction = Annotated[
-    str | None,
-    option("--direction", panel=MEASURED, text="`remove` regions from the image, or `restore` them onto the fill."),
-]
-Fill = Annotated[
-    str | None,
-    option(
-        "--fill",
-        panel=MEASURED,
-        text="What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`,"
-        " `constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
-    ),
-]
-Target = Annotated[str | None, option("--target", panel=MEASURED, text="Score the `predicted` class or the `label`.")]
-Orders = Annotated[
-    str | None,
-    option("--orders", panel=MEASURED, text="`morf` (most relevant first), `lerf` (least), or `morf,lerf`."),
-]
-Score = Annotated[str | None, option("--score", panel=MEASURED, text="Show `logit` or `probability`; both are stored.")]
-Seed = Annotated[int, option("--seed", panel=MEASURED, text="Key of all randomness.")]
-Device = Annotated[str, option("--device", panel=SPEED, text="`auto`, `cpu`, `cuda`, `cuda:1`, …")]
-BatchSize = Annotated[
-    int | None, option("--batch-size", panel=SPEED, text="Inputs a forward pass; changes speed and memory only.")
-]
-EngineName = Annotated[
-    str,
-    option(
-        "--engine",
-        panel=SPEED,
-        text="`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: "
-        "run the whole network at every step.",
-    ),
-]
-Precision = Annotated[
-    str, option("--precision", panel=SPEED, text="`float32`, or `bfloat16` for screening (marked wherever it shows).")
-]
-Out = Annotated[
-    Any,
-    typer.Option(
-        "--out",
-        help="Run folder: a path, or a URL such as `s3://…`. Default: `runs/IMAGES-MODEL`.",
-        rich_help_panel=FILES,
-        parser=place,
-        metavar="FOLDER",
-        show_default=False,
-    ),
-]
-Data = Annotated[Path | None, option("--data", panel=FILES, text="Where downloaded data are kept and looked for.")]
-SaveHeatmaps = Annotated[
-    bool, option("--save-heatmaps", panel=FILES, text="Store the heatmaps of all images, not of a sample of 24.")
-]
-ExecutorName = Annotated[
-    str, option("--executor", panel=SPEED, text="`local`, or `ray`: spread over the workers of a Ray cluster.")
-]
-Address = Annotated[
-    str | None,
-    option(
-        "--address",
-        panel=SPEED,
-        text="Ray cluster: `auto` (of this machine) or `host:port`. Default: one is started for this run.",
-    ),
-]
-Workers = Annotated[
-    int | None, option("--workers", panel=SPEED, text="Ray workers. Default: one a GPU, else one a CPU core.")
-]
-Threads = Annotated[
-    int | None,
-    option("--threads", panel=SPEED, text="CPU threads, of each worker. Other threads may round otherwise."),
-]
-DryRun = Annotated[
-    bool, option("--dry-run", panel=FILES, text="Say what it would take, from half a minute's measuring.")
-]
-HeatmapsFrom = Annotated[
-    Path | None, option("--heatmaps-from", panel=FILES, text="Use the heatmaps that another run folder holds.")
-]
 
 
 @app.command("run")
@@ -457,33 +292,6 @@ def measure(
         return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
 
 
-def show_estimate(found: Estimate) -> None:
-    """What a run would take."""
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    asked = f"{found.images} images × {found.methods} methods × {found.orders} orders × {found.draws} draws"
-    rows = {
-        "asked for": f"{asked} × {found.steps + 1} points",
-        "not stored yet": f"{found.scores:,} scores, {found.heatmaps:,} heatmaps",
-        "forward passes": f"{found.forward_passes:,} of the whole network, if none were saved",
-        "measured": f"{found.scores_per_second:,.0f} scores/s, {found.seconds_per_block:.2f} s a block of heatmaps",
-        "time": f"{duration(found.seconds)} with {found.workers} worker{'s' * (found.workers > 1)}",
-        "disk": f"{found.bytes / 1e6:,.1f} MB",
-    }
-    for name, text in rows.items():
-        table.add_row(name, text)
-    out.print(table, highlight=False)
-
-
-def duration(seconds: float) -> str:
-    """`3 h 5 min`, `12 min`, `40 s`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
 @app.command("doctor")
 @guarded
 def doctor_command(
@@ -511,119 +319,10 @@ def doctor_command(
         raise typer.Exit(1)
 
 
-def show_costs(model: str) -> None:
-    """Per layer: the changed share and which path is taken; then the expected gain."""
-    import faithmap
-    from faithmap.inference import examine
-
-    cost = examine(faithmap.load_classifier(model, "cpu"))
-    table = Table(
-        title=f"{model}: one region of 9×9 pixels changes; millions of multiply-adds of an image and of a step",
-        title_justify="left",
-        box=None,
-    )
-    for name in ("layer", "operation", "path"):
-        table.add_column(name, overflow="fold")
-    for name in ("map", "changed", "image", "step"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for layer in cost.layers:
-        size = f"{layer.size[0]}×{layer.size[1]}" if layer.size else ""
-        numbers = [f"{layer.multiply_adds / 1e6:.1f}", f"{layer.changed_multiply_adds / 1e6:.1f}"]
-        table.add_row(layer.name, layer.operation, layer.path, size, f"{layer.changed:.0%}", *numbers)
-    out.print(table)
-    text = f"{cost.stop}\n" if cost.stop else ""
-    text += f"a step takes {cost.multiply_adds / max(cost.changed_multiply_adds, 1):.1f} times less work than an image"
-    if cost.reason:
-        text += f"; runs dense all the same: {cost.reason}"
-    out.print(text, highlight=False, soft_wrap=True)
-
-
 def command_line() -> str:
     """How this process was started, to be copied into a shell."""
     program = Path(sys.argv[0]).name
     return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
-
-
-def show_run(run: Run) -> None:
-    """Print the table, draw the figure, name what was skipped."""
-    from faithmap.statistics import headline
-
-    frame = run.scores()
-    score = str(run.protocol.score)
-    out.print(aopc_rich(run, frame))
-    order, direction = str(run.protocol.shown_order), str(run.protocol.direction)
-    out.print(headline(frame, score, order=order, direction=direction), highlight=False, soft_wrap=True)
-    folder = files_of(place(run.store.url))
-    run.plot(folder / "fig4.png", frame=frame)
-    run.store.export(folder / "scores.parquet")
-    for name in ("fig4.png", "scores.parquet"):
-        out.print(str(folder / name), highlight=False, soft_wrap=True)
-    out.print(f"{run.store.url}/manifest.json", highlight=False, soft_wrap=True)
-    show_skipped(run.skipped)
-
-
-def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
-    """Best method first: AOPC relative to random with its interval, AOPC, ABPC where both orders were measured."""
-    from faithmap.statistics import abpc_table, aopc_table, ranking
-
-    protocol, order = run.protocol, str(run.protocol.shown_order)
-    score, last = str(protocol.score), int(frame["step"].max())
-    title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}"
-    if run.precision != "float32":
-        title += f", {run.precision}: for screening only"
-    columns = {"AOPC": aopc_table(frame, score, order=order, relative=False, steps=[last])}
-    if len(protocol.orders) > 1:
-        columns["ABPC"] = abpc_table(frame, score, steps=[last])
-    values = {name: table.set_index("method")["mean"].to_dict() for name, table in columns.items()}
-    simple = complexity_of(run)
-    good = "higher" if (protocol.direction == "remove") == (order == "morf") else "lower"
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=f"{good} is better; methods that share a letter cannot be told apart",
-        caption_justify="left",
-    )
-    table.add_column("method")
-    for name in ("relative to random", "95 % interval", *values):
-        table.add_column(name, justify="right")
-    table.add_column("group")
-    for name in ("PNG, kB", "entropy, bits") if simple else ():
-        table.add_column(name, justify="right")
-    for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
-        method = str(row.method)
-        interval = "the reference" if method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
-        means = [f"{value[method]:.4g}" for value in values.values()]
-        cells = [one_line(method), f"{row.mean:.4g}", interval, *means, str(row.group)]
-        table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
-    return table
-
-
-def complexity_of(run: Run) -> dict[str, tuple[str, str]]:
-    """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
-    from faithmap.complexity import by_method, complexity_table
-    from faithmap.errors import HeatmapError
-
-    try:
-        frame = complexity_table(by_method(example.heatmaps for example in run.examples()))
-    except HeatmapError:
-        return {}
-    rows = zip(frame["method"], frame["png"].to_numpy(dtype=float), frame["entropy"].to_numpy(dtype=float), strict=True)
-    return {str(method): (f"{png / 1000:.1f}", f"{entropy:.2f}") for method, png, entropy in rows}
-
-
-def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
-    """Count and name what could not be measured."""
-    if not skipped:
-        return
-    images = {one.image for one in skipped if one.method is None}
-    pairs = Counter(one.method for one in skipped if one.method is not None)
-    counted = [f"{len(images)} images"] * bool(images) + [f"{method} on {n} images" for method, n in pairs.items()]
-    err.print(Text.assemble(("skipped: ", "bold yellow"), printable(", ".join(counted))), soft_wrap=True)
-    for one in skipped[:most]:
-        method = f"{one.method}: " if one.method else ""
-        err.print(Text(f"  {one_line(one.image)}: {method}{one_line(one.reason)}"), soft_wrap=True)
-    if len(skipped) > most:
-        err.print(f"  … and {len(skipped) - most} more, in manifest.json", highlight=False)
 
 
 @app.command("plot")
@@ -881,13 +580,3 @@ def reproduce(
     assert run is not None
     show_run(run)
     show_window(run)
-
-
-def show_window(run: Run) -> None:
-    """The graph in a window, where there is a display."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return
-    from matplotlib import pyplot
-
-    run.plot()
-    pyplot.show()

@@ -1,0 +1,80 @@
+"""The two consoles, and what goes wrong as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from faithmap import naming
+from faithmap.errors import EngineWarning, FaithmapError, StoreWarning
+
+out = Console()
+err = Console(stderr=True)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def place(text: str) -> Path | str:
+    """A run folder as it was given: a path, or a URL."""
+    return text if "://" in text else Path(text)
+
+
+def files_of(run: Path | str) -> Path:
+    """Where the pictures of a run go: into its folder; for a URL, into a folder of that name here."""
+    if isinstance(run, Path):
+        return run
+    folder = Path(run.rstrip("/").rpartition("/")[2])
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def terminated(*_: Any) -> None:
+    """What a batch system sends before it kills: stop as on Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line; others are not for the user."""
+    if issubclass(category, (EngineWarning, StoreWarning)):
+        err.print(Text.assemble(("note: ", "bold yellow"), one_line(str(message))), soft_wrap=True)
+
+
+def guarded(command: _F) -> _F:
+    """Turn what can be expected to go wrong into one sentence and an exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except FaithmapError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("stopped. What is finished is stored: run the same command again to go on.", 130)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}.")
+        except MemoryError:
+            fail("out of memory: give a smaller --batch-size.")
+
+    return wrapper  # type: ignore[return-value]
+
+
+def fail(message: str, code: int = 1) -> None:
+    """Say what is wrong on standard error and leave."""
+    err.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def printable(text: str) -> str:
+    """Text with what cannot be printed written out, so that a file name cannot move the cursor; lines stay lines."""
+    return "\n".join(naming.printable(line, longest=2000) for line in text.split("\n"))
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return naming.printable(text, longest=2000)
