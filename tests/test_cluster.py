@@ -16,7 +16,7 @@ from benchmarks.chaos import measure, network
 
 import faithmap
 from faithmap.errors import FaithmapError, MethodError
-from faithmap.run import Run
+from faithmap.results import Run
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")

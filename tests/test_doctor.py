@@ -14,7 +14,8 @@ from faithmap.doctor import BAD, GOOD, HINT
 from faithmap.errors import StoreError
 from faithmap.estimate import estimate, forward_passes
 from faithmap.experiment import ChainKey, Task
-from faithmap.run import Run, plan
+from faithmap.results import Run
+from faithmap.run import plan
 
 
 @pytest.fixture(scope="module")

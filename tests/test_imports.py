@@ -19,6 +19,7 @@ LAYERS = [
     {"experiment", "plots", "randomisation"},
     {"executors", "progress"},
     {"cluster"},
+    {"manifest", "results"},
     {"run"},
     {"report", "operators", "estimate", "doctor"},
     {"cli"},

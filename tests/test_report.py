@@ -24,7 +24,7 @@ from faithmap.report.notebook import spread
 from faithmap.report.packing import SCALE_QUANTILE, pack, quantise
 from faithmap.report.summary import lines, summarise
 from faithmap.report.templates import script_json
-from faithmap.run import Run
+from faithmap.results import Run
 from tests.reference.unpacking import unpack_twin
 from tests.report_runs import EVIL, EVIL_METHOD, evil_run
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 import faithmap
 from faithmap.errors import FaithmapError, RegionError, StoreError
-from faithmap.run import Run, gaps
+from faithmap.results import Run
+from faithmap.run import gaps
 from tests.reference.experiment import aopc_twin, network_twin, noise_twin, scores_twin
 
 SIZE = 24

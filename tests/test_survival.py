@@ -17,7 +17,7 @@ from benchmarks.chaos import chaos, measure, network
 import faithmap
 from faithmap.errors import InputError, StoreError
 from faithmap.executors import LocalExecutor
-from faithmap.run import Run
+from faithmap.results import Run
 from faithmap.store import Store, _heatmap_part
 
 SRC = str(Path(__file__).parents[1] / "src")

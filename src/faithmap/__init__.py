@@ -13,7 +13,8 @@ from faithmap.perturbation import draw_fill, perturb
 from faithmap.protocol import Order, Placement, Protocol, Score, Target
 from faithmap.randomisation import randomisation_check
 from faithmap.regions import removal_steps
-from faithmap.run import Run, evaluate
+from faithmap.results import Run
+from faithmap.run import evaluate
 from faithmap.store import Example
 
 __all__ = [

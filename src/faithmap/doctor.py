@@ -20,7 +20,7 @@ from faithmap import classifiers, images
 from faithmap.classifiers.loading import EMBEDDED
 from faithmap.classifiers.weights import check_weights, weights_path
 from faithmap.errors import ClassifierError, FaithmapError, StoreError
-from faithmap.run import Run
+from faithmap.results import Run
 from faithmap.store import DAMAGED, Store
 
 GOOD, HINT, BAD = "good", "hint", "bad"

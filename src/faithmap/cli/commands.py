@@ -51,7 +51,7 @@ from faithmap.errors import FaithmapError
 from faithmap.protocol import Protocol
 
 if TYPE_CHECKING:
-    from faithmap.run import Run
+    from faithmap.results import Run
 
 app = typer.Typer(
     name="faithmap",
@@ -350,7 +350,7 @@ def plot_command(
 
     `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
     """
-    from faithmap.run import Run
+    from faithmap.results import Run
 
     file = out_file or files_of(run) / f"{figure}.png"
     Run(run).figure(figure, file, score=score, style=style, compare=compare or (), image=image)
@@ -367,7 +367,7 @@ def report_command(
     examples: Annotated[int, typer.Option(min=0, help="How many images the flipbook shows.")] = 24,
 ) -> None:
     """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
-    from faithmap.run import Run
+    from faithmap.results import Run
 
     file = Run(run).report(out_file or files_of(run) / "report.html", examples=examples)
     out.print(str(file), highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from faithmap.estimate import Estimate
-    from faithmap.run import Run
+    from faithmap.results import Run
 
 
 def show_estimate(found: Estimate) -> None:

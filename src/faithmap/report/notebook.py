@@ -15,7 +15,7 @@ from faithmap.report.templates import template
 if TYPE_CHECKING:
     import pandas as pd
 
-    from faithmap.run import Run
+    from faithmap.results import Run
 
 # Middle tones: they must be seen on white and on black.
 _COLOURS = ("#2b86cf", "#d56a1f", "#1c9a70", "#c2609b", "#9a7d00", "#6f78e0", "#d15757", "#4b8fa0")

@@ -19,7 +19,7 @@ from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, policy, script_json, template
 
 if TYPE_CHECKING:
-    from faithmap.run import Run
+    from faithmap.results import Run
     from faithmap.store import Example
 
 EXAMPLES = 24

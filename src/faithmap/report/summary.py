@@ -18,7 +18,7 @@ from faithmap.protocol import Direction, Order, Score
 from faithmap.statistics.significance import split_letters
 
 if TYPE_CHECKING:
-    from faithmap.run import Run
+    from faithmap.results import Run
 
 MINUS = "\u2212"
 _HUES = 8
