@@ -210,6 +210,8 @@ def main() -> None:
                 rate(partial(scored, one, few, "dense", precision, given.batch), clock, given.repeats)
                 for one in ((classifier, packed) if precision == "float32" else (classifier,))
             )
+            if precision == "float32":
+                dense = max(dense, loops[name])
             incremental = partial(scored, classifier, chains, "incremental", precision, given.batch)
             found = rate(incremental, clock, given.repeats)
             parts = shares(classifier, chains, precision, clock)

@@ -78,7 +78,7 @@ def test_a_changed_parameter_leads_to_dense():
             self.calls.add_(0.0)
             return self.head(self.conv(x).mean((2, 3))) + self.calls
 
-    assert_dense(Counts(), "")
+    assert_dense(Counts(), "changes")
 
 
 def test_writing_through_a_view_leads_to_dense():

@@ -37,7 +37,7 @@ def make_engine(
         batch_size: inputs a forward pass of the dense engine.
         state_bytes: memory for the maps that the incremental engine keeps; by default half of what is free.
         precision: ``"float32"`` computes in the network's own type; ``"bfloat16"`` is for screening: single
-            probabilities move by up to 0.05.
+            probabilities move by some hundredths.
         tf32: let a CUDA device round float32 products to TensorFloat-32.
     Raises:
         EngineError: an unknown engine or precision.
