@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,9 @@ def test_no_network_is_one_sentence(tmp_path):
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on(folder, tmp_path):
     command = [sys.executable, "-m", "faithmap", "run", "--images", str(folder), "--draws", "200", "--steps", "100"]
     command += ["--methods", "sensitivity:l2", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell's background job, as this may be one, passes on that Ctrl-C is ignored.
+    attentive = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=attentive)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "run").glob("scores/part-*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,17 +23,15 @@ SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 def from_callable(function: Any) -> Callable[[Batch], Tensor]:
-    """What computes a heatmap from a callable or from an object of captum or zennit."""
+    """What computes a heatmap from a callable or from an object of captum or zennit; can be sent to other processes."""
     if isinstance(function, Attributor):
-        return lambda batch: _zennit(function, batch)
-    if hasattr(function, "attribute"):
-        return lambda batch: _captum(function, batch)
+        return partial(_zennit, function)
+    return partial(_captum if hasattr(function, "attribute") else _call, function)
 
-    def compute(batch: Batch) -> Any:
-        with torch.enable_grad():
-            return function(batch.inputs.clone(), batch.targets)
 
-    return compute
+def _call(function: Callable[[Tensor, Tensor], Any], batch: Batch) -> Any:
+    with torch.enable_grad():
+        return function(batch.inputs.clone(), batch.targets)
 
 
 def _zennit(attributor: Attributor, batch: Batch) -> Tensor:
