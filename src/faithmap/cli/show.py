@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -111,20 +112,23 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     table = Table(
         title=title,
         title_justify="left",
-        caption=f"{good} is better; methods that share a letter cannot be told apart",
+        caption=f"{good} is better; methods that share a letter cannot be told apart"
+        + ("; heatmaps as pictures: PNG size in kB, entropy in bits" if simple else ""),
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("method")
-    for name in ("relative to random", "95 % interval", *values):
-        table.add_column(name, justify="right")
-    table.add_column("group")
-    for name in ("PNG, kB", "entropy, bits") if simple else ():
-        table.add_column(name, justify="right")
+    table.add_column("method", overflow="fold", min_width=18)
+    for name in ("vs. random", "95 % interval", *values):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("group", no_wrap=True)
+    for name in ("PNG", "bits") if simple else ():
+        table.add_column(name, justify="right", no_wrap=True)
     for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
         method = str(row.method)
-        interval = "the reference" if method == RANDOM else f"{row.low:.4g} … {row.high:.4g}"
+        interval = "reference" if method == RANDOM else f"{row.low:.3g} … {row.high:.3g}"
         means = [f"{value[method]:.4g}" for value in values.values()]
-        cells = [one_line(method), f"{row.mean:.4g}", interval, *means, str(row.group)]
+        cells = [one_line(method), f"{row.mean:.3g}", interval, *means, str(row.group)]
         table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
     return table
 

@@ -1,0 +1,76 @@
+"""How long the whole replication takes: AlexNet × fig4 × 101 scores, one draw, files and statistics included.
+
+    python benchmarks/replication.py --images 100
+    python benchmarks/replication.py --images 1000 --folder imagenette2-320/val
+
+AlexNet has random weights here (speed does not depend on them). Without a folder the embedded photos are read over and
+over under other names.
+"""
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torchvision
+
+import faithmap
+from faithmap import experiment
+from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.inference import tune_allocator
+from faithmap.statistics import headline
+
+STAGES = {"heatmaps": "heatmaps", "score_chains": "scores"}
+
+
+def timed(seconds: dict[str, float]) -> None:
+    """Add up the time that a run spends in network arithmetic."""
+    for name, stage in STAGES.items():
+        whole = getattr(experiment, name)
+
+        def measured(*args, whole=whole, stage=stage, **how):
+            start = time.perf_counter()
+            try:
+                return whole(*args, **how)
+            finally:
+                seconds[stage] += time.perf_counter() - start
+
+        setattr(experiment, name, measured)
+
+
+def main() -> None:
+    """Run it once and print where the time went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--engine", default="auto")
+    args = parser.parse_args()
+    tune_allocator()
+    torch.manual_seed(0)
+    classifier = faithmap.Classifier(torchvision.models.alexnet().eval(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    source = faithmap.load_images(args.folder or "photos")
+    rounds = itertools.islice(itertools.product(itertools.count(), source), args.images)
+    images = faithmap.Images("repeated", [replace(image, id=f"{number}-{image.id}") for number, image in rounds])
+    protocol = faithmap.Protocol.preset("replication2021", target="predicted")
+    seconds: dict[str, float] = defaultdict(float)
+    timed(seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = faithmap.evaluate(classifier, images, "fig4", protocol, folder, engine=args.engine, progress=True)
+        run.plot(Path(folder) / "fig4.png")
+        scores = run.scores()
+        print(headline(scores, "probability"))
+        total = time.perf_counter() - start
+    print(f"{len(images)} images, {len(scores):,} scores, {torch.get_num_threads()} threads: {total:.0f} s")
+    for stage, spent in seconds.items():
+        print(f"  {stage}: {spent:.1f} s, {spent / total:.1%}")
+    print(f"  all else: {total - sum(seconds.values()):.1f} s, {1 - sum(seconds.values()) / total:.1%}")
+    print(f"  1000 images at this speed: {total / len(images) * 1000 / 60:.1f} min")
+
+
+if __name__ == "__main__":
+    main()
