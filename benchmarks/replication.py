@@ -53,8 +53,11 @@ def main() -> None:
     torch.manual_seed(0)
     classifier = faithmap.Classifier(torchvision.models.alexnet().eval(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     source = faithmap.load_images(args.folder or "photos")
-    rounds = itertools.islice(itertools.product(itertools.count(), source), args.images)
-    images = faithmap.Images("repeated", [replace(image, id=f"{number}-{image.id}") for number, image in rounds])
+    endless = ((number, image) for number in itertools.count() for image in source)
+    images = faithmap.Images(
+        "repeated",
+        [replace(image, id=f"{number}-{image.id}") for number, image in itertools.islice(endless, args.images)],
+    )
     protocol = faithmap.Protocol.preset("replication2021", target="predicted")
     seconds: dict[str, float] = defaultdict(float)
     timed(seconds)
