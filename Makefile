@@ -24,7 +24,7 @@ reproduce: install  ## the 2021 replication on AlexNet and Imagenette (downloads
 	$(BIN)/python main.py --images 1000 --protocol replication2021
 
 test: install  ## run the tests
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
 check: install  ## lint, format and types
 	$(BIN)/ruff check .
