@@ -516,7 +516,7 @@ def sanity_command(
     wide = randomisation_table(check)
     layers = check.groupby("share")["layers"].first()
     table = Table(
-        title=f"Rank correlation with the trained {classifier.name}, {len(pixels)} images",
+        title=f"Rank correlation with the trained {classifier.name}, {len(pixels)} images; top layers re-drawn",
         title_justify="left",
         caption="near 1: the heatmap does not depend on what the network has learned; –: no heatmap there, because the "
         "score of the re-drawn network does not depend on the image",
@@ -524,7 +524,7 @@ def sanity_command(
     )
     table.add_column("method")
     for share in wide.columns[1:]:
-        table.add_column(f"top {layers[share]} re-drawn", justify="right")
+        table.add_column(f"top {layers[share]}", justify="right", no_wrap=True)
     for row in wide.itertuples(index=False):
         table.add_row(one_line(str(row[0])), *["–" if value != value else f"{value:.2f}" for value in row[1:]])
     out.print(table)
