@@ -96,3 +96,12 @@ def test_the_network_keeps_its_training_mode(tiny):
     pixels, _, _ = chains()
     tiny.predict(pixels)
     assert tiny.module.training
+
+
+def test_the_default_batch_follows_the_free_memory(tiny, monkeypatch):
+    from faithmap.inference import scoring
+
+    each = 100 * 3 * 224 * 224 * 4
+    for free, expected in ((each, 16), (50 * each, 48), (10_000 * each, 128)):
+        monkeypatch.setattr(scoring, "free_memory", lambda device, free=free: free)
+        assert scoring.default_batch(tiny) == expected

@@ -13,10 +13,20 @@ from faithmap.errors import CurveError, EngineError, nearest
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
 from faithmap.inference.imputed import ImputedEngine
-from faithmap.inference.incremental import IncrementalEngine
+from faithmap.inference.incremental import IncrementalEngine, free_memory
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
 
 ENGINES = ("auto", "incremental", "dense")
+
+
+def default_batch(classifier: Classifier) -> int:
+    """Inputs a forward pass that the free memory allows, at most `DEFAULT_BATCH`, in multiples of 16.
+
+    On its way through a network an image takes less than a hundred times its own size (VGG: about forty).
+    """
+    height, width = classifier.preprocessing.crop
+    fits = free_memory(classifier.device) // (100 * 3 * height * width * 4)
+    return max(16, min(DEFAULT_BATCH, fits // 16 * 16))
 
 
 def make_engine(
@@ -34,7 +44,7 @@ def make_engine(
         classifier: pixel space in, logits out.
         engine: ``"incremental"`` recomputes only what a step changes; ``"dense"`` runs the whole network at every
             step; ``"auto"`` is incremental where that is possible and pays, and says why where it is not.
-        batch_size: inputs a forward pass of the dense engine.
+        batch_size: inputs a forward pass of the dense engine; by default from the free memory, at most 128.
         state_bytes: memory for the maps that the incremental engine keeps; by default half of what is free.
         precision: ``"float32"`` computes in the network's own type; ``"bfloat16"`` is for screening: single
             probabilities move by some hundredths.
@@ -48,7 +58,7 @@ def make_engine(
     required = engine == "incremental"
 
     def build(of: Classifier) -> Engine:
-        dense = DenseEngine(of, batch_size or DEFAULT_BATCH, tf32=tf32)
+        dense = DenseEngine(of, batch_size or default_batch(of), tf32=tf32)
         if engine == "dense":
             return dense
         return IncrementalEngine(of, dense, state_bytes=state_bytes, required=required, tf32=tf32)
