@@ -599,3 +599,15 @@ def test_exploding_rules_are_named(images):
     with pytest.raises(HeatmapError, match="relevance sum exploded") as error:
         propagate(Batch.of(network, images, TARGETS), lambda number, name: rule)
     assert error.value.index == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(ZeroDivisionError("division by zero"), "division by zero"), (KeyError(), "KeyError")]
+)
+def test_a_callable_that_fails_is_named(tiny, error, message):
+    def broken(inputs, targets):
+        raise error
+
+    pixels = torch.rand(2, 3, 24, 24)
+    with pytest.raises(MethodError, match=f"broken fails on tiny: {message}"):
+        heatmaps(tiny, pixels, torch.zeros(2, dtype=torch.int64), broken)

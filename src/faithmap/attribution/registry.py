@@ -322,13 +322,18 @@ def heatmaps(
         raise HeatmapError(f"{method.name}: {error}", error.index) from error
     except MethodError as error:
         raise MethodError(f"{method.name} on {classifier.name}: {error}") from error
-    except (torch.cuda.OutOfMemoryError, FaithmapError):
+    except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
         raise
-    except RuntimeError as error:
+    except Exception as error:  # a method may be anybody's code
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             raise
-        raise MethodError(f"{method.name} fails on {classifier.name}: {str(error).splitlines()[0]}") from error
+        raise MethodError(f"{method.name} fails on {classifier.name}: {first_line(error)}") from error
     return checked_heatmap(found, pixels, method.name)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def in_blocks(method: Method, batch: Batch) -> Any:
