@@ -24,7 +24,7 @@ from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import tune_allocator
 from faithmap.statistics import headline
 
-STAGES = {"heatmaps": "heatmaps", "score_chains": "scores"}
+STAGES = {"batch_heatmaps": "heatmaps", "score_chains": "scores"}
 
 
 def timed(seconds: dict[str, float]) -> None:

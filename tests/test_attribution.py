@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 import faithmap
-from faithmap.attribution import heatmaps, random_heatmap, registry, resolve_methods
+from faithmap.attribution import batch, heatmaps, random_heatmap, resolve_methods
 from faithmap.errors import HeatmapError, InputError, MethodError
 from faithmap.images import load_images
 from tests.reference import relevance as twin
@@ -33,8 +33,8 @@ def alexnet():
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Two images are not filled up to four."""
-    monkeypatch.setattr(registry, "CPU_BLOCK", 1)
+    """Two images are not filled up to more."""
+    monkeypatch.setitem(batch.BLOCKS, "cpu", (1, 1, 1))
 
 
 @pytest.fixture(scope="module")

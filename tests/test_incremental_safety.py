@@ -231,10 +231,10 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
     expected = all_logits(make_engine(classifier, "incremental"), chains)
     step, forward = faithmap.inference.runner.Runner.step, classifier.logits
 
-    def scarce_step(self, state, rectangles, k):
+    def scarce_step(self, state, rectangles, counts, k):
         if state.chains > 2 and k == 3:
             raise torch.cuda.OutOfMemoryError("none left")
-        step(self, state, rectangles, k)
+        step(self, state, rectangles, counts, k)
 
     monkeypatch.setattr(faithmap.inference.runner.Runner, "step", scarce_step)
     engine = make_engine(classifier, "incremental")

@@ -21,7 +21,7 @@ from zennit.rules import Epsilon
 from zennit.torchvision import ResNetCanonizer
 
 import faithmap
-from faithmap.attribution import heatmaps, method_table, registry, resolve_methods
+from faithmap.attribution import batch, heatmaps, method_table, resolve_methods
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.images import load_images
 from faithmap.perturbation import generator
@@ -82,8 +82,8 @@ def network(request):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Two images are not filled up to four."""
-    monkeypatch.setattr(registry, "CPU_BLOCK", 1)
+    """Two images are not filled up to more."""
+    monkeypatch.setitem(batch.BLOCKS, "cpu", (1, 1, 1))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import numpy as np
 from faithmap.attribution import Method
 from faithmap.executors import Executor, LocalExecutor
 from faithmap.experiment import (
-    BLOCK,
     Block,
     ChainKey,
     Experiment,
     Orders,
     Task,
+    block_batch,
     block_heatmaps,
     block_orders,
     draw_chains,
@@ -42,7 +42,7 @@ class Estimate:
         forward_passes: what the dense engine would need for them (step 0 is shared by all methods of a draw).
         heatmaps: how many are computed.
         scores_per_second: of one worker.
-        seconds_per_block: for reading `BLOCK` images and computing their heatmaps.
+        seconds_per_task: for reading the images of a task and computing their heatmaps.
         workers: over which the work is spread.
         seconds: how long it takes, start-up left out.
         bytes: what it takes on the disk.
@@ -57,7 +57,7 @@ class Estimate:
     forward_passes: int
     heatmaps: int
     scores_per_second: float
-    seconds_per_block: float
+    seconds_per_task: float
     workers: int
     seconds: float
     bytes: int
@@ -69,12 +69,12 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
     Args:
         planned: see `faithmap.run.plan`.
         executor: where it would be computed; measured is one worker's work in this process.
-        seconds: how long to measure, at most (a whole block of heatmaps is always computed).
+        seconds: how long to measure, at most (the heatmaps of a task are always computed).
     """
     experiment, tasks, protocol = planned.experiment, planned.tasks, planned.experiment.protocol
     workers = int((executor or LocalExecutor()).describe()["workers"])
     scores = sum(task.scores for task in tasks)
-    rate, block_seconds, row_bytes = measured(experiment, tasks, seconds) if tasks else (float("inf"), 0.0, 0.0)
+    rate, task_seconds, row_bytes = measured(experiment, tasks, seconds) if tasks else (float("inf"), 0.0, 0.0)
     height, width = experiment.classifier.preprocessing.crop
     kept = sum(3 + 4 * len(methods) for task in tasks for methods in task.heatmaps.values()) * height * width
     return Estimate(
@@ -87,9 +87,9 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
         forward_passes=sum(map(forward_passes, tasks)),
         heatmaps=sum(len(task.images) * len(heatmap_methods(experiment, task)) for task in tasks),
         scores_per_second=rate,
-        seconds_per_block=block_seconds,
+        seconds_per_task=task_seconds,
         workers=workers,
-        seconds=(scores / rate + block_seconds * len(tasks)) / min(workers, max(1, len(tasks))),
+        seconds=(scores / rate + task_seconds * len(tasks)) / min(workers, max(1, len(tasks))),
         bytes=int(scores * row_bytes) + kept,
     )
 
@@ -112,15 +112,15 @@ class _EnoughError(Exception):
 
 
 def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> tuple[float, float, float]:
-    """Scores a second, seconds a block of images, bytes a row; from the largest task."""
+    """Scores a second, seconds for the images of a task, bytes a row; from the largest task."""
     task = max(tasks, key=lambda one: one.scores)
-    block, orders, block_seconds = heatmaps_of(experiment, task, seconds / 4)  # the first time, everything is slower
-    if block_seconds < seconds / 4:
-        block, orders, block_seconds = heatmaps_of(experiment, task, seconds / 4)
+    block, orders, task_seconds = heatmaps_of(experiment, task, seconds / 4)  # the first time, everything is slower
+    if task_seconds < seconds / 4:
+        block, orders, task_seconds = heatmaps_of(experiment, task, seconds / 4)
     keys = [key for key in task.chains if key.draw == min(task.draws, default=0)]
     rows = draw_orders(experiment, block, keys, orders)
     if not rows:
-        return float("inf"), block_seconds, 0.0
+        return float("inf"), task_seconds, 0.0
     start = task.steps.start
     score_chains(experiment.engine, draw_chains(experiment, block, rows, range(start, min(start + 3, task.steps.stop))))
     found, begun = 0, time.perf_counter()
@@ -134,7 +134,7 @@ def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> t
     with suppress(_EnoughError):
         score_chains(experiment.engine, draw_chains(experiment, block, rows, task.steps), count)
     rate = found / (time.perf_counter() - begun)
-    return rate, block_seconds, row_bytes(block, [(row, key) for row, key, _ in rows], task.steps)
+    return rate, task_seconds, row_bytes(block, [(row, key) for row, key, _ in rows], task.steps)
 
 
 def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Block, Orders, float]:
@@ -143,11 +143,12 @@ def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Bloc
     Methods that the budget, in seconds, leaves no time for are taken to be like the others.
     """
     begun = time.perf_counter()
-    block, _ = read_block(experiment, task.images[:BLOCK])
+    block, _ = read_block(experiment, task.images)
+    batch = block_batch(experiment, block)
     reading = time.perf_counter() - begun
     methods, orders, done = heatmap_methods(experiment, task), {}, 0
     for method in methods:
-        found, _ = block_heatmaps(experiment, method, block)
+        found, _ = block_heatmaps(experiment, method, block, batch)
         for order in sorted({key.order for key in task.chains if key.method == method.name}):
             orders[method.name, order], _ = block_orders(found, method, block, experiment.protocol, order)
         done += 1

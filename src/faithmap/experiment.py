@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from faithmap.attribution import Method, heatmaps, random_heatmap
+from faithmap.attribution import Batch, Method, batch_heatmaps, random_heatmap
 from faithmap.classifiers import Classifier
 from faithmap.errors import CurveError, HeatmapError, ImageError, RegionError
 from faithmap.images import AnyImage, PixelSource
@@ -25,8 +25,10 @@ from faithmap.regions import removal_steps
 from faithmap.segments import segment
 from faithmap.store import Example, HeatmapParts
 
-# Networks run on blocks of one fixed shape, padded by repeating, so that no number depends on which images happen to
-# be computed together.
+# Images of a task: as many as give the engine enough chains to work on at a time.
+CPU_IMAGES, DEVICE_IMAGES = 16, 64
+# Where a network runs on the images themselves it runs on blocks of one fixed shape, padded by repeating, so that no
+# number depends on which images happen to be computed together.
 BLOCK = 8
 
 
@@ -41,7 +43,7 @@ class ChainKey:
 
 @dataclass(frozen=True)
 class Task:
-    """At most `BLOCK` images and the chains that they miss, computed together.
+    """Some images and the chains that they miss, computed together.
 
     Attributes:
         steps: the steps that are missing; others are stored already, or not asked for.
@@ -145,6 +147,7 @@ def evaluate_task(
         progress: called with the number of scores computed since the last call.
     """
     block, skipped = read_block(experiment, task.images)
+    batch = block_batch(experiment, block)
     found: dict[str, Heatmaps] = {}
     orders: dict[tuple[str, str], Mapping[int, Tensor]] = {}
     wanted = {(key.method, key.order) for key in task.chains}
@@ -152,7 +155,7 @@ def evaluate_task(
     for method in experiment.methods:
         directions = [order for name, order in sorted(wanted) if name == method.name]
         if (directions or method.name in kept) and not method.is_random:
-            found[method.name], failed = block_heatmaps(experiment, method, block)
+            found[method.name], failed = block_heatmaps(experiment, method, block, batch)
             skipped += failed
             for order in directions:
                 orders[method.name, order], failed = block_orders(
@@ -160,6 +163,7 @@ def evaluate_task(
                 )
                 skipped += failed
     yield Result(examples=kept_examples(task, block, found), skipped=list(dict.fromkeys(skipped)))
+    del batch, found
     for draw in task.draws:
         keys = [key for key in task.chains if key.draw == draw]
         yield replace(score_draw(experiment, block, keys, orders, task.steps, progress), draw=draw)
@@ -183,7 +187,7 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
         return Block([], torch.empty(0, 3, *classifier.preprocessing.crop), nothing, nothing, []), skipped
     stacked = torch.stack(pixels).to(classifier.device)
     with torch.no_grad():
-        logits = classifier(padded(stacked))[: len(ids)]
+        logits = torch.cat([classifier(padded(some))[: len(some)] for some in torch.split(stacked, BLOCK)])
     labels = [experiment.labels.get(name) for name in ids]
     predicted = targets = logits.argmax(1)
     if protocol.target is Target.LABEL:
@@ -209,30 +213,57 @@ def not_scored(logits: Tensor, label: int | None, protocol: Protocol) -> str | N
     return None
 
 
-def block_heatmaps(experiment: Experiment, method: Method, block: Block) -> tuple[Heatmaps, list[Skipped]]:
+def block_batch(experiment: Experiment, block: Block) -> Batch | None:
+    """What all heatmap methods are given, so that they share what they have in common; None without images."""
+    if not block.ids:
+        return None
+    return Batch.of(experiment.classifier, block.pixels, block.targets, block.ids, experiment.protocol.seed)
+
+
+def block_heatmaps(
+    experiment: Experiment, method: Method, block: Block, batch: Batch | None
+) -> tuple[Heatmaps, list[Skipped]]:
     """Heatmaps (H, W) by position in the block; an image without one is skipped alone."""
     stored = [
         experiment.stored_heatmaps.heatmap(name, method.name, target)
         for name, target in zip(block.ids, block.targets.tolist(), strict=True)
     ]
-    if all(heatmap is not None for heatmap in stored):
+    if batch is None or all(heatmap is not None for heatmap in stored):
         return {row: h.to(block.pixels.device) for row, h in enumerate(stored) if h is not None}, []
-    pixels, targets, ids = padded(block.pixels).clone(), padded(block.targets).clone(), padded_ids(block.ids)
+    found: dict[int, Tensor] = {}
     failed: list[Skipped] = []
-    left = list(range(len(block.ids)))
+    # Methods of one's own are given whole blocks; the others cut what they are given into blocks themselves.
+    size = BLOCK if method.blocks == "whole" else len(block.ids)
+    for start in range(0, len(block.ids), size):
+        rows = list(range(start, min(start + size, len(block.ids))))
+        places = rows + [start] * (BLOCK - len(rows)) if method.blocks == "whole" else rows
+        some, wrong = working_heatmaps(method, block, batch, rows, places)
+        found |= some
+        failed += wrong
+    return found, failed
+
+
+def working_heatmaps(
+    method: Method, block: Block, batch: Batch, rows: list[int], places: list[int]
+) -> tuple[Heatmaps, list[Skipped]]:
+    """Heatmaps of some rows of a block; a row that fails gives its places to one that works.
+
+    Args:
+        places: the rows that are given to the method, in its order; the first of them are `rows`.
+    """
+    failed: list[Skipped] = []
+    left = rows
+    given = batch if places == list(range(len(block.ids))) else batch.select(places)
     while left:
         try:
-            maps = heatmaps(
-                experiment.classifier, pixels, targets, method, image_ids=ids, seed=experiment.protocol.seed
-            )
-            return {row: maps[row] for row in left}, failed
+            maps = batch_heatmaps(method, given)
+            return {row: maps[at] for at, row in enumerate(rows) if row in left}, failed
         except HeatmapError as error:
-            at_fault = [row for row in left if error.index is None or ids[error.index] == block.ids[row]]
-            failed += [Skipped(block.ids[row], method.name, str(error)) for row in at_fault]
-            left = [row for row in left if row not in at_fault]
-            for row in range(BLOCK if left else 0):  # who failed gives the place to one that works
-                if row not in left:
-                    pixels[row], targets[row], ids[row] = pixels[left[0]], targets[left[0]], ids[left[0]]
+            wrong = [row for row in left if error.index is None or row == places[error.index]]
+            failed += [Skipped(block.ids[row], method.name, str(error)) for row in wrong]
+            left = [row for row in left if row not in wrong]
+            places = [place if place in left else left[0] for place in places] if left else places
+            given = batch.select(places)
     return {}, failed
 
 
@@ -396,8 +427,3 @@ def score_frame(
 def padded(block: Tensor) -> Tensor:
     """A block of `BLOCK` entries, filled up by repeating the first."""
     return torch.cat([block, block[:1].expand(BLOCK - len(block), *block.shape[1:])])
-
-
-def padded_ids(ids: Sequence[str]) -> list[str]:
-    """The same for the images' ids."""
-    return [*ids, *[ids[0]] * (BLOCK - len(ids))] if ids else []

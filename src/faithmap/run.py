@@ -16,7 +16,7 @@ from faithmap.attribution import Method, resolve_methods
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, ProtocolError, StoreError
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
-from faithmap.experiment import BLOCK, ChainKey, Experiment, Task
+from faithmap.experiment import BLOCK, CPU_IMAGES, DEVICE_IMAGES, ChainKey, Experiment, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
 from faithmap.manifest import describe, extend_manifest, manifest_before, plain, timestamp
@@ -78,7 +78,7 @@ def evaluate(
             manifest = extend_manifest(before, manifest, store.url)
         store.write_manifest(manifest)
         store.repair()
-        tasks = pending(images, experiment, store, save_heatmaps)
+        tasks = pending(images, experiment, store, save_heatmaps, executor)
         stores = [store, *([Store(heatmaps_from)] if heatmaps_from is not None else [])]
         experiment = replace(experiment, stored_heatmaps=usable_heatmaps(stores, manifest))
         state = Progress(
@@ -130,6 +130,7 @@ def plan(
     batch_size: int | None = None,
     precision: str = "float32",
     save_heatmaps: bool = False,
+    executor: Executor | None = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
@@ -140,7 +141,7 @@ def plan(
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
         extend_manifest(before, describe(experiment, images, LocalExecutor(), command=None), store.url)
-    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps))
+    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps, executor or LocalExecutor()))
 
 
 def prepare(
@@ -171,11 +172,21 @@ def prepare(
     return images, experiment
 
 
-def pending(images: Images, experiment: Experiment, store: Store, save_heatmaps: bool) -> list[Task]:
-    """What the store does not hold, in tasks of at most `BLOCK` images."""
+def pending(
+    images: Images, experiment: Experiment, store: Store, save_heatmaps: bool, executor: Executor
+) -> list[Task]:
+    """What the store does not hold, in tasks for the executor."""
     ids = {image.id for image in images}
     keep = ids if save_heatmaps else sample(ids, EXAMPLES)
-    return list(blocks(missing(images, experiment.methods, experiment.protocol, store, keep), BLOCK))
+    tasks = missing(images, experiment.methods, experiment.protocol, store, keep)
+    workers = int(executor.describe()["workers"])
+    return list(blocks(tasks, images_of_task(experiment, sum(len(task.images) for task in tasks), workers)))
+
+
+def images_of_task(experiment: Experiment, images: int, workers: int) -> int:
+    """How many images a task has, at most: enough tasks for all workers, and enough chains for the engine."""
+    most = CPU_IMAGES if experiment.classifier.device.type == "cpu" else DEVICE_IMAGES
+    return most if workers == 1 else min(most, max(BLOCK, images // (4 * workers)))
 
 
 def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> HeatmapParts:

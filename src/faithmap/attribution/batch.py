@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode
 from faithmap.errors import HeatmapError, InputError, MethodError
+
+# Images that are run together: at least, at most, and the bytes that they may leave for the backward pass.
+BLOCKS = {"cpu": (4, 16, 96_000_000), "device": (8, 64, 3_000_000_000)}
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Batch:
         targets: class to explain, (B,), int64.
         image_ids: one a row; with `seed`, the key of all randomness.
         seed: see `image_ids`.
+
+    What several methods need (see `shared`) is computed once for all methods that are given the same batch.
     """
 
     classifier: Classifier
@@ -36,6 +41,7 @@ class Batch:
     targets: Tensor
     image_ids: Sequence[str]
     seed: int = 0
+    _shared: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -59,17 +65,57 @@ class Batch:
         inputs = classifier.normalise(pixels.detach().to(classifier.dtype))
         return cls(classifier, pixels.detach(), inputs, targets.to(pixels.device), ids, seed)
 
+    def shared(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns, computed when it is first asked for; nobody may change it."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return self._shared[key]
+
     def rows(self, start: int, count: int) -> Batch:
         """`count` images from `start`, filled up by repeating the first of them where there are fewer."""
         left = len(self.pixels) - start
         at = [start + row if row < left else start for row in range(count)]
+        piece: Batch = self.shared(("rows", start, count), lambda: self.select(at))
+        return piece
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """Some of the images, in this order."""
         return replace(
             self,
-            pixels=self.pixels[at],
-            inputs=self.inputs[at],
-            targets=self.targets[at],
-            image_ids=[self.image_ids[row] for row in at],
+            pixels=self.pixels[rows],
+            inputs=self.inputs[rows],
+            targets=self.targets[rows],
+            image_ids=[self.image_ids[row] for row in rows],
         )
+
+    def block_size(self) -> int:
+        """How many images to run together: decided by the network, its input size and the kind of device alone.
+
+        Few where the values that a backward pass needs take much memory, many where reading the weights takes longest.
+        """
+        smallest, largest, memory = BLOCKS["cpu" if self.pixels.device.type == "cpu" else "device"]
+        if isinstance(self.classifier.module, ScoreOnly):
+            return smallest
+        each: int = self.shared("bytes an image", self._bytes_for_backward)
+        fits = memory // max(each, 1)
+        return min(largest, max(smallest, 1 << max(fits, 1).bit_length() - 1))
+
+    def _bytes_for_backward(self) -> int:
+        """What one image leaves behind in the forward pass for the backward pass, weights not counted."""
+        module = self.classifier.module
+        weights = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+        held: dict[int, torch.UntypedStorage] = {}  # until all are counted, so that no address comes twice
+
+        def count(value: Tensor) -> None:
+            storage = value.untyped_storage()
+            held.setdefault(storage.data_ptr(), storage)
+
+        try:
+            with attributable(module), torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0)):
+                self.classifier.logits(self.inputs[:1].clone().requires_grad_())
+        except Exception:  # a network may be anybody's code; methods that need gradients will say what is wrong
+            return BLOCKS["device"][2]
+        return sum(storage.nbytes() for address, storage in held.items() if address not in weights)
 
     def repeated(self, count: int) -> Batch:
         """Every image `count` times in a row."""
@@ -93,6 +139,17 @@ class Batch:
         self.check_targets(logits.shape[1])
         return logits
 
+    def plain_logits(self, inputs: Tensor) -> Tensor:
+        """The network's logits at `inputs`, without gradients; shared where these are the batch's own inputs."""
+
+        def compute() -> Tensor:
+            with torch.no_grad():
+                return self.classifier.logits(inputs.detach().clone())
+
+        own = inputs.shape == self.inputs.shape and torch.equal(inputs, self.inputs)
+        logits: Tensor = self.shared("logits", compute) if own else compute()
+        return logits
+
     def check_targets(self, classes: int) -> None:
         """Raise an `InputError` for a target that is not a class of the network."""
         if self.targets.min() < 0 or self.targets.max() >= classes:
@@ -114,10 +171,15 @@ class Batch:
 
     def gradient(self, at: Tensor | None = None) -> Float[Tensor, "batch 3 height width"]:
         """Gradient of the target logit with respect to the inputs (at other inputs, if given)."""
-        with attributable(self.classifier.module):
-            inputs = (self.inputs if at is None else at).detach().clone().requires_grad_()
-            scores = self.scores(self.classifier.logits(inputs.clone()))
-            return differentiate(scores.sum(), inputs)
+
+        def compute() -> Tensor:
+            with attributable(self.classifier.module):
+                inputs = (self.inputs if at is None else at).detach().clone().requires_grad_()
+                scores = self.scores(self.classifier.logits(inputs.clone()))
+                return differentiate(scores.sum(), inputs)
+
+        gradient: Tensor = self.shared("gradient", compute) if at is None else compute()
+        return gradient
 
 
 def differentiate(output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = None) -> Tensor:

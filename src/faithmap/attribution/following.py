@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from zennit.core import Hook
+from zennit.core import BasicHook, Hook
 from zennit.rules import Norm, Pass, ReLUDeconvNet, ReLUGuidedBackprop
 
 from faithmap.attribution.batch import Batch, on_leaving
@@ -24,18 +24,40 @@ from faithmap.errors import MethodError
 Function = Callable[..., Any]
 
 
+class _Forward(torch.autograd.Function):
+    """A function whose gradient nobody looks at, because a rule takes its place: zeros that cost nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Function) -> Tensor:
+        ctx.shape = x.shape
+        result: Tensor = function(x)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
+        return signal.new_zeros(()).expand(ctx.shape), None
+
+
 class Step(nn.Module):
-    """One torch function as a module, so that a zennit rule can be attached to it."""
+    """One torch function as a module, so that a zennit rule can be attached to it.
+
+    Attributes:
+        replaced: a rule takes the place of the gradient, which need not be computed.
+    """
 
     def __init__(self, function: Function, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
         super().__init__()
         self.function = function
+        self.replaced = False
         if weight is not None:
             self.weight = nn.Parameter(weight.detach(), requires_grad=False)
             self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach(), requires_grad=False))
 
     def forward(self, x: Tensor) -> Any:
         """The function at `x`, with the parameters as they are now."""
+        return _Forward.apply(x, self._value) if self.replaced else self._value(x)
+
+    def _value(self, x: Tensor) -> Any:
         return self.function(x, self.weight, self.bias) if hasattr(self, "weight") else self.function(x)
 
 
@@ -84,8 +106,7 @@ class Follower(TorchFunctionMode):
             if logits.requires_grad and id(logits) not in self.known:
                 raise MethodError(self._unseen())
         logits = batch.classifier.check_logits(logits, len(inputs))
-        with torch.no_grad():
-            plain = batch.classifier.logits(inputs.clone())
+        plain = batch.plain_logits(inputs)
         if plain.isfinite().all() and not (logits - plain).abs().amax() <= 1e-3 * plain.abs().amax():
             raise MethodError("the network's forward pass cannot be followed: followed, it gives other logits.")
         return logits
@@ -107,7 +128,11 @@ class Follower(TorchFunctionMode):
         module, hook = Step(function, weight, bias), rule.copy()
         hook.register(module)
         self.kept.append((module, hook))
-        return module(x)
+        module.replaced = weight is not None and isinstance(hook, BasicHook)  # which computes it all by itself
+        try:
+            return module(x)
+        finally:
+            module.replaced = False
 
     def refuse(self, name: str, why: str) -> MethodError:
         """An error that says where in the network it arose."""

@@ -39,14 +39,22 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
         start: ``"logit"`` starts at the class logit; ``"features"`` at all activations of the last pooling that leaves
             more than one position, whatever the class (the 2021 replication).
     """
-    follower = ReluFollower(batch.classifier.module, ReLUDeconvNet)
-    return NORMS[norm](_through_relus(batch, follower, start))
+
+
+    def signal() -> Tensor:
+        return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUDeconvNet), start)
+
+    return NORMS[norm](batch.shared(("deconvolution", start), signal))
 
 
 def guided_backpropagation(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width"]:
     """Norm of the gradient, of which every ReLU passes positive values only."""
-    follower = ReluFollower(batch.classifier.module, ReLUGuidedBackprop)
-    return NORMS[norm](_through_relus(batch, follower, "logit"))
+
+
+    def signal() -> Tensor:
+        return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUGuidedBackprop), "logit")
+
+    return NORMS[norm](batch.shared("guided-backpropagation", signal))
 
 
 def _through_relus(batch: Batch, follower: ReluFollower, start: str) -> Tensor:

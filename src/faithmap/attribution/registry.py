@@ -21,8 +21,6 @@ from faithmap.perturbation import generator
 from faithmap.protocol import Protocol
 
 RANDOM = "random"
-# Images computed together; fewer are filled up to this number.
-CPU_BLOCK, DEVICE_BLOCK = 4, 8
 
 
 @dataclass(frozen=True)
@@ -310,12 +308,17 @@ def heatmaps(
         torch.Size([8, 224, 224])
     """
     method = method if isinstance(method, Method) else as_method(method)
+    return batch_heatmaps(method, Batch.of(classifier, pixels, targets, image_ids, seed))
+
+
+def batch_heatmaps(method: Method, batch: Batch) -> Float[Tensor, "batch height width"]:
+    """Heatmaps of a batch, see `heatmaps`; methods that are given the same batch share what they have in common."""
+    classifier = batch.classifier
     if method.blocks != "whole" and classifier.dtype not in (torch.float32, torch.float64):
         raise MethodError(
             f"{method.name} on {classifier.name}: the network is in {classifier.dtype}, too coarse to order "
             "pixels: give it in float32."
         )
-    batch = Batch.of(classifier, pixels, targets, image_ids, seed)
     try:
         found = in_blocks(method, batch)
     except HeatmapError as error:
@@ -328,7 +331,7 @@ def heatmaps(
         if "out of memory" in str(error) or "can't allocate memory" in str(error):
             raise
         raise MethodError(f"{method.name} fails on {classifier.name}: {first_line(error)}") from error
-    return checked_heatmap(found, pixels, method.name)
+    return checked_heatmap(found, batch.pixels, method.name)
 
 
 def first_line(error: Exception) -> str:
@@ -343,8 +346,7 @@ def in_blocks(method: Method, batch: Batch) -> Any:
     """
     if method.blocks == "whole":
         return method.compute(batch)
-    size = CPU_BLOCK if batch.pixels.device.type == "cpu" else DEVICE_BLOCK
-    size = 1 if method.blocks == "single" else size
+    size = 1 if method.blocks == "single" else batch.block_size()
     found = []
     for start in range(0, len(batch.pixels), size):
         try:

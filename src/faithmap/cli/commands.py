@@ -284,7 +284,7 @@ def measure(
             found,
             resolved,
             protocol,
-            **{name: how[name] for name in ("out", "engine", "batch_size", "precision", "save_heatmaps")},
+            **{name: how[name] for name in ("out", "engine", "batch_size", "precision", "save_heatmaps", "executor")},
         )
         show_estimate(estimate(planned, how["executor"]))
         return None

@@ -61,7 +61,7 @@ class Extents:
     def __init__(self, size: Pair, region: int = 9) -> None:
         self.all: list[Extent] = [Extent(size)]
         self._numbers: dict[Extent, int] = {}
-        starts = [torch.linspace(0, max(length - region, 0), 16).long() for length in size]
+        starts = [torch.linspace(0, max(length - region, 0), 16, device="cpu").long() for length in size]
         y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(*starts, indexing="ij"))
         ends = (y + region).clamp(max=size[0]), (x + region).clamp(max=size[1])
         self._typical = [torch.stack([y, ends[0], x, ends[1]])]
@@ -168,13 +168,14 @@ class Pixels:
 
     Args:
         rectangle: first row, end row, first column, end column of every chain, (4, chains).
+        total: how many pixels these are, where that is known: devices then need not be waited for.
     """
 
-    def __init__(self, rectangle: Int[Tensor, "4 chains"]) -> None:
+    def __init__(self, rectangle: Int[Tensor, "4 chains"], total: int | None = None) -> None:
         first_row, _, first_column, _ = rectangle
         width = rectangle[3] - first_column
         count = area(rectangle)
-        self.chain = torch.repeat_interleave(count)
+        self.chain = torch.repeat_interleave(count, output_size=total)
         within = torch.arange(len(self.chain), device=rectangle.device) - (count.cumsum(0) - count)[self.chain]
         row = torch.div(within, width[self.chain], rounding_mode="floor")
         self.row = row + first_row[self.chain]

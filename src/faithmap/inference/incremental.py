@@ -25,7 +25,7 @@ from faithmap.inference.costs import NetworkCost, expected_gain, layer_costs
 from faithmap.inference.dense import DenseEngine
 from faithmap.inference.geometry import Pair
 from faithmap.inference.precision import inference
-from faithmap.inference.runner import MOST_CHAINS, Plan, Runner, network_of, plan_for
+from faithmap.inference.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.watch import signature
 
 Scores = tuple[Tensor, Tensor, Tensor]
@@ -120,7 +120,7 @@ class IncrementalEngine:
             )
         output: Any = plan.network.tail[-1].args[0]
         classes: int = output.meta["shape"][1]
-        return min(fits, MOST_CHAINS, max(8, _HELD_BYTES // (400 * classes)))
+        return min(fits, plan.most_chains(), max(8, _HELD_BYTES // (400 * classes)))
 
     def _give_up(self, reason: str) -> None:
         self.reason, self._runner = reason, None
@@ -132,18 +132,22 @@ class IncrementalEngine:
 
     def _retrying(self, runner: Runner, chains: Chains, images: Tensor, fills: Tensor) -> Iterator[Scores]:
         """With half as many chains at a time whenever the device's memory is exhausted."""
-        done = torch.zeros((len(chains), chains.steps + 1), dtype=torch.bool, device=chains.image.device)
+        found: list[tuple[Tensor, Tensor]] = []
+        done: Tensor | None = None  # what was found before the memory was exhausted
         while True:
             try:
                 for chain, step, logits in runner.logits(chains, images, fills):
-                    new = ~done[chain, step]
-                    done[chain, step] = True
-                    if new.any():
+                    new = slice(None) if done is None else ~done[chain, step]
+                    found.append((chain[new], step[new]))
+                    if len(found[-1][0]):
                         yield chain[new], step[new], logits[new]
                 return
             except torch.cuda.OutOfMemoryError:
                 if runner.most == 1:
                     raise
+                done = torch.zeros((len(chains), chains.steps + 1), dtype=torch.bool, device=chains.image.device)
+                for chain, step in found:
+                    done[chain, step] = True
                 runner.shrink()
                 text = f"out of memory: going on with {runner.most} chains at a time."
                 warnings.warn(text, EngineWarning, stacklevel=2)

@@ -415,7 +415,7 @@ def _average_pool(front: _Front, node: fx.Node) -> Layer | None:
 def _counted(inputs: Pair, outputs: Pair, window: Window, axis: int, with_padding: bool) -> Tensor:
     """How many pixels along an axis every output divides by."""
     length, padding = inputs[axis], window.before[axis]
-    first = torch.arange(outputs[axis]) * window.stride[axis] - padding
+    first = torch.arange(outputs[axis], device="cpu") * window.stride[axis] - padding
     end = (first + window.size[axis]).clamp(max=length + padding)
     return (end - first if with_padding else end.clamp(max=length) - first.clamp(min=0)).double()
 

@@ -7,6 +7,7 @@ the rectangle. Nothing is accumulated: after any number of steps the maps are wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,16 @@ from torch import Tensor, fx
 
 from faithmap.classifiers import Classifier, evaluation_mode
 from faithmap.inference.chains import Chains
-from faithmap.inference.geometry import Pair, Pixels, bounding_rectangles, whole
+from faithmap.inference.geometry import Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.kernels import Kernel, Scratch, kernel_for
 from faithmap.inference.layers import NHW, NHWC, Concat, Copy, Layer, Network, cut
 from faithmap.inference.state import Layout, Place, State
 from faithmap.inference.tail import LARGEST_BATCH, Tail, batch_size
 from faithmap.inference.tracing import trace
 
-MOST_CHAINS = 128  # more do not make a step more efficient
+# Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
+MOST_CHAINS = {"cpu": (64, 128), "device": (256, 1024)}
+_LITTLE_BYTES = {"cpu": 500_000_000, "device": 8_000_000_000}
 
 
 @dataclass
@@ -37,9 +40,20 @@ class Plan:
     dtype: torch.dtype
     device: torch.device
 
+    def most_chains(self) -> int:
+        """Chains at a time, as long as there is memory for them."""
+        kind = kind_of(self.device)
+        few, many = MOST_CHAINS[kind]
+        return max(few, min(many, _LITTLE_BYTES[kind] // self.bytes_per_chain()))
+
     def bytes_per_chain(self) -> int:
         """Memory that the state of a chain takes."""
         return self.layout.numbers_per_chain() * torch.finfo(self.dtype).bits // 8
+
+
+def kind_of(device: torch.device) -> str:
+    """Which of the sizes to take that were chosen for CPUs and for other devices."""
+    return "cpu" if device.type == "cpu" else "device"
 
 
 def network_of(classifier: Classifier, size: Pair) -> Network:
@@ -49,7 +63,7 @@ def network_of(classifier: Classifier, size: Pair) -> Network:
         EngineError: why it cannot be recorded.
     """
     dtype, device = classifier.dtype, classifier.device
-    batch = LARGEST_BATCH
+    batch = LARGEST_BATCH[kind_of(device)]
     with evaluation_mode(classifier.module):
         network = cut(trace(classifier.module, (batch, 3, *size), dtype, device), size)
         if (fits := batch_size(network)) != batch:
@@ -116,7 +130,7 @@ class Runner:
                     self.start(images[image])
                     loaded = image
                     everyone = (chains.image == image).nonzero().squeeze(1)
-                    yield from self.plan.tail.push(self.one, [everyone], 0)
+                    yield from self.plan.tail.push(self.one, everyone, 0, shared=True)
                 state.copy_from(self.one, at, count)
                 at += count
             yield from self._steps(state, chains, group, images, fills)
@@ -133,7 +147,7 @@ class Runner:
                 kernel.run(self.one, Pixels(extents.inside(layer.window, layer.size, source)[:, 0]))
                 continue
             if layer.size not in lists:
-                lists[layer.size] = Pixels(whole(1, layer.size, self.plan.device)[:, 0])
+                lists[layer.size] = Pixels(whole(1, layer.size, self.plan.device)[:, 0], math.prod(layer.size))
             kernel.run(self.one, lists[layer.size])
 
     def shrink(self) -> None:
@@ -142,13 +156,17 @@ class Runner:
         self._states = {}
         self.plan.tail.clear()
 
-    def step(self, state: State, rectangles: list[Tensor], step: int) -> None:
-        """Recompute what step `step` changes in every layer, the input's map being written already."""
+    def step(self, state: State, rectangles: list[Tensor], counts: list[list[int]], step: int) -> None:
+        """Recompute what step `step` changes in every layer, the input's map being written already.
+
+        Args:
+            counts: pixels of all chains for every rectangle and step, so that nobody has to ask the device.
+        """
         lists: dict[int, Pixels] = {}
         for layer, kernel in self.plan.kernels:
             rectangle = rectangles[layer.extent]
             if id(rectangle) not in lists:
-                lists[id(rectangle)] = Pixels(rectangle[:, step - 1])
+                lists[id(rectangle)] = Pixels(rectangle[:, step - 1], counts[layer.extent][step - 1])
             kernel.run(state, lists[id(rectangle)])
 
     def _steps(
@@ -157,19 +175,19 @@ class Runner:
         removal_step = chains.removal_step[group]
         changed = bounding_rectangles(removal_step, chains.steps)
         rectangles = self.plan.network.extents.rectangles(changed)
+        counts: list[list[int]] = torch.stack([area(rectangle).sum(1) for rectangle in rectangles]).tolist()
         size = (removal_step.shape[1], removal_step.shape[2])
         flat_steps, flat_fills = removal_step.reshape(-1), fills.reshape(-1, fills.shape[-1])
         entry = state.maps[self.plan.network.layers[0]]
         shift = (chains.fill_index[group] - torch.arange(len(group), device=group.device)) * (size[0] * size[1])
-        meant = list(torch.split(group, 1))
         for step in range(1, chains.steps + 1):
-            pixels = Pixels(changed[:, step - 1])
+            pixels = Pixels(changed[:, step - 1], counts[0][step - 1])
             place, pixel = pixels.index(entry.padded, shift=entry.corner), pixels.index(size)
             removed = (flat_steps.index_select(0, pixel) == step).unsqueeze(1)
             new = flat_fills.index_select(0, pixel + shift[pixels.chain])
             entry.rows.index_copy_(0, place, torch.where(removed, new, entry.rows.index_select(0, place)))
-            self.step(state, rectangles, step)
-            yield from self.plan.tail.push(state, meant, step)
+            self.step(state, rectangles, counts, step)
+            yield from self.plan.tail.push(state, group, step)
 
     def _state(self, count: int) -> State:
         most = max(self._states, default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,16 +19,16 @@ from faithmap.inference.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.state import State
 from faithmap.inference.tracing import aten
 
-LARGEST_BATCH = 64
+LARGEST_BATCH = {"cpu": 128, "device": 512}
 _BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch
 
 
 def batch_size(network: Network) -> int:
-    """How many inputs the tail runs on at a time; decided by the network and its input size alone."""
+    """How many inputs the tail runs on at a time, at most those it was traced with; decided by the network alone."""
     widest = max((_numbers(node) for node in network.tail), default=1)
     batch = network.traced.batch
     fits = _BATCH_BYTES * batch // (4 * max(widest, 1))
-    return min(LARGEST_BATCH, max(8, 1 << max(fits, 1).bit_length() - 1))
+    return min(batch, max(8, 1 << max(fits, 1).bit_length() - 1))
 
 
 def _numbers(node: fx.Node) -> int:
@@ -47,20 +48,24 @@ class Tail:
         self.module = _compiled(network, public)
         self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
         self.filled = 0
-        self._waiting: list[tuple[Tensor, int]] = []  # chains and step of each row
+        self._waiting: list[_Waiting] = []
 
-    def push(self, state: State, chains: list[Tensor], step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def push(
+        self, state: State, chains: Tensor, step: int, shared: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Add a step of all chains of a state.
 
         Args:
-            chains: for each chain of the state, the chains that its logits are meant for.
+            chains: which chains those of the state are.
+            shared: the state is that of one chain, and its logits are meant for all of `chains`.
         """
         done = 0
         while done < state.chains:
             count = min(state.chains - done, self.batch - self.filled)
             for one, buffer in zip(self.inputs, self.buffers, strict=True):
                 _fill(buffer[self.filled : self.filled + count], one, state, slice(done, done + count))
-            self._waiting += [(chains[at], step) for at in range(done, done + count)]
+            meant = chains if shared else chains[done : done + count]
+            self._waiting.append(_Waiting(self.filled, meant, step, shared))
             self.filled += count
             done += count
             if self.filled == self.batch:
@@ -77,13 +82,27 @@ class Tail:
 
     def _run(self) -> tuple[Tensor, Tensor, Tensor]:
         logits: Tensor = self.module(*(_as_seen(one, b) for one, b in zip(self.inputs, self.buffers, strict=True)))
-        device = logits.device
-        counts = torch.tensor([len(chains) for chains, _ in self._waiting], device=device)
-        chain = torch.cat([chains for chains, _ in self._waiting])
-        step = torch.tensor([step for _, step in self._waiting], device=device).repeat_interleave(counts)
-        row = torch.arange(len(counts), device=device).repeat_interleave(counts)
+        chain = torch.cat([one.chains for one in self._waiting])
+        step = torch.cat([torch.full_like(one.chains, one.step) for one in self._waiting])
+        row = torch.cat([one.rows() for one in self._waiting])
         self.filled, self._waiting = 0, []
         return chain, step, logits.index_select(0, row)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Rows of a batch from `first` on: one for each of the chains, or one for all of them."""
+
+    first: int
+    chains: Tensor
+    step: int
+    shared: bool
+
+    def rows(self) -> Tensor:
+        """The row of each chain's logits."""
+        if self.shared:
+            return torch.full_like(self.chains, self.first)
+        return torch.arange(self.first, self.first + len(self.chains), device=self.chains.device)
 
 
 def _stored_shape(one: TailInput) -> tuple[int, ...]:
