@@ -15,7 +15,6 @@ from faithmap.inference.incremental import IncrementalEngine
 from tests.test_incremental import classifier_of, draw_chains, settled
 from tests.test_incremental_networks import Branches, Head
 
-
 NETWORKS = [
     settled(Head(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3), channels=8), size=40),
     settled(Branches(), size=40),

@@ -40,7 +40,6 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
             more than one position, whatever the class (the 2021 replication).
     """
 
-
     def signal() -> Tensor:
         return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUDeconvNet), start)
 
@@ -49,7 +48,6 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
 
 def guided_backpropagation(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width"]:
     """Norm of the gradient, of which every ReLU passes positive values only."""
-
 
     def signal() -> Tensor:
         return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUGuidedBackprop), "logit")

@@ -1,0 +1,87 @@
+"""What heatmaps cost: work that methods have in common is done once, and blocks follow the memory of the network."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import faithmap
+from faithmap.attribution import Batch, batch_heatmaps, heatmaps, resolve_methods
+from faithmap.attribution.batch import BLOCKS
+
+
+class Calls(TorchDispatchMode):
+    """Counts the convolutions, forwards and backwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.found[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+    def convolutions(self):
+        return self.found["convolution"], self.found["convolution_backward"]
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    return faithmap.Classifier(module.eval(), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+@pytest.fixture
+def batch(classifier, monkeypatch):
+    monkeypatch.setitem(BLOCKS, "cpu", (4, 4, 1))
+    pixels = torch.rand(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    found = Batch.of(classifier, pixels, torch.tensor([0, 1, 2, 3]))
+    found.block_size()
+    return found
+
+
+def computed(batch, name):
+    with Calls() as calls:
+        found = batch_heatmaps(resolve_methods(name)[0], batch)
+    return found, calls.convolutions()
+
+
+@pytest.mark.parametrize("method", ["sensitivity", "deconvolution", "guided-backpropagation"])
+def test_two_norms_need_one_signal(batch, method):
+    _, first = computed(batch, f"{method}:l2")
+    found, second = computed(batch, f"{method}:linf")
+    assert first[1] == 2  # one of each convolution
+    assert second == (0, 0)
+    assert torch.equal(found, heatmaps(batch.classifier, batch.pixels, batch.targets, f"{method}:linf"))
+
+
+def test_lrp_computes_no_gradient_but_that_of_its_rule(batch):
+    computed(batch, "deconvolution:l2")  # which has asked for the network's logits already
+    _, (forward, backward) = computed(batch, "lrp-epsilon:0.01")
+    assert (forward, backward) == (4, 2)  # followed, and once more in the rule
+
+
+def test_other_images_share_nothing(batch):
+    first, _ = computed(batch, "sensitivity:l2")
+    second, (_, backward) = computed(batch.select([1, 0, 3, 2]), "sensitivity:l2")
+    assert backward == 2
+    assert not torch.equal(first, second)
+
+
+def test_blocks_are_large_where_little_is_kept_for_the_backward_pass(classifier):
+    smallest, largest, memory = BLOCKS["cpu"]
+
+    def size(width, module=classifier.module):
+        pixels = torch.rand(1, 3, width, width)
+        return Batch.of(faithmap.Classifier(module), pixels, torch.tensor([0])).block_size()
+
+    assert size(12) == largest
+    assert size(1000) == smallest
+    assert smallest < size(500) < largest
+    assert size(8, nn.Sequential(nn.Flatten(), nn.Linear(192, 200_000))) == largest  # weights do not count
+    assert size(8, nn.Linear(3, 3)) == smallest  # fails, and methods will say how
