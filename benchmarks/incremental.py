@@ -28,7 +28,15 @@ from torch import nn
 import faithmap
 from faithmap.inference import Chains, examine, kernels, make_engine, score_chains, tail, tune_allocator
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+def wall() -> float:
+    """Seconds, once the device has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+CLOCKS = {"wall": wall, "cpu": time.process_time}
 
 
 def build(name: str) -> nn.Module:
@@ -41,12 +49,14 @@ def build(name: str) -> nn.Module:
     return torchvision.models.get_model(name, **more).eval()
 
 
-def classifier_of(module: nn.Module, name: str) -> faithmap.Classifier:
+def classifier_of(module: nn.Module, name: str, device: str = "cpu") -> faithmap.Classifier:
     """With ImageNet's normalisation."""
-    return faithmap.Classifier(module, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), name=name)
+    classifier = faithmap.Classifier(module, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), name=name)
+    classifier.to(device)
+    return classifier
 
 
-def make_chains(count: int, per_image: int, steps: int, size: int) -> Chains:
+def make_chains(count: int, per_image: int, steps: int, size: int, device: str = "cpu") -> Chains:
     """Random orders of 9×9 regions: `per_image` chains share an image and its fill, as methods do."""
     random = torch.Generator().manual_seed(0)
     images = -(-count // per_image)
@@ -54,7 +64,8 @@ def make_chains(count: int, per_image: int, steps: int, size: int) -> Chains:
     heat = torch.randn(count, size, size, generator=random)
     image = torch.arange(count) // per_image
     steps_of = faithmap.removal_steps(heat, faithmap.Protocol.preset(steps=steps))
-    return Chains(pixels, fill, image, image, steps_of, torch.zeros(count, dtype=torch.int64), steps)
+    tensors = (pixels, fill, image, image, steps_of, torch.zeros(count, dtype=torch.int64))
+    return Chains(*(tensor.to(device) for tensor in tensors), steps)
 
 
 class PackedLinear(nn.Module):
@@ -99,8 +110,8 @@ def plain_loop(classifier: faithmap.Classifier, chains: Chains, count: int) -> i
     """What a user would write: one image's inputs a batch, in torch's default memory format."""
     with torch.no_grad():
         for chain in range(count):
-            steps = torch.arange(chains.steps + 1).view(-1, 1, 1, 1)
             removal_step = chains.removal_step[chain]
+            steps = torch.arange(chains.steps + 1, device=removal_step.device).view(-1, 1, 1, 1)
             removed = (removal_step > 0) & (removal_step <= steps)
             inputs = torch.where(removed, chains.fill[chains.fill_index[chain]], chains.pixels[chains.image[chain]])
             classifier(inputs).softmax(1)
@@ -162,10 +173,11 @@ def shares(
     return {kind: seconds / total for kind, seconds in found.items()}
 
 
-def product_rate(clock: Callable[[], float], dtype: torch.dtype) -> float:
+def product_rate(clock: Callable[[], float], dtype: torch.dtype, device: str) -> float:
     """Multiply-adds per second of a matrix product of the size that layers have."""
-    rows, weight = torch.randn(1024, 1152, dtype=dtype), torch.randn(256, 1152, dtype=dtype)
-    product = kernels.Product(weight, None, relu=False, rows=1024)
+    count = 1024 if device == "cpu" else 16384
+    rows, weight = (torch.randn(n, 1152, dtype=dtype, device=device) for n in (count, 256))
+    product = kernels.Product(weight, None, relu=False, rows=count)
     return rate(lambda: sum(product(rows).shape[0] for _ in range(50)), clock, 5) * 1152 * 256
 
 
@@ -183,27 +195,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--device", default="cpu", help="a GPU wants --chains 512 and --batch 512")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     clock = CLOCKS[given.clock]
     kinds = ("gather", "product", "scatter", "pool", "head", "rest")
-    print(f"torch {torch.__version__}, {given.threads} threads, {given.clock} time,", end=" ")
+    print(f"torch {torch.__version__}, {given.device}, {given.threads} threads, {given.clock} time,", end=" ")
     print(f"{given.chains} chains, {given.per_image} an image, {given.steps} steps, {given.size} × {given.size}")
     print(
         "network | precision | plain loop/s | dense/s | incremental/s | ratio | "
         + " | ".join(kinds)
         + " | floor/s | of floor"
     )
-    few = make_chains(given.dense_chains, 1, given.steps, given.size)
-    chains = make_chains(given.chains, given.per_image, given.steps, given.size)
+    few = make_chains(given.dense_chains, 1, given.steps, given.size, given.device)
+    chains = make_chains(given.chains, given.per_image, given.steps, given.size, given.device)
     loops = {}
     for name in given.networks:  # before the allocator is tuned, as a user's own loop would run
-        loops[name] = rate(partial(plain_loop, classifier_of(build(name), name), few, 1), clock, given.repeats)
+        one = classifier_of(build(name), name, given.device)
+        loops[name] = rate(partial(plain_loop, one, few, 1), clock, given.repeats)
     tune_allocator()
     for name in given.networks:
         module = build(name)
-        classifier = classifier_of(module, name)
-        packed = classifier_of(with_packed_linear(module, given.batch), name)
+        classifier = classifier_of(module, name, given.device)
+        packed = classifier_of(with_packed_linear(module, given.batch), name, given.device)
         cost = examine(classifier, (given.size, given.size))
         for precision in given.precisions:
             dense = max(
@@ -215,7 +229,7 @@ def main() -> None:
             incremental = partial(scored, classifier, chains, "incremental", precision, given.batch)
             found = rate(incremental, clock, given.repeats)
             parts = shares(classifier, chains, precision, clock)
-            floor = product_rate(clock, getattr(torch, precision)) / cost.changed_multiply_adds
+            floor = product_rate(clock, getattr(torch, precision), given.device) / cost.changed_multiply_adds
             numbers = [f"{loops[name]:.1f}", f"{dense:.1f}", f"{found:.1f}", f"{found / dense:.2f}"]
             numbers += [f"{parts[kind]:.0%}" for kind in kinds] + [f"{floor:.0f}", f"{found / floor:.0%}"]
             print(" | ".join([name, precision, *numbers]), flush=True)

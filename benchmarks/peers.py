@@ -2,10 +2,11 @@
 
     pip install -e ".[demo,peers]"
     python benchmarks/peers.py
+    python benchmarks/peers.py --model alexnet --images 64 --threads 2 --clock wall --repeats 1 --tables 1
 
-For each: seconds of processor time on one thread (the median of the repeats; other programs on the machine do not
-count), how many inputs went through the network, scores a second, points of a curve, and the largest difference of a
-score from the line of faithmap above it. Nothing is downloaded; the network is the embedded SqueezeNet 1.1.
+For each: seconds of processor time on one thread, or of wall time (the median of the repeats), how many inputs went
+through the network, scores a second, points of a curve, and the largest difference of a score from the line of faithmap
+above it. Nothing is downloaded; the network is the embedded SqueezeNet 1.1, or AlexNet with random weights.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from statistics import median
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import faithmap
+from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.inference import tune_allocator
 
+CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 SIZE = 224
 REGION = 8  # divides 224: Quantus pads the image where it does not, and its grid is then another
 
@@ -43,7 +48,12 @@ class Case:
     """One network, images, targets and heatmaps for all tools."""
 
     def __init__(self, model: str, images: int, method: str) -> None:
-        self.classifier = faithmap.load_classifier(model, device="cpu")
+        if model == "alexnet":
+            torch.manual_seed(0)
+            module = torchvision.models.alexnet().eval()
+            self.classifier = faithmap.Classifier(module, mean=IMAGENET_MEAN, std=IMAGENET_STD, name="alexnet (random)")
+        else:
+            self.classifier = faithmap.load_classifier(model, device="cpu")
         found = faithmap.load_images("photos", limit=images)
         self.pixels = torch.stack([image.read(self.classifier.preprocessing) for image in found])
         self.targets = self.classifier.predict(self.pixels)
@@ -147,14 +157,14 @@ class Case:
         return np.stack(curve, 1)
 
 
-def timed(case: Case, run: Callable[[], np.ndarray], repeats: int) -> tuple[np.ndarray, float, int]:
-    """What a run returns, its median seconds of processor time, and how many inputs it sent through the network."""
+def timed(case: Case, run: Callable[[], np.ndarray], repeats: int, clock: Callable) -> tuple[np.ndarray, float, int]:
+    """What a run returns, its median seconds, and how many inputs it sent through the network."""
     seconds = []
     for _ in range(repeats):
         before = case.counter.inputs
-        start = time.process_time()
+        start = clock()
         scores = run()
-        seconds.append(time.process_time() - start)
+        seconds.append(clock() - start)
     return scores, median(seconds), case.counter.inputs - before
 
 
@@ -165,9 +175,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--method", default="lrp-epsilon:0.01")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="cpu")
+    parser.add_argument("--tables", type=int, default=3, help="how many of the three comparisons (default: all)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
+    tune_allocator()
 
     case = Case(arguments.model, arguments.images, arguments.method)
     squares = faithmap.Protocol.preset(steps=arguments.steps, region_size=REGION)
@@ -193,11 +207,11 @@ def main() -> None:
         ],
     }
     print(f"{case.classifier.name}, {len(case.pixels)} images, heatmaps {arguments.method}; {machine()}")
-    for title, rows in tables.items():
+    for title, rows in list(tables.items())[: arguments.tables]:
         print(f"\n{title}\n{'':44}{'seconds':>9}{'inputs':>8}{'scores/s':>10}{'points':>8}{'largest difference':>20}")
         reference: np.ndarray | None = None
         for name, run in rows:
-            scores, seconds, inputs = timed(case, run, arguments.repeats)
+            scores, seconds, inputs = timed(case, run, arguments.repeats, CLOCKS[arguments.clock])
             if reference is None or name.startswith("faithmap"):
                 reference = scores
             shared = min(scores.shape[1], reference.shape[1])
@@ -214,7 +228,7 @@ def machine() -> str:
             tools.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             tools.append(f"{package} is missing")
-    return f"{platform.machine()}, {torch.get_num_threads()} thread, {', '.join(tools)}"
+    return f"{platform.machine()}, threads: {torch.get_num_threads()}, {', '.join(tools)}"
 
 
 if __name__ == "__main__":

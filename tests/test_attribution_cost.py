@@ -74,7 +74,7 @@ def test_other_images_share_nothing(batch):
 
 
 def test_blocks_are_large_where_little_is_kept_for_the_backward_pass(classifier):
-    smallest, largest, memory = BLOCKS["cpu"]
+    smallest, largest, _memory = BLOCKS["cpu"]
 
     def size(width, module=classifier.module):
         pixels = torch.rand(1, 3, width, width)
