@@ -11,7 +11,7 @@ from PIL import Image
 import faithmap
 from faithmap.errors import FaithmapError, RegionError, StoreError
 from faithmap.results import Run
-from faithmap.run import gaps
+from faithmap.run import gaps, images_of_task
 from tests.reference.experiment import aopc_twin, network_twin, noise_twin, scores_twin
 
 SIZE = 24
@@ -255,3 +255,12 @@ def test_batches_do_not_show(network, folder):
     one = faithmap.evaluate(network, folder, METHODS, protocol(), batch_size=1).scores()
     other = faithmap.evaluate(network, faithmap.load_images(folder)[::-1], METHODS, protocol(), batch_size=64).scores()
     same(one, other)
+
+
+def test_tasks_are_as_large_as_the_workers_allow():
+    assert images_of_task(1000, "cpu", {"workers": 1}) == 16
+    assert images_of_task(1000, "cpu", {"workers": 8}) == 16
+    assert images_of_task(100, "cpu", {"workers": 4}) == 8
+    assert images_of_task(3, "cuda", {"workers": 1}) == 64
+    assert images_of_task(50_000, "cpu", {"workers": 64, "device": "H100"}) == 64
+    assert images_of_task(5_000, "cpu", {"workers": 64, "device": "H100"}) == 19

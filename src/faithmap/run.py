@@ -179,13 +179,14 @@ def pending(
     ids = {image.id for image in images}
     keep = ids if save_heatmaps else sample(ids, EXAMPLES)
     tasks = missing(images, experiment.methods, experiment.protocol, store, keep)
-    workers = int(executor.describe()["workers"])
-    return list(blocks(tasks, images_of_task(experiment, sum(len(task.images) for task in tasks), workers)))
+    asked = sum(len(task.images) for task in tasks)
+    return list(blocks(tasks, images_of_task(asked, experiment.classifier.device.type, executor.describe())))
 
 
-def images_of_task(experiment: Experiment, images: int, workers: int) -> int:
+def images_of_task(images: int, device: str, executor: Mapping[str, Any]) -> int:
     """How many images a task has, at most: enough tasks for all workers, and enough chains for the engine."""
-    most = CPU_IMAGES if experiment.classifier.device.type == "cpu" else DEVICE_IMAGES
+    most = CPU_IMAGES if device == "cpu" and "device" not in executor else DEVICE_IMAGES
+    workers = int(executor["workers"])
     return most if workers == 1 else min(most, max(BLOCK, images // (4 * workers)))
 
 
