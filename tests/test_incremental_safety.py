@@ -13,7 +13,7 @@ from torch import nn
 
 import faithmap
 from faithmap.errors import EngineError, EngineWarning
-from faithmap.inference import Chains, examine, geometry, kernels, make_engine
+from faithmap.inference import Chains, examine, geometry, kernels, make_engine, tail
 from faithmap.inference.dense import DenseEngine
 from faithmap.inference.incremental import IncrementalEngine
 from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small, stock_logits
@@ -212,6 +212,30 @@ def test_products_whose_rows_depend_on_their_number_always_have_the_same(monkeyp
     engine = make_engine(classifier, "incremental")
     found = all_logits(engine, chains)
     assert torch.equal(found, from_scratch(engine, chains))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_means_do_not_depend_on_the_chains_beside(monkeypatch, at_once):
+    module = settled(nn.Sequential(nn.Conv2d(3, 40, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=40)
+    monkeypatch.setattr(tail, "_sums_are_independent", lambda *_: at_once)
+    classifier, chains = classifier_of(module), draw_chains(size=40, steps=4, region=5, chains=5)
+    engine = make_engine(classifier, "incremental")
+    found = all_logits(engine, chains)
+    assert torch.equal(found, from_scratch(engine, chains))
+    torch.testing.assert_close(found, stock_logits(classifier, chains), rtol=1e-5, atol=1e-6)
+
+
+def test_sums_that_depend_on_the_chains_beside_are_noticed(monkeypatch):
+    inner, exact = torch.rand(2, 3, 4, 5), tail._sum_at_once
+
+    def wrong(inner, kind):
+        return exact(inner, kind) * (1 + 1e-6 * len(inner))
+
+    monkeypatch.setattr(tail, "_independent", {})
+    assert tail._sums_are_independent(inner.shape[1:], inner.stride(), torch.float32, inner)
+    monkeypatch.setattr(tail, "_independent", {})
+    monkeypatch.setattr(tail, "_sum_at_once", wrong)
+    assert not tail._sums_are_independent(inner.shape[1:], inner.stride(), torch.float32, inner)
 
 
 def test_memory_bounds_the_chains_at_a_time():

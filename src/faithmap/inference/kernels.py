@@ -72,7 +72,9 @@ def _probe_private_linear(dtype: torch.dtype) -> Any | None:
     try:
         ops = torch.ops.mkldnn
         random = torch.Generator().manual_seed(0)
-        weight, bias, rows = (torch.randn(shape, generator=random).to(dtype) for shape in ((24, 40), (24,), (64, 40)))
+        weight, bias, rows = (
+            torch.randn(shape, generator=random, device="cpu").to(dtype) for shape in ((24, 40), (24,), (64, 40))
+        )
         packed = ops._reorder_linear_weight(weight, 64)
         found = ops._linear_pointwise(rows, packed, bias, "relu", [], "")
         expected = F.linear(rows, weight, bias).relu_()
@@ -133,7 +135,7 @@ class Product:
         )
         if key not in _independent:
             random = torch.Generator().manual_seed(0)
-            rows = torch.randn(self.rows, self.inputs, generator=random).to(self.weight)
+            rows = torch.randn(self.rows, self.inputs, generator=random, device="cpu").to(self.weight)
             all_rows = self(rows)
             counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
             _independent[key] = all(
