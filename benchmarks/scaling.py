@@ -1,6 +1,6 @@
 """Two Ray workers of one thread against one process of two threads, on the same images; start-up left out.
 
-    python benchmarks/scaling.py --images photos --count 32 --repeats 3
+    python benchmarks/scaling.py --images photos --count 128 --repeats 3
 
 Both run the same tasks; the clock starts when the first task of each worker is done, and stops at the last score.
 """
@@ -42,7 +42,7 @@ class Clock:
 def rate(executor: Any, chosen: argparse.Namespace) -> float:
     """Of one run."""
     images = repeated(faithmap.load_images(chosen.images), chosen.count)
-    clock = Clock(after=2 * 8)
+    clock = Clock(after=2 * 16)
     with tempfile.TemporaryDirectory() as out:
         faithmap.evaluate(
             faithmap.load_classifier(chosen.model, device="cpu"),
@@ -61,7 +61,7 @@ def main() -> None:
     """Measure both in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="photos")
-    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--count", type=int, default=128)
     parser.add_argument("--model", default="squeezenet1_1-embedded")
     parser.add_argument("--methods", default="sensitivity:l2,lrp-epsilon:0.01")
     parser.add_argument("--steps", type=int, default=20)
