@@ -1,6 +1,6 @@
 """Two Ray workers of one thread against one process of two threads, on the same images; start-up left out.
 
-    python benchmarks/scaling.py --images photos --count 128 --repeats 3
+    python -m benchmarks.scaling --images photos --count 128 --repeats 3
 
 Both run the same tasks; the clock starts when the first task of each worker is done, and stops at the last score.
 """

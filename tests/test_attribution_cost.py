@@ -60,6 +60,14 @@ def test_two_norms_need_one_signal(batch, method):
     assert torch.equal(found, heatmaps(batch.classifier, batch.pixels, batch.targets, f"{method}:linf"))
 
 
+def test_other_signals_are_not_shared(batch):
+    pooled = nn.Sequential(*list(batch.classifier.module)[:4], nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 4)).eval()
+    batch = Batch.of(faithmap.Classifier(pooled), batch.pixels, batch.targets)
+    for name in ("deconvolution:l2", "deconvolution:l2,start=features", "guided-backpropagation:l2", "sensitivity:l2"):
+        found, _ = computed(batch, name)
+        assert torch.equal(found, heatmaps(batch.classifier, batch.pixels, batch.targets, name)), name
+
+
 def test_lrp_computes_no_gradient_but_that_of_its_rule(batch):
     computed(batch, "deconvolution:l2")  # which has asked for the network's logits already
     _, (forward, backward) = computed(batch, "lrp-epsilon:0.01")

@@ -239,7 +239,7 @@ def test_readouts_are_the_measured_scores(report, page):
     frame = run.scores()
     rows = frame[(frame.image == example.image) & (frame.method == "edges") & (frame.draw == 0)].set_index("step")
     for score, digits in (("logit", 2), ("probability", 3)):
-        page.locator(f'#flipbook input[value="{score}"]').check(force=True)
+        page.locator(f'#flipbook input[value="{score}"]').check()
         set_step(page, 5)
         text = part(page, "readout-a").inner_text()
         assert text.startswith(f"{number(rows[score][0], digits)} → {number(rows[score][5], digits)}")
@@ -347,8 +347,8 @@ def test_the_figure_tells_its_values(report, page):
     label = "edges"
     for score in ("logit", "probability"):
         for against in ("relative", "raw"):
-            page.locator(f'#figure input[value="{score}"]').check(force=True)
-            page.locator(f'#figure input[value="{against}"]').check(force=True)
+            page.locator(f'#figure input[value="{score}"]').check()
+            page.locator(f'#figure input[value="{against}"]').check()
             table = faithmap.statistics.aopc_table(run.scores(), score, against == "relative").set_index(
                 ["method", "step"]
             )
@@ -433,13 +433,13 @@ def test_the_theme_can_be_chosen(report, page):
 
     light = paper()
     middle = canvas(page, "heatmap-a").mean()
-    page.locator('input[name="theme"][value="dark"]').check(force=True)
+    page.locator('input[name="theme"][value="dark"]').check()
     assert paper() != light
     assert canvas(page, "heatmap-a").mean() < middle
     page.reload()
     page.wait_for_selector("html.ready")
     assert paper() != light
-    page.locator('input[name="theme"][value="auto"]').check(force=True)
+    page.locator('input[name="theme"][value="auto"]').check()
     assert paper() == light
     page.evaluate("localStorage.clear()")
 

@@ -17,7 +17,7 @@ from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode
 from faithmap.errors import HeatmapError, InputError, MethodError
 
 # Images that are run together: at least, at most, and the bytes that they may leave for the backward pass.
-BLOCKS = {"cpu": (4, 16, 96_000_000), "device": (8, 64, 3_000_000_000)}
+BLOCKS = {"cpu": (4, 16, 96_000_000), "device": (8, 64, 800_000_000)}
 
 
 @dataclass(frozen=True)
