@@ -26,6 +26,7 @@ import torchvision
 from torch import nn
 
 import faithmap
+from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import Chains, examine, kernels, make_engine, score_chains, tail, tune_allocator
 
 
@@ -51,7 +52,7 @@ def build(name: str) -> nn.Module:
 
 def classifier_of(module: nn.Module, name: str, device: str = "cpu") -> faithmap.Classifier:
     """With ImageNet's normalisation."""
-    classifier = faithmap.Classifier(module, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), name=name)
+    classifier = faithmap.Classifier(module, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
     classifier.to(device)
     return classifier
 

@@ -1,22 +1,21 @@
 """How long the whole replication takes: AlexNet × fig4 × 101 scores, one draw, files and statistics included.
 
-    python benchmarks/replication.py --images 100
-    python benchmarks/replication.py --images 1000 --folder imagenette2-320/val --workers 2   # Ray, a thread each
+    python -m benchmarks.replication --images 100
+    python -m benchmarks.replication --images 1000 --folder imagenette2-320/val --workers 2   # Ray, a thread each
 
 AlexNet has random weights here (speed does not depend on them). Without a folder the embedded photos are read over and
 over under other names.
 """
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torchvision
+from benchmarks.memory import repeated
 
 import faithmap
 from faithmap import experiment
@@ -60,11 +59,7 @@ def main() -> None:
     classifier.to(args.device)
     executor = RayExecutor(workers=args.workers) if args.workers else None
     source = faithmap.load_images(args.folder or "photos")
-    endless = ((number, image) for number in itertools.count() for image in source)
-    images = faithmap.Images(
-        "repeated",
-        [replace(image, id=f"{number}-{image.id}") for number, image in itertools.islice(endless, args.images)],
-    )
+    images = repeated(source, args.images)
     protocol = faithmap.Protocol.preset("replication2021", target="predicted")
     seconds: dict[str, float] = defaultdict(float)
     timed(seconds)

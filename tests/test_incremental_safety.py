@@ -231,9 +231,9 @@ def test_sums_that_depend_on_the_chains_beside_are_noticed(monkeypatch):
     def wrong(inner, kind):
         return exact(inner, kind) * (1 + 1e-6 * len(inner))
 
-    monkeypatch.setattr(tail, "_independent", {})
+    monkeypatch.setattr(kernels, "_independent", {})
     assert tail._sums_are_independent(inner.shape[1:], inner.stride(), torch.float32, inner)
-    monkeypatch.setattr(tail, "_independent", {})
+    monkeypatch.setattr(kernels, "_independent", {})
     monkeypatch.setattr(tail, "_sum_at_once", wrong)
     assert not tail._sums_are_independent(inner.shape[1:], inner.stride(), torch.float32, inner)
 

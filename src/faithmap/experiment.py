@@ -26,7 +26,7 @@ from faithmap.segments import segment
 from faithmap.store import Example, HeatmapParts
 
 # Images of a task: as many as give the engine enough chains to work on at a time.
-CPU_IMAGES, DEVICE_IMAGES = 16, 64
+TASK_IMAGES = {"cpu": 16, "device": 64}
 # Where a network runs on the images themselves it runs on blocks of one fixed shape, padded by repeating, so that no
 # number depends on which images happen to be computed together.
 BLOCK = 8
@@ -262,8 +262,9 @@ def working_heatmaps(
             wrong = [row for row in left if error.index is None or row == places[error.index]]
             failed += [Skipped(block.ids[row], method.name, str(error)) for row in wrong]
             left = [row for row in left if row not in wrong]
-            places = [place if place in left else left[0] for place in places] if left else places
-            given = batch.select(places)
+            if left:
+                places = [place if place in left else left[0] for place in places]
+                given = batch.select(places)
     return {}, failed
 
 

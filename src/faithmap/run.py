@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
-from faithmap.classifiers import Classifier
+from faithmap.classifiers import Classifier, kind_of
 from faithmap.errors import FaithmapError, ProtocolError, StoreError
 from faithmap.executors import Executor, LocalExecutor, Report, blocks
-from faithmap.experiment import BLOCK, CPU_IMAGES, DEVICE_IMAGES, ChainKey, Experiment, Task
+from faithmap.experiment import BLOCK, TASK_IMAGES, ChainKey, Experiment, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
 from faithmap.manifest import describe, extend_manifest, manifest_before, plain, timestamp
@@ -185,7 +186,7 @@ def pending(
 
 def images_of_task(images: int, device: str, executor: Mapping[str, Any]) -> int:
     """How many images a task has, at most: enough tasks for all workers, and enough chains for the engine."""
-    most = CPU_IMAGES if device == "cpu" and "device" not in executor else DEVICE_IMAGES
+    most = TASK_IMAGES["device" if "device" in executor else kind_of(torch.device(device))]
     workers = int(executor["workers"])
     return most if workers == 1 else min(most, max(BLOCK, images // (4 * workers)))
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode
+from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode, kind_of
 from faithmap.errors import HeatmapError, InputError, MethodError
 
 # Images that are run together: at least, at most, and the bytes that they may leave for the backward pass.
@@ -93,7 +93,7 @@ class Batch:
 
         Few where the values that a backward pass needs take much memory, many where reading the weights takes longest.
         """
-        smallest, largest, memory = BLOCKS["cpu" if self.pixels.device.type == "cpu" else "device"]
+        smallest, largest, memory = BLOCKS[kind_of(self.pixels.device)]
         if isinstance(self.classifier.module, ScoreOnly):
             return smallest
         each: int = self.shared("bytes an image", self._bytes_for_backward)

@@ -7,6 +7,7 @@ from faithmap.classifiers.base import (
     Preprocessing,
     ScoreOnly,
     evaluation_mode,
+    kind_of,
     pick_device,
 )
 from faithmap.classifiers.loading import classifier_names, load_classifier
@@ -19,6 +20,7 @@ __all__ = [
     "ScoreOnly",
     "classifier_names",
     "evaluation_mode",
+    "kind_of",
     "load_classifier",
     "pick_device",
 ]

@@ -235,6 +235,11 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             m.training = True
 
 
+def kind_of(device: torch.device) -> str:
+    """Which of the sizes to take that were chosen for CPUs (``"cpu"``) and for other devices (``"device"``)."""
+    return "cpu" if device.type == "cpu" else "device"
+
+
 def pick_device(device: torch.device | str = "auto") -> torch.device:
     """The device meant by a name; ``"auto"`` is CUDA where there is one, else the CPU.
 

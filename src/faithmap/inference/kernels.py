@@ -7,7 +7,7 @@ coarse grid on which the rows were found to be independent, and everything else 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faithmap.classifiers import kind_of
 from faithmap.inference.geometry import Pair, Pixels
 from faithmap.inference.layers import (
     AveragePool,
@@ -30,7 +31,7 @@ from faithmap.inference.layers import (
 )
 from faithmap.inference.state import Map, State
 
-CHUNK_BYTES = {"cpu": 3_000_000, "cuda": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
+CHUNK_BYTES = {"cpu": 3_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
 GRID = 64  # row counts are multiples of it
 _GRAIN = 32768  # elementwise operations on fewer numbers are not split between threads
 
@@ -124,29 +125,44 @@ class Product:
 
     def _rows_are_independent(self) -> bool:
         kind = "public" if self._private is None else "private"
-        key = (
-            kind,
-            self.inputs,
-            self.outputs,
-            self.rows,
-            self.weight.dtype,
-            self.weight.device,
-            torch.get_num_threads(),
+        key = (kind, self.inputs, self.outputs, self.rows, self.weight.dtype, self.weight.device)
+        counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
+        parts = [slice(first, first + n) for n in counts for first in (0, min(17, self.rows - n))]
+        return rows_are_independent(
+            key,
+            lambda: random_numbers(self.rows * self.inputs, self.weight).view(self.rows, self.inputs),
+            lambda rows: self(rows.clone()),
+            parts,
         )
-        if key not in _independent:
-            random = torch.Generator().manual_seed(0)
-            rows = torch.randn(self.rows, self.inputs, generator=random, device="cpu").to(self.weight)
-            all_rows = self(rows)
-            counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
-            _independent[key] = all(
-                torch.equal(self(rows[first : first + n].clone()), all_rows[first : first + n])
-                for n in counts
-                for first in (0, min(17, self.rows - n))
-            )
-        return _independent[key]
 
 
 _independent: dict[tuple[Any, ...], bool] = {}
+
+
+def rows_are_independent(
+    key: tuple[Any, ...],
+    example: Callable[[], Tensor],
+    compute: Callable[[Tensor], Tensor],
+    parts: Sequence[slice],
+) -> bool:
+    """Whether every row of what `compute` makes is the same, bit for bit, whatever rows are computed with it.
+
+    Args:
+        key: what decides the answer, besides the number of threads; for each key it is looked for once.
+        example: makes the rows to try it on.
+        parts: rows that are computed without the others.
+    """
+    key = (*key, torch.get_num_threads())
+    if key not in _independent:
+        rows = example()
+        together = compute(rows)
+        _independent[key] = all(torch.equal(compute(rows[part]), together[part]) for part in parts)
+    return _independent[key]
+
+
+def random_numbers(count: int, like: Tensor) -> Tensor:
+    """The same normal numbers every time, of the type and on the device of another tensor."""
+    return torch.randn(count, generator=torch.Generator().manual_seed(0), device="cpu").to(like)
 
 
 def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
@@ -227,7 +243,7 @@ class Kernel:
 
     def _chunk(self, width: int) -> int:
         itemsize = torch.finfo(self.scratch.dtype).bits // 8
-        limit = CHUNK_BYTES.get(self.scratch.device.type, CHUNK_BYTES["cuda"])
+        limit = CHUNK_BYTES[kind_of(self.scratch.device)]
         return max(2 * GRID, limit // (width * itemsize) // GRID * GRID)
 
 

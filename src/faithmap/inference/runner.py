@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from faithmap.classifiers import Classifier, evaluation_mode
+from faithmap.classifiers import Classifier, evaluation_mode, kind_of
 from faithmap.inference.chains import Chains
 from faithmap.inference.geometry import Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.kernels import Kernel, Scratch, kernel_for
@@ -49,11 +49,6 @@ class Plan:
     def bytes_per_chain(self) -> int:
         """Memory that the state of a chain takes."""
         return self.layout.numbers_per_chain() * torch.finfo(self.dtype).bits // 8
-
-
-def kind_of(device: torch.device) -> str:
-    """Which of the sizes to take that were chosen for CPUs and for other devices."""
-    return "cpu" if device.type == "cpu" else "device"
 
 
 def network_of(classifier: Classifier, size: Pair) -> Network:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from faithmap.inference.kernels import Product
+from faithmap.inference.kernels import Product, random_numbers, rows_are_independent
 from faithmap.inference.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.state import State
 from faithmap.inference.tracing import aten
@@ -144,20 +144,14 @@ def _sum_by_pixels(inner: Tensor, kind: torch.dtype) -> Tensor:
     return total
 
 
-_independent: dict[tuple[Any, ...], bool] = {}
-
-
 def _sums_are_independent(size: torch.Size, strides: tuple[int, ...], kind: torch.dtype, like: Tensor) -> bool:
-    """Whether a chain's sums are the same, bit for bit, whatever other chains are summed with it."""
-    key = (size, strides, kind, like.dtype, like.device, torch.get_num_threads())
-    if key not in _independent:
-        chains = 40
-        random = torch.randn(chains * strides[0], generator=torch.Generator().manual_seed(0), device="cpu").to(like)
-        inner = random.as_strided((chains, *size), strides)
-        expected = _sum_at_once(inner, kind)
-        parts = (slice(0, 1), slice(7, 8), slice(1, 3), slice(5, 21), slice(3, chains))
-        _independent[key] = all(torch.equal(_sum_at_once(inner[p], kind), expected[p]) for p in parts)
-    return _independent[key]
+    chains = 40
+    return rows_are_independent(
+        ("sums", size, strides, kind, like.dtype, like.device),
+        lambda: random_numbers(chains * strides[0], like).as_strided((chains, *size), strides),
+        lambda inner: _sum_at_once(inner, kind),
+        (slice(0, 1), slice(7, 8), slice(1, 3), slice(5, 21), slice(3, chains)),
+    )
 
 
 class _Linear(nn.Module):
