@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 import faithmap
-from faithmap.store import Store
+from faithmap.store.folder import Store
 
 KEYS = ["image", "method", "order", "draw", "step"]
 

@@ -26,8 +26,9 @@ import torchvision
 from torch import nn
 
 import faithmap
-from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
-from faithmap.inference import Chains, examine, kernels, make_engine, score_chains, tail, tune_allocator
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.inference import Chains, examine, make_engine, score_chains, tune_allocator
+from faithmap.inference.incremental import kernels, tail
 
 
 def wall() -> float:

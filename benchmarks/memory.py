@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 import faithmap
-from faithmap.cluster import RayExecutor
-from faithmap.executors import LocalExecutor
+from faithmap.experiment.cluster import RayExecutor
+from faithmap.experiment.executors import LocalExecutor
+from faithmap.experiment.progress import Progress
 from faithmap.images import Images
-from faithmap.progress import Progress
 
 
 def repeated(images: Images, count: int) -> Images:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import faithmap
 from faithmap.attribution import resolve_methods
-from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import tune_allocator
 
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}

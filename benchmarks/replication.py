@@ -18,9 +18,9 @@ import torchvision
 from benchmarks.memory import repeated
 
 import faithmap
-from faithmap import experiment
-from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
-from faithmap.cluster import RayExecutor
+from faithmap.experiment import pipeline as experiment
+from faithmap.experiment.cluster import RayExecutor
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import tune_allocator
 from faithmap.statistics import headline
 

@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks.memory import repeated
 
 import faithmap
-from faithmap.cluster import RayExecutor
-from faithmap.executors import LocalExecutor
-from faithmap.progress import Progress
+from faithmap.experiment.cluster import RayExecutor
+from faithmap.experiment.executors import LocalExecutor
+from faithmap.experiment.progress import Progress
 
 
 class Clock:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from faithmap.store import Store
+from faithmap.store.folder import Store
 
 POINTS = 101
 

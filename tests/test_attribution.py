@@ -11,9 +11,10 @@ from torch import nn
 from torchvision import models
 
 import faithmap
-from faithmap.attribution import batch, heatmaps, random_heatmap, resolve_methods
+from faithmap.attribution import batch, heatmaps, resolve_methods
 from faithmap.errors import HeatmapError, InputError, MethodError
 from faithmap.images import load_images
+from faithmap.randomness import random_heatmap
 from tests.reference import relevance as twin
 
 EPSILONS = (0.0, 0.01, 100.0)

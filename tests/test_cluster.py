@@ -16,11 +16,11 @@ from benchmarks.chaos import measure, network
 
 import faithmap
 from faithmap.errors import FaithmapError, MethodError
-from faithmap.results import Run
+from faithmap.run import Run
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
-from faithmap.cluster import RayExecutor  # noqa: E402
+from faithmap.experiment.cluster import RayExecutor  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 PATHS = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -105,7 +105,7 @@ def test_workers_that_are_killed_are_replaced(cluster, tmp_path):
 DRIVER = """
 import sys
 from benchmarks.chaos import measure
-from faithmap.cluster import RayExecutor
+from faithmap.experiment.cluster import RayExecutor
 print("started", flush=True)
 measure(sys.argv[2], executor=RayExecutor(sys.argv[1], workers=2))
 """

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faithmap.complexity import by_method, complexity, complexity_table, gini
 from faithmap.errors import HeatmapError
+from faithmap.measures.complexity import by_method, complexity, complexity_table, gini
 
 
 def gini_twin(weights):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from faithmap.curves import abpc, aopc, relative_to_random
 from faithmap.errors import CurveError
+from faithmap.statistics.curves import abpc, aopc, relative_to_random
 
 
 def test_aopc_follows_the_formula():

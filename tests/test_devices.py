@@ -11,7 +11,7 @@ import faithmap
 from faithmap.attribution import resolve_methods
 from faithmap.inference import score_chains
 from faithmap.inference.dense import DenseEngine
-from faithmap.inference.incremental import IncrementalEngine
+from faithmap.inference.incremental.engine import IncrementalEngine
 from tests.test_incremental import classifier_of, draw_chains, settled
 from tests.test_incremental_networks import Branches, Head
 

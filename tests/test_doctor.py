@@ -8,14 +8,13 @@ from benchmarks.chaos import measure, network
 from typer.testing import CliRunner
 
 import faithmap
-from faithmap import doctor
-from faithmap.cli import app
-from faithmap.doctor import BAD, GOOD, HINT
+from faithmap.cli import app, doctor
+from faithmap.cli.doctor import BAD, GOOD, HINT
 from faithmap.errors import StoreError
-from faithmap.estimate import estimate, forward_passes
-from faithmap.experiment import ChainKey, Task
-from faithmap.results import Run
-from faithmap.run import plan
+from faithmap.experiment.estimate import estimate, forward_passes
+from faithmap.experiment.evaluate import plan
+from faithmap.experiment.task import ChainKey, Task
+from faithmap.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ def test_imagenette_is_downloaded_once(served, tmp_path, monkeypatch, tiny):
     path = archive(folder, monkeypatch, address)
     images = load_images("imagenette", data=tmp_path / "data")
     assert len(images) == 4
-    assert set(images.class_indices(tiny).values()) == {0, 701}
+    assert set(tiny.class_indices(images).values()) == {0, 701}
     path.unlink()
     again = load_images("imagenette", data=tmp_path / "data")
     assert [image.id for image in again] == [image.id for image in images]

@@ -6,7 +6,7 @@ import torch
 
 import faithmap
 from faithmap.attribution import Method
-from faithmap.experiment import BLOCK
+from faithmap.experiment.task import BLOCK
 
 PROTOCOL = faithmap.Protocol.preset(steps=3, region_size=6, draws=1)
 KEYS = ["image", "method", "order", "draw", "step"]

@@ -6,9 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from faithmap.classifiers import Preprocessing
 from faithmap.errors import ImageError, InputError
-from faithmap.images import load_images
+from faithmap.images import Preprocessing, load_images
 
 RAW = Preprocessing(crop=(16, 16), resize=None)
 
@@ -111,7 +110,7 @@ def test_folders_name_the_class(tmp_path, tiny):
         (tmp_path / folder).mkdir()
         picture().save(tmp_path / folder / "x.png")
     picture().save(tmp_path / "flat.png")
-    found = load_images(tmp_path).class_indices(tiny)
+    found = tiny.class_indices(load_images(tmp_path))
     assert found == {"n01440764/x.png": 0, "n03888257/x.png": 701, "3/x.png": 3, "flat.png": None}
 
 

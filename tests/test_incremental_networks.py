@@ -13,7 +13,7 @@ from torch import nn
 import faithmap
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference import examine, make_engine
-from faithmap.inference.runner import network_of
+from faithmap.inference.incremental.runner import network_of
 from tests.test_incremental import (
     all_logits,
     assert_exact,

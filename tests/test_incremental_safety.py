@@ -13,9 +13,11 @@ from torch import nn
 
 import faithmap
 from faithmap.errors import EngineError, EngineWarning
-from faithmap.inference import Chains, examine, geometry, kernels, make_engine, tail
+from faithmap.inference import Chains, examine, make_engine
 from faithmap.inference.dense import DenseEngine
-from faithmap.inference.incremental import IncrementalEngine
+from faithmap.inference.incremental import geometry, kernels, tail
+from faithmap.inference.incremental.engine import IncrementalEngine
+from faithmap.inference.incremental.runner import Runner
 from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small, stock_logits
 from tests.test_incremental_networks import Branches, Head, function
 
@@ -253,14 +255,14 @@ def test_memory_bounds_the_chains_at_a_time():
 def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
     classifier, chains = classifier_of(network()), draw_chains(size=40, steps=4, region=5, chains=5)
     expected = all_logits(make_engine(classifier, "incremental"), chains)
-    step, forward = faithmap.inference.runner.Runner.step, classifier.logits
+    step, forward = Runner.step, classifier.logits
 
     def scarce_step(self, state, rectangles, counts, k):
         if state.chains > 2 and k == 3:
             raise torch.cuda.OutOfMemoryError("none left")
         step(self, state, rectangles, counts, k)
 
-    monkeypatch.setattr(faithmap.inference.runner.Runner, "step", scarce_step)
+    monkeypatch.setattr(Runner, "step", scarce_step)
     engine = make_engine(classifier, "incremental")
     engine._ready((40, 40)).most = 5
     with pytest.warns(EngineWarning, match="out of memory: going on with 2 chains at a time"):
@@ -377,9 +379,11 @@ def test_an_image_given_several_times_is_computed_once(monkeypatch):
     classifier, chains = classifier_of(network()), draw_chains(size=40, chains=4, steps=4, region=5)
     expected = all_logits(make_engine(classifier, "incremental"), chains)
     started = []
-    start = faithmap.inference.runner.Runner.start
+    start = Runner.start
     monkeypatch.setattr(
-        faithmap.inference.runner.Runner, "start", lambda self, image: (started.append(1), start(self, image))
+        Runner,
+        "start",
+        lambda self, image: (started.append(1), start(self, image)),
     )
     spread = dataclasses.replace(chains, pixels=chains.pixels[chains.image], image=torch.arange(4))
     assert torch.equal(all_logits(make_engine(classifier, "incremental"), spread), expected)

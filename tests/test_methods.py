@@ -24,7 +24,7 @@ import faithmap
 from faithmap.attribution import batch, heatmaps, method_table, resolve_methods
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.images import load_images
-from faithmap.perturbation import generator
+from faithmap.randomness import generator
 from tests.reference import relevance as twin
 from tests.test_attribution import difference, doubled, not_in_place, seeded, tiny
 

@@ -4,9 +4,8 @@ import torch
 from PIL import Image, ImageFilter
 
 import faithmap
-from faithmap.classifiers import Preprocessing
 from faithmap.errors import ProtocolError
-from faithmap.images import PixelSource, load_images
+from faithmap.images import PixelSource, Preprocessing, load_images
 from faithmap.perturbation import FILLS, check_fill, draw_fill, impute, imputed_steps, is_imputed, resolve_fill
 from tests.reference.imputing import impute_twin
 

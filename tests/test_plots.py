@@ -23,7 +23,7 @@ from faithmap.perturbation import perturb
 from faithmap.plots.pictures import scaled
 from faithmap.plots.style import EndLabels, looks, spread
 from faithmap.statistics.significance import split_letters
-from faithmap.store import Example
+from faithmap.store.records import Example
 from tests.frames import METHODS, frame_of
 
 pytestmark = pytest.mark.filterwarnings("error")

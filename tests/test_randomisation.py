@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import faithmap
 from faithmap.errors import HeatmapError, InputError, MethodError
-from faithmap.randomisation import (
+from faithmap.measures.randomisation import (
     randomisation_check,
     randomisation_table,
     rank_correlation,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faithmap.errors import HeatmapError, RegionError
+from faithmap.perturbation.regions import removal_steps
 from faithmap.protocol import Order, Placement, Protocol
-from faithmap.regions import removal_steps
 from tests.reference.ordering import pixel_steps_twin, removal_steps_twin, segment_steps_twin
 
 

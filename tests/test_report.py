@@ -24,7 +24,7 @@ from faithmap.report.notebook import spread
 from faithmap.report.packing import SCALE_QUANTILE, pack, quantise
 from faithmap.report.summary import lines, summarise
 from faithmap.report.templates import script_json
-from faithmap.results import Run
+from faithmap.run import Run
 from tests.reference.unpacking import unpack_twin
 from tests.report_runs import EVIL, EVIL_METHOD, evil_run
 
@@ -187,7 +187,7 @@ def test_ranking_agrees_with_the_statistics(run):
     summary = summarise(run)
     shown = numbers.ranking(summary)
     table = faithmap.statistics.ranking(run.scores(), summary.score)
-    assert [row["label"] for row in shown["rows"]] == [faithmap.naming.display_name(m) for m in table.method]
+    assert [row["label"] for row in shown["rows"]] == [faithmap.text.display_name(m) for m in table.method]
     for row, (_, expected) in zip(shown["rows"], table.iterrows(), strict=True):
         assert float(row["value"]) == pytest.approx(expected["mean"], rel=1e-4, abs=1e-9)
         assert row["group_value"] == expected["group"]

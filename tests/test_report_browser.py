@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import faithmap
-from faithmap.naming import display_name, printable
 from faithmap.report import flipbook_html, run_html, write_report
-from faithmap.report.summary import number, summarise
+from faithmap.report.summary import summarise
+from faithmap.text import display_name, number, printable
 from tests.report_runs import EVIL_METHOD, HEIGHT, WIDTH, evil_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")

@@ -10,8 +10,8 @@ from PIL import Image
 
 import faithmap
 from faithmap.errors import FaithmapError, RegionError, StoreError
-from faithmap.results import Run
-from faithmap.run import gaps, images_of_task
+from faithmap.experiment.planning import gaps, images_of_task
+from faithmap.run import Run
 from tests.reference.experiment import aopc_twin, network_twin, noise_twin, scores_twin
 
 SIZE = 24

@@ -9,7 +9,7 @@ import faithmap
 from faithmap.errors import ProtocolError, StoreError
 from faithmap.images import PixelSource
 from faithmap.perturbation import impute, is_imputed, resolve_fill
-from faithmap.segments import resolve_segments, segment
+from faithmap.perturbation.segments import resolve_segments, segment
 
 SIZE = 24
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from faithmap import curves, statistics
+from faithmap import statistics
 from faithmap.errors import CurveError
-from faithmap.naming import display_name, printable
-from faithmap.statistics import bootstrap, significance
+from faithmap.statistics import bootstrap, curves, significance
 from faithmap.statistics.bootstrap import mean_intervals
+from faithmap.text import display_name, printable
 from tests.frames import frame_from, frame_of
 from tests.reference import statistics as slow
 

@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faithmap.errors import StoreError
-from faithmap.extents import Builder
-from faithmap.store import FORMAT, Example, Store, _heatmap_part
+from faithmap.store.folder import Store, _heatmap_part
+from faithmap.store.index import Builder
+from faithmap.store.records import FORMAT, Example
 
 SRC = str(Path(__file__).parents[1] / "src")
 
@@ -286,7 +287,7 @@ class TestLease:
         def refuse(*_):
             raise OSError(errno.ENOLCK, "No locks available")
 
-        monkeypatch.setattr("faithmap.storage.fcntl.flock", refuse)
+        monkeypatch.setattr("faithmap.store.storage.fcntl.flock", refuse)
         return Store(tmp_path / "bare")
 
     def test_one_at_a_time(self, bare):
@@ -320,7 +321,7 @@ class TestLease:
             pass
 
     def test_it_is_renewed(self, bare, monkeypatch):
-        monkeypatch.setattr("faithmap.storage.LEASE", 0.4)
+        monkeypatch.setattr("faithmap.store.storage.LEASE", 0.4)
         with bare.lock():
             time.sleep(0.8)
             with pytest.raises(StoreError, match="in use"), bare.lock():

@@ -16,9 +16,9 @@ from benchmarks.chaos import measure, network
 
 import faithmap
 from faithmap.errors import InputError, StoreError
-from faithmap.executors import LocalExecutor
-from faithmap.results import Run
-from faithmap.store import Store, _heatmap_part
+from faithmap.experiment.executors import LocalExecutor
+from faithmap.run import Run
+from faithmap.store.folder import Store, _heatmap_part
 
 SRC = str(Path(__file__).parents[1] / "src")
 

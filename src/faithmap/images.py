@@ -19,8 +19,9 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 from platformdirs import user_cache_dir
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
 
-from faithmap.classifiers import Classifier, Preprocessing
 from faithmap.errors import DownloadError, ImageError, InputError
 
 PHOTOS = "photos"
@@ -197,25 +198,6 @@ class Images(Sequence[AnyImage]):
             raise InputError(f"limit is {count}: ask for at least one image.")
         chosen = sorted(self.items, key=lambda item: hashlib.sha256(repr((seed, item.id)).encode()).digest())[:count]
         return Images(self.name, sorted(chosen, key=lambda item: item.id))
-
-    def class_indices(self, classifier: Classifier) -> dict[str, int | None]:
-        """Image id → index of the true class for this classifier, None where it is not known.
-
-        A class folder is understood when it is one of Imagenette's, a class index, or a class name; where there are as
-        many folders as classes, they are taken in name order.
-        """
-        folders = sorted({item.label for item in self if isinstance(item.label, str)})
-        by_order = {}
-        if classifier.labels is not None and len(folders) == len(classifier.labels):
-            by_order = {folder: index for index, folder in enumerate(folders)}
-        return {
-            item.id: by_order.get(item.label)
-            if isinstance(item.label, str) and item.label in by_order
-            else classifier.class_index(
-                IMAGENETTE_CLASSES.get(item.label, item.label) if isinstance(item.label, str) else item.label
-            )
-            for item in self
-        }
 
 
 class PixelSource:
@@ -407,3 +389,32 @@ def _download_imagenette(data: Path) -> Path:
         ) from error
     shutil.rmtree(incoming, ignore_errors=True)
     return data / _IMAGENETTE_FOLDER
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes pixels: resize, cut the centre.
+
+    Attributes:
+        crop: height and width of the network's input, in pixels.
+        resize: length that the short side is resized to before the cut, in pixels; or height and width, where both
+            sides are resized whatever the picture's shape; None for no resizing.
+        interpolation: ``"bilinear"``, ``"bicubic"``, ``"lanczos"``, ``"box"``, ``"hamming"`` or ``"nearest"``, as
+            Pillow does them (antialiased).
+    """
+
+    crop: tuple[int, int] = (224, 224)
+    resize: int | tuple[int, int] | None = 256
+    interpolation: str = "bilinear"
+
+    def __call__(self, picture: PillowImage.Image) -> Float[Tensor, "3 height width"]:
+        """An RGB picture → float32 pixels in [0, 1], as torchvision's own transforms do it."""
+        if self.resize is not None:
+            size = self.resize if isinstance(self.resize, int) else list(self.resize)
+            picture = transforms.resize(picture, size, interpolation=InterpolationMode(self.interpolation))
+        pixels: Tensor = transforms.to_tensor(transforms.center_crop(picture, list(self.crop)))
+        return pixels

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from faithmap.errors import ProtocolError, nearest
 
+RANDOM = "random"
+"""The name of the reference that every run has: orders drawn at random."""
 _E = TypeVar("_E", bound=StrEnum)
 
 
@@ -80,7 +82,8 @@ class Protocol:
         steps: L, the number of regions removed; curves have L + 1 points, k = 0…L. ``"all"`` is every region that fits.
         region_size: side of the square region, in pixels; for `Placement.PIXEL`, how many pixels a step removes.
         placement: see `Placement`.
-        segments: for `Placement.SEGMENT`, where segments come from, such as ``"slic:n=50"``; see `faithmap.segments`.
+        segments: for `Placement.SEGMENT`, where segments come from, such as ``"slic:n=50"``; see
+            `faithmap.perturbation.segments`.
         direction: `Direction.REMOVE` regions from the image, or `Direction.RESTORE` them onto the fill.
         fill: what replaces a region, such as ``"uniform"``; see `faithmap.perturbation`.
         draws: repetitions with new fill (and a new random order), averaged within an image.
@@ -275,3 +278,7 @@ PRESETS: Mapping[str, Protocol] = MappingProxyType(
         ),
     }
 )
+
+RANDOM = "random"
+
+RANDOM = "random"

@@ -14,7 +14,7 @@ from zennit.rules import ReLUDeconvNet, ReLUGuidedBackprop
 from faithmap.attribution.batch import NORMS, Batch, attributable, differentiate, import_captum
 from faithmap.attribution.following import ACTIVATIONS, LINEAR, Follower, Function, ReluFollower
 from faithmap.errors import MethodError
-from faithmap.perturbation import generator
+from faithmap.randomness import generator
 
 # Images that a method which evaluates many variants of one image runs together.
 VARIANTS = 8

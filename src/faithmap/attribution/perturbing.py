@@ -16,7 +16,7 @@ from torch import Tensor
 from faithmap.attribution.batch import Batch, attributable, import_captum
 from faithmap.attribution.gradients import VARIANTS
 from faithmap.errors import MethodError
-from faithmap.perturbation import generator
+from faithmap.randomness import generator
 
 
 def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3 height width"]:

@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.attribution import controls, given, gradients, lrp, perturbing
 from faithmap.attribution.batch import Batch
-from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, HeatmapError, MethodError, nearest
-from faithmap.perturbation import generator
-from faithmap.protocol import Protocol
-
-RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A heatmap method with its parameters.
-
-    Attributes:
-        name: canonical, as in tables.
-        spec: plain JSON; all that decides its numbers besides network, images and seed.
-        compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
-        blocks: ``"fixed"`` computes it in blocks of one size, ``"single"`` image by image (for methods that evaluate
-            many variants of an image), ``"whole"`` on the batch as it is.
-    """
-
-    name: str
-    spec: dict[str, Any] = field(compare=False)
-    compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
-    blocks: Literal["fixed", "single", "whole"] = field(default="fixed", compare=False, repr=False)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether this is the reference, whose order is drawn anew for each draw."""
-        return self.name == RANDOM
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a method.
-
-    Attributes:
-        default: what it is where neither the name nor the protocol says.
-        check: text → value, or a `ValueError` that says what is expected.
-    """
-
-    default: Any
-    check: Callable[[str], Any]
+from faithmap.attribution.method import Method, Parameter, choice, number, whole
+from faithmap.errors import MethodError, nearest
+from faithmap.protocol import RANDOM, Protocol
+from faithmap.randomness import random_heatmap
 
 
 @dataclass(frozen=True)
@@ -74,40 +35,6 @@ class Row:
     citation: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     blocks: Literal["fixed", "single"] = "fixed"
-
-
-def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
-    """A finite number within bounds."""
-
-    def check(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high or value in (float("inf"), float("-inf")):
-            raise ValueError(f"a number of at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}")
-        return value
-
-    return check
-
-
-def whole(low: int) -> Callable[[str], int]:
-    """A whole number of at least `low`."""
-
-    def check(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise ValueError(f"a whole number of at least {low}")
-        return int(text)
-
-    return check
-
-
-def choice(*known: str) -> Callable[[str], str]:
-    """One of a few words."""
-
-    def check(text: str) -> str:
-        if text not in known:
-            raise ValueError(" or ".join(known))
-        return text
-
-    return check
 
 
 NORM = Parameter("l2", choice("l2", "linf"))
@@ -277,111 +204,6 @@ SETS = {
         RANDOM,
     )
 }
-
-
-def heatmaps(
-    classifier: Classifier,
-    pixels: Float[Tensor, "batch 3 height width"],
-    targets: Int[Tensor, "batch"],
-    method: str | Method | Callable[[Tensor, Tensor], Tensor],
-    *,
-    image_ids: Sequence[str] | None = None,
-    seed: int = 0,
-) -> Float[Tensor, "batch height width"]:
-    """Heatmaps of a batch.
-
-    Args:
-        classifier: see `Classifier`.
-        pixels: images in [0, 1] at the network's input size.
-        targets: the class to explain in each.
-        method: a name such as ``"lrp-epsilon:0.01"``, a `Method`, or a callable (inputs, targets) → (B, C, H, W) or
-            (B, H, W) on normalised inputs.
-        image_ids, seed: the key of a method's randomness; by default images are named by their row.
-    Returns:
-        Signed relevance summed over channels, float32 (float64 for a network in float64), on the images' device.
-    Raises:
-        MethodError: an unknown method, or one that means nothing on this network.
-        HeatmapError: a map that is not finite, of the wrong shape, or whose relevance exploded; `index` says for which
-            image.
-    Example:
-        >>> heatmaps(classifier, pixels, classifier.predict(pixels), "sensitivity:l2").shape
-        torch.Size([8, 224, 224])
-    """
-    method = method if isinstance(method, Method) else as_method(method)
-    return batch_heatmaps(method, Batch.of(classifier, pixels, targets, image_ids, seed))
-
-
-def batch_heatmaps(method: Method, batch: Batch) -> Float[Tensor, "batch height width"]:
-    """Heatmaps of a batch, see `heatmaps`; methods that are given the same batch share what they have in common."""
-    classifier = batch.classifier
-    if method.blocks != "whole" and classifier.dtype not in (torch.float32, torch.float64):
-        raise MethodError(
-            f"{method.name} on {classifier.name}: the network is in {classifier.dtype}, too coarse to order "
-            "pixels: give it in float32."
-        )
-    try:
-        found = in_blocks(method, batch)
-    except HeatmapError as error:
-        raise HeatmapError(f"{method.name}: {error}", error.index) from error
-    except MethodError as error:
-        raise MethodError(f"{method.name} on {classifier.name}: {error}") from error
-    except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
-        raise
-    except Exception as error:  # a method may be anybody's code
-        if "out of memory" in str(error) or "can't allocate memory" in str(error):
-            raise
-        raise MethodError(f"{method.name} fails on {classifier.name}: {first_line(error)}") from error
-    return checked_heatmap(found, batch.pixels, method.name)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, or its type where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def in_blocks(method: Method, batch: Batch) -> Any:
-    """Computed in blocks of one fixed size, so that no map depends on the batch it came in.
-
-    Kernels round differently for other batch sizes, and a ReLU or a maximum may then choose another side.
-    """
-    if method.blocks == "whole":
-        return method.compute(batch)
-    size = 1 if method.blocks == "single" else batch.block_size()
-    found = []
-    for start in range(0, len(batch.pixels), size):
-        try:
-            found.append(method.compute(batch.rows(start, size))[: len(batch.pixels) - start])
-        except HeatmapError as error:
-            raise HeatmapError(str(error), None if error.index is None else start + error.index) from error
-    return torch.cat(found)
-
-
-def checked_heatmap(found: Any, pixels: Tensor, name: str) -> Tensor:
-    """Channels summed, half precision turned to float32, shape and values checked."""
-    if not isinstance(found, Tensor) or not found.is_floating_point():
-        kind = f"{found.dtype} tensor" if isinstance(found, Tensor) else type(found).__name__
-        raise HeatmapError(f"{name}: returned a {kind}, expected a floating tensor (B, C, H, W) or (B, H, W).")
-    size = (len(pixels), *pixels.shape[-2:])
-    heatmap = found.detach()
-    heatmap = heatmap if heatmap.dtype in (torch.float32, torch.float64) else heatmap.float()
-    if heatmap.ndim == 4:
-        heatmap = heatmap.sum(1)
-    if tuple(heatmap.shape) != size:
-        raise HeatmapError(
-            f"{name}: heatmap is {tuple(found.shape)} but images are {tuple(pixels.shape)}: attribute at the network's "
-            "input size."
-        )
-    finite = heatmap.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise HeatmapError(f"{name}: the heatmap has values that are not finite.", int((~finite).nonzero()[0]))
-    return heatmap.to(pixels.device)
-
-
-def random_heatmap(size: Sequence[int], *, seed: int, image_id: str, draw: int) -> Float[Tensor, "height width"]:
-    """A random order of the pixels as a heatmap without ties, on the CPU."""
-    height, width = size
-    order = generator("order", seed, image_id, draw).permutation(height * width)
-    return torch.from_numpy(order).reshape(height, width).float() / (height * width)
 
 
 def _random(batch: Batch) -> Tensor:

@@ -5,46 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image as PillowImage
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as transforms
 
 from faithmap.errors import ClassifierError, CurveError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image file becomes pixels: resize, cut the centre.
-
-    Attributes:
-        crop: height and width of the network's input, in pixels.
-        resize: length that the short side is resized to before the cut, in pixels; or height and width, where both
-            sides are resized whatever the picture's shape; None for no resizing.
-        interpolation: ``"bilinear"``, ``"bicubic"``, ``"lanczos"``, ``"box"``, ``"hamming"`` or ``"nearest"``, as
-            Pillow does them (antialiased).
-    """
-
-    crop: tuple[int, int] = (224, 224)
-    resize: int | tuple[int, int] | None = 256
-    interpolation: str = "bilinear"
-
-    def __call__(self, picture: PillowImage.Image) -> Float[Tensor, "3 height width"]:
-        """An RGB picture → float32 pixels in [0, 1], as torchvision's own transforms do it."""
-        if self.resize is not None:
-            size = self.resize if isinstance(self.resize, int) else list(self.resize)
-            picture = transforms.resize(picture, size, interpolation=InterpolationMode(self.interpolation))
-        pixels: Tensor = transforms.to_tensor(transforms.center_crop(picture, list(self.crop)))
-        return pixels
+from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
 
 
 class ScoreOnly(nn.Module):
@@ -208,6 +177,25 @@ class Classifier:
         if label.isdecimal():
             return int(label)
         return self.labels.index(label) if self.labels is not None and label in self.labels else None
+
+    def class_indices(self, images: Images) -> dict[str, int | None]:
+        """Image id → index of the true class for this network, None where it is not known.
+
+        A class folder is understood when it is one of Imagenette's, a class index, or a class name; where there are as
+        many folders as classes, they are taken in name order.
+        """
+        folders = sorted({item.label for item in images if isinstance(item.label, str)})
+        by_order = {}
+        if self.labels is not None and len(folders) == len(self.labels):
+            by_order = {folder: index for index, folder in enumerate(folders)}
+        return {
+            item.id: by_order.get(item.label)
+            if isinstance(item.label, str) and item.label in by_order
+            else self.class_index(
+                IMAGENETTE_CLASSES.get(item.label, item.label) if isinstance(item.label, str) else item.label
+            )
+            for item in images
+        }
 
     def label(self, index: int) -> str:
         """The name of a class, or its index where there are no names."""

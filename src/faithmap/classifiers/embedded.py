@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_B0_Weights, SqueezeNet1_1_Weights, squeezenet1_1
 
-from faithmap.classifiers.base import Classifier, Preprocessing
+from faithmap.classifiers.base import Classifier
 from faithmap.classifiers.weights import check_sha256
 from faithmap.errors import ClassifierError
+from faithmap.images import Preprocessing
 
 SQUEEZENET = "squeezenet1_1-embedded"
 _SQUEEZENET_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"

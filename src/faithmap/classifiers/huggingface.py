@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from faithmap.classifiers.base import Classifier, Preprocessing
+from faithmap.classifiers.base import Classifier
 from faithmap.errors import ClassifierError, DownloadError
+from faithmap.images import Preprocessing
 
 # As Pillow numbers them.
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}

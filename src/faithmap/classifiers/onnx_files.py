@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faithmap.classifiers.base import IMAGENET_MEAN, IMAGENET_STD, Classifier, Preprocessing, ScoreOnly
+from faithmap.classifiers.base import Classifier, ScoreOnly
 from faithmap.errors import ClassifierError
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 # What a network expects its input to be; an ONNX file does not say.
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from faithmap.classifiers.base import Classifier, Preprocessing
+from faithmap.classifiers.base import Classifier
 from faithmap.errors import ClassifierError, DownloadError, nearest
+from faithmap.images import Preprocessing
 
 
 def timm_classifier(name: str, **settings: Any) -> Classifier:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torchvision import models
 
-from faithmap.classifiers.base import Classifier, Preprocessing
+from faithmap.classifiers.base import Classifier
 from faithmap.classifiers.weights import fetch_weights
+from faithmap.images import Preprocessing
 
 # What torchvision's own builders set where they are given these weights: another normalisation, another input size.
 _SETTINGS: dict[str, dict[str, Any]] = {

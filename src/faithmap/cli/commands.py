@@ -51,7 +51,7 @@ from faithmap.errors import FaithmapError
 from faithmap.protocol import Protocol
 
 if TYPE_CHECKING:
-    from faithmap.results import Run
+    from faithmap.run import Run
 
 app = typer.Typer(
     name="faithmap",
@@ -209,9 +209,9 @@ def given_heatmaps(pairs: Sequence[str]) -> list[dict[str, Path]]:
 
 def build_executor(name: str, address: str | None, workers: int | None, threads: int | None) -> Any:
     """Where tasks are computed."""
-    from faithmap.cluster import RayExecutor
     from faithmap.errors import nearest
-    from faithmap.executors import LocalExecutor
+    from faithmap.experiment.cluster import RayExecutor
+    from faithmap.experiment.executors import LocalExecutor
 
     if name == "ray":
         return RayExecutor(address, workers, threads or 1)
@@ -258,10 +258,10 @@ def measure(
     """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded."""
     import faithmap
     from faithmap.attribution import resolve_methods
+    from faithmap.experiment.progress import ProgressDisplay
     from faithmap.images import IMAGENETTE
     from faithmap.inference import tune_allocator
     from faithmap.perturbation import check_fill
-    from faithmap.progress import ProgressDisplay
 
     tune_allocator()
     check_fill(protocol.fill)
@@ -276,8 +276,8 @@ def measure(
         soft_wrap=True,
     )
     if dry_run:
-        from faithmap.estimate import estimate
-        from faithmap.run import plan
+        from faithmap.experiment.estimate import estimate
+        from faithmap.experiment.evaluate import plan
 
         planned = plan(
             classifier,
@@ -304,7 +304,7 @@ def doctor_command(
     ] = None,
 ) -> None:
     """Look at what is installed, the devices, weights, data and a run folder; each finding with its remedy."""
-    from faithmap.doctor import BAD, findings
+    from faithmap.cli.doctor import BAD, findings
 
     if model is not None:
         show_costs(model)
@@ -350,7 +350,7 @@ def plot_command(
 
     `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
     """
-    from faithmap.results import Run
+    from faithmap.run import Run
 
     file = out_file or files_of(run) / f"{figure}.png"
     Run(run).figure(figure, file, score=score, style=style, compare=compare or (), image=image)
@@ -367,7 +367,7 @@ def report_command(
     examples: Annotated[int, typer.Option(min=0, help="How many images the flipbook shows.")] = 24,
 ) -> None:
     """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
-    from faithmap.results import Run
+    from faithmap.run import Run
 
     file = Run(run).report(out_file or files_of(run) / "report.html", examples=examples)
     out.print(str(file), highlight=False, soft_wrap=True)
@@ -423,8 +423,8 @@ def operators_command(
     `faithmap operators --limit 10 --draws 1 --fill paper --fill noisy-linear`
     """
     import faithmap
-    from faithmap.operators import ALL, PAPER
-    from faithmap.progress import ProgressDisplay
+    from faithmap.experiment.progress import ProgressDisplay
+    from faithmap.study.operators import ALL, PAPER
 
     sets = {"paper": PAPER, "all": ALL}
     fills = [name for one in fill or ["paper"] for name in sets.get(one, (one,))]
@@ -500,7 +500,7 @@ def sanity_command(
 
     import faithmap
     from faithmap.errors import ImageError
-    from faithmap.randomisation import randomisation_table
+    from faithmap.measures.randomisation import randomisation_table
 
     classifier = faithmap.load_classifier(model, device)
     pixels = []

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from faithmap import naming
+from faithmap import text as naming
 from faithmap.errors import EngineWarning, FaithmapError, StoreWarning
 
 out = Console()

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from faithmap.cli.console import err, files_of, one_line, out, place, printable
-from faithmap.naming import RANDOM
+from faithmap.protocol import RANDOM
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from faithmap.estimate import Estimate
-    from faithmap.results import Run
+    from faithmap.experiment.estimate import Estimate
+    from faithmap.run import Run
 
 
 def show_estimate(found: Estimate) -> None:
@@ -135,8 +135,8 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
 
 def complexity_of(run: Run) -> dict[str, tuple[str, str]]:
     """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
-    from faithmap.complexity import by_method, complexity_table
     from faithmap.errors import HeatmapError
+    from faithmap.measures.complexity import by_method, complexity_table
 
     try:
         frame = complexity_table(by_method(example.heatmaps for example in run.examples()))

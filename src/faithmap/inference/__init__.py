@@ -5,8 +5,7 @@ Nothing here knows what a heatmap is: an engine receives images, fills and remov
 
 from faithmap.inference.allocator import tune_allocator
 from faithmap.inference.chains import Chains, Engine
-from faithmap.inference.costs import LayerCost, NetworkCost
-from faithmap.inference.incremental import examine
+from faithmap.inference.incremental import LayerCost, NetworkCost, examine
 from faithmap.inference.scoring import ENGINES, make_engine, score_chains, score_curves
 
 __all__ = [

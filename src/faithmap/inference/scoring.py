@@ -13,7 +13,7 @@ from faithmap.errors import CurveError, EngineError, nearest
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
 from faithmap.inference.imputed import ImputedEngine
-from faithmap.inference.incremental import IncrementalEngine, free_memory
+from faithmap.inference.incremental.engine import IncrementalEngine, free_memory
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
 
 ENGINES = ("auto", "incremental", "dense")

@@ -5,19 +5,24 @@ x⁽ᵏ⁻¹⁾ differ in one region only, and all methods are compared on the s
 beforehand is noisy linear imputation, whose values depend on which pixels are left: see `imputation`.
 """
 
-from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, generator, is_imputed, resolve_fill
+from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, is_imputed, resolve_fill
 from faithmap.perturbation.imputation import impute, imputed_steps
+from faithmap.perturbation.regions import check_regions_fit, removal_steps
+from faithmap.perturbation.segments import resolve_segments, segment
 from faithmap.perturbation.steps import perturb
 
 __all__ = [
     "FILLS",
     "FillKind",
     "check_fill",
+    "check_regions_fit",
     "draw_fill",
-    "generator",
     "impute",
     "imputed_steps",
     "is_imputed",
     "perturb",
+    "removal_steps",
     "resolve_fill",
+    "resolve_segments",
+    "segment",
 ]

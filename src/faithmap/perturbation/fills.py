@@ -14,9 +14,9 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from faithmap.classifiers import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.errors import ImageError, ProtocolError, nearest
-from faithmap.images import PixelSource
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
+from faithmap.randomness import generator
 
 # What a fill is made of: the image, its random numbers, the parameters, and a partner image where it asks for one.
 Draw = Callable[[Tensor, np.random.Generator, Mapping[str, float], Tensor], Tensor]
@@ -41,16 +41,6 @@ class FillKind:
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     needs_partner: bool = False
     imputed: bool = False
-
-
-def generator(*key: object) -> np.random.Generator:
-    """Random numbers that depend on what they belong to and on nothing else.
-
-    Args:
-        key: what the numbers belong to, such as ``("fill", seed, image_id, draw)``; compared by their `repr`.
-    """
-    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw_fill(

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure, SubFigure
 
 from faithmap import statistics
 from faithmap.errors import FaithmapError
-from faithmap.naming import RANDOM, printable
 from faithmap.plots.style import (
     FAINT,
     INK,
@@ -25,6 +24,8 @@ from faithmap.plots.style import (
     size_of,
     themed,
 )
+from faithmap.protocol import RANDOM
+from faithmap.text import printable
 
 
 def fig4(

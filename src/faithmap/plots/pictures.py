@@ -18,10 +18,11 @@ from torch import Tensor
 
 from faithmap import statistics
 from faithmap.errors import FaithmapError
-from faithmap.naming import RANDOM, display_name, printable
 from faithmap.perturbation import perturb
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, new_figure, size_of, themed
-from faithmap.store import Example
+from faithmap.protocol import RANDOM
+from faithmap.store.records import Example
+from faithmap.text import display_name, printable
 
 COLOURS = "RdBu_r"
 _STRONGEST = 0.995  # the share of |relevance| that the colour scale spans; what is stronger gets the end colour

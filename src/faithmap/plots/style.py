@@ -19,7 +19,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Annotation
 
 from faithmap.errors import FaithmapError, nearest
-from faithmap.naming import RANDOM, display_name
+from faithmap.protocol import RANDOM
+from faithmap.text import display_name
 
 LABEL_GAP = 1.8  # between a line's end and its label, in font sizes
 INK, FAINT = "#222222", "#767676"

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from faithmap import statistics
-from faithmap.naming import RANDOM, display_name
 from faithmap.plots.style import FAINT, INK, PLAIN, images_counted, is_dark, looks, new_figure, size_of, themed
+from faithmap.protocol import RANDOM
 from faithmap.statistics.significance import split_letters
+from faithmap.text import display_name
 
 
 def ranking(

@@ -10,14 +10,14 @@ import torch
 
 from faithmap import statistics
 from faithmap.errors import FaithmapError
-from faithmap.naming import RANDOM, printable
 from faithmap.perturbation import is_imputed
-from faithmap.protocol import Placement, Score
+from faithmap.protocol import RANDOM, Placement, Score
 from faithmap.report.packing import Packed, pack, thumbnail
 from faithmap.report.summary import Summary, as_json
+from faithmap.text import printable
 
 if TYPE_CHECKING:
-    from faithmap.store import Example
+    from faithmap.store.records import Example
 
 # Bytes of base64 that all examples together may take: the page stays below 15 MB.
 BUDGET = 13_500_000

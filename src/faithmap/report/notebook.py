@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faithmap import statistics
-from faithmap.naming import RANDOM, printable
+from faithmap.protocol import RANDOM
 from faithmap.report import summary as numbers
 from faithmap.report.summary import Line, Summary, summarise
 from faithmap.report.templates import template
+from faithmap.text import number, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from faithmap.results import Run
+    from faithmap.store.reading import StoredRun
 
 # Middle tones: they must be seen on white and on black.
 _COLOURS = ("#2b86cf", "#d56a1f", "#1c9a70", "#c2609b", "#9a7d00", "#6f78e0", "#d15757", "#4b8fa0")
@@ -23,7 +24,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 280, 46, 22, 38
 _LABEL_GAP = 13.0
 
 
-def run_html(run: Run) -> str:
+def run_html(run: StoredRun) -> str:
     """A run as HTML: the headline, a small figure and the ranking."""
     summary = summarise(run)
     return template("notebook.html").render(
@@ -71,7 +72,7 @@ def figure(summary: Summary) -> dict[str, Any]:
         "left": _LEFT,
         "right": right,
         "base": base,
-        "y_ticks": [{"at": y(t), "text": numbers.number(t, unit), "zero": abs(t) < tick / 2} for t in ticks],
+        "y_ticks": [{"at": y(t), "text": number(t, unit), "zero": abs(t) < tick / 2} for t in ticks],
         "x_ticks": [{"at": x(s), "text": s} for s in range(0, summary.steps + 1, int(max(1, nice(summary.steps / 5))))],
         "lines": [_line(line, by_method[line.method], path, label_at.get(line.method)) for line in drawn],
     }

@@ -12,15 +12,16 @@ from uuid import uuid4
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError
-from faithmap.naming import RANDOM, printable
+from faithmap.protocol import RANDOM
 from faithmap.report import summary as numbers
 from faithmap.report.flipbook import flipbook
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, policy, script_json, template
+from faithmap.text import decimals, number, printable
 
 if TYPE_CHECKING:
-    from faithmap.results import Run
-    from faithmap.store import Example
+    from faithmap.store.reading import StoredRun
+    from faithmap.store.records import Example
 
 EXAMPLES = 24
 _TABLE_COLUMNS = 10
@@ -28,7 +29,7 @@ _HEIGHT = 1060
 _SCRIPTS = ("chart.js", "flipbook.js", "page.js")
 
 
-def write_report(run: Run, path: str | Path, *, examples: int = EXAMPLES) -> Path:
+def write_report(run: StoredRun, path: str | Path, *, examples: int = EXAMPLES) -> Path:
     """Write the answer of a run, finished or not, as one HTML file.
 
     Args:
@@ -54,7 +55,7 @@ def write_report(run: Run, path: str | Path, *, examples: int = EXAMPLES) -> Pat
     return path
 
 
-def report_html(run: Run, *, examples: int = EXAMPLES) -> str:
+def report_html(run: StoredRun, *, examples: int = EXAMPLES) -> str:
     """The page as text; see `write_report`."""
     summary = summarise(run)
     curves = numbers.curves(summary)
@@ -69,7 +70,7 @@ def report_html(run: Run, *, examples: int = EXAMPLES) -> str:
     return render(summary, book, blobs, {"curves": curves}, context)
 
 
-def flipbook_html(run: Run, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:
+def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:
     """The flipbook alone, as a frame that a notebook shows inline.
 
     Args:
@@ -90,7 +91,7 @@ def flipbook_html(run: Run, image: str | None = None, *, examples: int = 8, heig
     )
 
 
-def stored(run: Run, image: str | None, count: int) -> Sequence[Example]:
+def stored(run: StoredRun, image: str | None, count: int) -> Sequence[Example]:
     """Examples with heatmaps: one by its id, or the sample.
 
     Raises:
@@ -111,11 +112,11 @@ def value_table(summary: Summary, curves: Mapping[str, Any]) -> dict[str, Any]:
     shown = curves[summary.score].get("relative") or curves[summary.score]["raw"]
     stride = max(1, -(-summary.steps // _TABLE_COLUMNS))
     steps = sorted({*range(stride, summary.steps + 1, stride), summary.steps})
-    unit = numbers.decimals([value for curve in shown.values() for value in curve["mean"] if value is not None])
+    unit = decimals([value for curve in shown.values() for value in curve["mean"] if value is not None])
 
     def row(values: Sequence[float | None]) -> list[str]:
         found = [values[step] for step in steps]
-        return ["–" if value is None else numbers.number(value, unit) for value in found]
+        return ["–" if value is None else number(value, unit) for value in found]
 
     rows = [{"label": line.label, "cells": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
     return {"table_steps": steps, "table_rows": rows}

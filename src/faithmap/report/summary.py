@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from faithmap import statistics
 from faithmap.errors import CurveError
-from faithmap.naming import RANDOM, display_name, printable
-from faithmap.protocol import Direction, Order, Score
+from faithmap.protocol import RANDOM, Direction, Order, Score
 from faithmap.statistics.significance import split_letters
+from faithmap.store.reading import StoredRun
+from faithmap.text import decimals, display_name, grouped, interval, moment, number, plain, printable, words
 
-if TYPE_CHECKING:
-    from faithmap.results import Run
-
-MINUS = "\u2212"
 _HUES = 8
 _DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
 _FAMILIES = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
@@ -88,7 +84,7 @@ class Summary:
         lines: the methods, best first, random last.
     """
 
-    run: Run
+    run: StoredRun
     frame: pd.DataFrame
     order: str
     score: str
@@ -141,7 +137,7 @@ class Summary:
         return printable(self.labels[index])
 
 
-def summarise(run: Run) -> Summary:
+def summarise(run: StoredRun) -> Summary:
     """Read the scores of a run.
 
     Raises:
@@ -410,64 +406,13 @@ def details(summary: Summary) -> dict[str, Any]:
     }
 
 
-def python_call(run: Run) -> str:
+def python_call(run: StoredRun) -> str:
     """The call of a run that was not started from the command line."""
     methods = [name for name in run.manifest["methods"] if name != RANDOM]
     return (
         f"faithmap.evaluate(classifier, images, methods={methods!r}, "
         f"protocol=faithmap.Protocol.from_dict({run.protocol.to_dict()!r}))"
     )
-
-
-def moment(text: str | None) -> str | None:
-    """A time of the manifest, to the minute."""
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if text else None
-    except ValueError:
-        return text
-
-
-def words(value: object) -> str:
-    """A value of the manifest as one line of text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {words(part)}" for name, part in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(words(part) for part in value) or "none"
-    return printable(str(value)) or "none"
-
-
-def decimals(values: Any) -> int:
-    """How many decimals show the largest of some numbers with three digits."""
-    finite = np.abs(np.asarray(values, dtype=float))
-    finite = finite[np.isfinite(finite) & (finite > 0)]
-    return int(min(6, max(0, 2 - math.floor(math.log10(finite.max()))))) if finite.size else 3
-
-
-def number(value: float, digits: int) -> str:
-    """A number for people, with a true minus sign."""
-    if not math.isfinite(value):
-        return "–"
-    text = f"{abs(value):.{digits}f}"
-    return (MINUS if value < 0 and float(text) != 0 else "") + text
-
-
-def grouped(count: float) -> str:
-    """A whole number with a thin space between thousands."""
-    return f"{count:,.0f}".replace(",", "\u202f")
-
-
-def interval(low: float, high: float, digits: int) -> str:
-    """An interval for people; empty where there is none."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return f"{number(low, digits)} … {number(high, digits)}"
-
-
-def plain(value: float) -> str:
-    """A number that a script can read back; empty where there is none."""
-    return f"{value:.6g}" if math.isfinite(value) else ""
 
 
 def as_json(values: Any) -> list[float | None]:

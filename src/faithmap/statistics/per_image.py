@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from faithmap.errors import CurveError, nearest
-from faithmap.naming import RANDOM
-from faithmap.protocol import Order, Score
+from faithmap.protocol import RANDOM, Order, Score
 
 
 @dataclass(frozen=True)

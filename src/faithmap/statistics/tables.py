@@ -8,28 +8,19 @@ method has in this run, with finite scores; each comparison uses the images that
 from __future__ import annotations
 
 import itertools
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from faithmap.errors import CurveError
-from faithmap.naming import RANDOM, display_name
+from faithmap.protocol import RANDOM
+from faithmap.statistics.aim import aim_of
 from faithmap.statistics.bootstrap import Means, mean_intervals
 from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, curves_of
 from faithmap.statistics.significance import POWER, holm, images_needed, letters, signed_rank_p
-
-# (direction, order) → sign of a good AOPC, and what the best method does.
-_AIMS = {
-    ("remove", "morf"): (1, "removes evidence fastest", "removes evidence faster"),
-    ("remove", "lerf"): (-1, "keeps evidence longest", "keeps evidence longer"),
-    ("restore", "morf"): (-1, "brings evidence back fastest", "brings evidence back faster"),
-    ("restore", "lerf"): (1, "brings evidence back last", "brings evidence back later"),
-}
 
 
 def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
@@ -185,60 +176,7 @@ def ranking(
         Piepho 2004 for the letters.
     """
     per_image = aopc_of(frame, score, order)
-    return _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])[0]
-
-
-def headline(
-    frame: pd.DataFrame,
-    score: str = "logit",
-    step: int | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
-    order: str = "morf",
-    direction: str = "remove",
-) -> str:
-    """The answer in one sentence.
-
-    Args:
-        frame, score, step, confidence, seed, order, direction: as in `ranking`.
-    Example:
-        "LRP-ε (0.01) removes evidence fastest: AOPC 0.083 above random (probability, 1000 images), 95 % interval 0.071
-        to 0.095; it cannot be told from LRP-ε (0)."
-    """
-    per_image = aopc_of(frame, score, order)
-    table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed, _aim(direction, order)[0])
-    return _headline(table, pairs, score, confidence, _aim(direction, order))
-
-
-def subsets(
-    frame: pd.DataFrame,
-    score: str = "logit",
-    step: int | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
-    labels: Mapping[int, str] | Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Mean AOPC relative to random on parts of the images.
-
-    Args:
-        frame, score, step, confidence, seed: as in `compare`.
-        labels: class index → name; the number itself where there is none.
-    Returns:
-        Columns by, subset, then as in `aopc_table` without step (left_out counts within the subset). `by` is "class"
-        (of images whose class is known), "prediction" ("right", "wrong") and, where there are images named
-        ILSVRC2012_val_*, "split" ("clean": ImageNet's validation images; "training": the rest, which the network has
-        seen if it was trained on ImageNet).
-    """
-    per_image = aopc_of(frame, score)
-    values = per_image.relative()[:, :, [_step(per_image, step)]]
-    tables = []
-    for by, names in _subset_names(frame, per_image.images, labels).items():
-        for name in sorted(set(names[pd.notna(names)])):
-            rows = names == name
-            part = PerImage(per_image.images[rows], per_image.methods, values[rows])
-            tables.append(_table(part, part.values, None, confidence, seed).assign(by=by, subset=name))
-    columns = ["by", "subset", "method", "mean", "low", "high", "n", "left_out", "interval"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    return _ranking(per_image, _step(per_image, step), confidence, seed, aim_of(direction, order)[0])[0]
 
 
 def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None, order: str = "morf") -> pd.DataFrame:
@@ -272,7 +210,7 @@ def chosen_images(
     """
     per_image = aopc_of(frame, score, order)
     heatmaps = [i for i, name in enumerate(per_image.methods) if name != RANDOM]
-    relative = _aim(direction, order)[0] * per_image.relative()[:, heatmaps, _step(per_image, step)]
+    relative = aim_of(direction, order)[0] * per_image.relative()[:, heatmaps, _step(per_image, step)]
     counts = np.isfinite(relative).sum(1)
     full = np.flatnonzero((counts == counts.max()) & (counts > 0))
     best_first = full[np.argsort(-np.nansum(relative[full], 1), kind="stable")]
@@ -378,12 +316,6 @@ def _share_of_wins(difference: np.ndarray) -> np.ndarray:
     return share
 
 
-def _aim(direction: str, order: str) -> tuple[int, str, str]:
-    if (str(direction), str(order)) not in _AIMS:
-        raise CurveError(f"direction '{direction}' with order '{order}': give 'remove' or 'restore', 'morf' or 'lerf'.")
-    return _AIMS[str(direction), str(order)]
-
-
 def _best_first(methods: Sequence[str], values: np.ndarray) -> list[str]:
     """Methods by mean, those without any value last; ties by name."""
     with warnings.catch_warnings():
@@ -413,82 +345,3 @@ def _ranking(
         }
     )
     return table, pairs
-
-
-def _headline(
-    table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: float, aim: tuple[int, str, str]
-) -> str:
-    sign, does_best, does_better = aim
-    rest = table[(table["method"] != RANDOM) & (table["n"] > 0)]
-    if rest.empty:
-        return "No heatmap method was measured, only random orders."
-    best = rest.iloc[0]
-    name, images = display_name(best["method"]), f"{best['n']} image{'s' if best['n'] != 1 else ''}"
-    mean, low, high = _rounded(best["mean"], best["low"], best["high"])
-    where = f"({score}, {images})"
-    extreme = "highest" if sign > 0 else "lowest"
-    if not np.isfinite(best["low"]):
-        return f"{name} has the {extreme} AOPC, {mean} relative to random {where}: too few images for an interval."
-    interval = f"{100 * confidence:g} % interval {low} to {high}"
-    alike = [
-        b if a == best["method"] else a
-        for a, b, told in pairs[["a", "b", "told_apart"]].itertuples(index=False, name=None)
-        if best["method"] in (a, b) and not told
-    ]
-    if RANDOM in alike or sign * best["mean"] <= 0:
-        verdict = "can be told from random orders" if RANDOM in alike else f"{does_better} than random orders"
-        return f"No method {verdict}: the best, {name}, has AOPC {mean} relative to random {where}, {interval}."
-    if alike:
-        others = f"it cannot be told from {_listed([display_name(other) for other in alike])}"
-    else:
-        others = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
-    beside = f"{mean} above random" if sign > 0 else f"{mean} relative to random"
-    return f"{name} {does_best}: AOPC {beside} {where}, {interval}; {others}."
-
-
-def _rounded(mean: float, low: float, high: float) -> list[str]:
-    """With two digits of the interval's half width, and one more where an end would show as zero."""
-    width = abs(high - low) / 2 or abs(mean)
-    if not np.isfinite(width):
-        return [f"{value:.3g}".replace("-", "−") for value in (mean, low, high)]
-    smallest = min((abs(end) for end in (low, high) if end), default=1.0)
-    digits = max(0, 1 - _magnitude(width), min(-_magnitude(smallest), 2 - _magnitude(width)))
-    return [f"{value:z.{digits}f}".replace("-", "−") for value in (mean, low, high)]
-
-
-def _magnitude(value: float) -> int:
-    return int(np.floor(np.log10(value))) if value else 0
-
-
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _subset_names(
-    frame: pd.DataFrame, images: np.ndarray, labels: Mapping[int, str] | Sequence[str] | None
-) -> dict[str, np.ndarray]:
-    """By what → the name of each image's subset, missing where it is in none."""
-    first = frame.drop_duplicates("image").set_index("image").loc[images]
-    by: dict[str, np.ndarray] = {}
-    if "label" in first and first["label"].notna().any():
-        known = first["label"].notna().to_numpy()
-        label = first["label"].fillna(-1).to_numpy(dtype=np.int64)
-        names = _class_names(sorted(set(label[known].tolist())), labels)
-        by["class"] = np.array([names.get(i) for i in label.tolist()], dtype=object)
-        if "predicted" in first:
-            right = np.where(label == first["predicted"].to_numpy(), "right", "wrong").astype(object)
-            right[~known] = None
-            by["prediction"] = right
-    clean = np.array([bool(re.search(r"(^|/)ILSVRC2012_val_[^/]*$", str(image))) for image in images])
-    if clean.any():
-        by["split"] = np.where(clean, "clean", "training").astype(object)
-    return by
-
-
-def _class_names(indices: Sequence[int], labels: Mapping[int, str] | Sequence[str] | None) -> dict[int, str]:
-    """Class index → name; a name that two classes share is followed by the index."""
-    given = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
-    names = {index: str(given.get(index, index)) for index in indices}
-    shared = [name for name, count in Counter(names.values()).items() if count > 1]
-    return {index: f"{name} ({index})" if name in shared else name for index, name in names.items()}

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.inference.geometry import Pair
-from faithmap.inference.layers import Concat, Copy, Layer, Slice
+from faithmap.inference.incremental.geometry import Pair
+from faithmap.inference.incremental.layers import Concat, Copy, Layer, Slice
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from faithmap.experiment import Experiment, Skipped, Task, evaluate_task
-from faithmap.store import Store
+from faithmap.experiment.pipeline import evaluate_task
+from faithmap.experiment.task import Experiment, Task
+from faithmap.store.folder import Store
+from faithmap.store.records import Skipped
 
 
 @dataclass(frozen=True)

@@ -32,58 +32,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
-from faithmap.extents import KEYS, Builder, Chain, Segments
-from faithmap.storage import LocalStorage, open_storage
+from faithmap.store.index import KEYS, Builder, Segments
+from faithmap.store.records import FORMAT, SCHEMA, Example
+from faithmap.store.storage import LocalStorage, open_storage
 
-__all__ = ["FORMAT", "SCHEMA", "Chain", "Example", "HeatmapParts", "Segments", "Store"]
-
-FORMAT = 1
-SCHEMA = pa.schema(
-    [
-        ("image", pa.string()),
-        ("label", pa.int32()),
-        ("predicted", pa.int32()),
-        ("target", pa.int32()),
-        ("method", pa.string()),
-        ("order", pa.string()),
-        ("draw", pa.int16()),
-        ("step", pa.int16()),
-        ("logit", pa.float32()),
-        ("probability", pa.float32()),
-    ]
-)
 _DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
 SCORES, HEATMAPS, DAMAGED, MANIFEST = "scores", "heatmaps", "damaged", "manifest.json"
 # What decides a number, kept in every part: the folder's manifest, cut to the images and methods of the part.
 _OWN_CLASSIFIER = ("name", "fingerprint", "preprocessing")
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One image with its heatmaps, as a run stores them.
-
-    Attributes:
-        image: the image's id.
-        pixels: the untouched image in pixel space.
-        label: true class, None where it is not known.
-        predicted, target: the network's class, and the class that was scored.
-        heatmaps: method → signed relevance (H, W); random orders have none.
-    """
-
-    image: str
-    pixels: Float[Tensor, "3 height width"] = field(repr=False)
-    label: int | None
-    predicted: int
-    target: int
-    heatmaps: dict[str, Tensor] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import fx
 
-from faithmap.inference.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice
-from faithmap.inference.tracing import aten
+from faithmap.inference.incremental.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice
+from faithmap.inference.incremental.tracing import aten
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from faithmap.inference.kernels import Product, random_numbers, rows_are_independent
-from faithmap.inference.layers import NHW, NHWC, Network, TailInput
-from faithmap.inference.state import State
-from faithmap.inference.tracing import aten
+from faithmap.inference.incremental.kernels import Product, random_numbers, rows_are_independent
+from faithmap.inference.incremental.layers import NHW, NHWC, Network, TailInput
+from faithmap.inference.incremental.state import State
+from faithmap.inference.incremental.tracing import aten
 
 LARGEST_BATCH = {"cpu": 128, "device": 512}
 _BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch

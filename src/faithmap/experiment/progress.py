@@ -13,7 +13,7 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextCo
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from faithmap.experiment import Skipped
+from faithmap.store.records import Skipped
 
 
 @dataclass

@@ -17,12 +17,13 @@ from torch import Tensor, fx
 
 from faithmap.classifiers import Classifier, evaluation_mode, kind_of
 from faithmap.inference.chains import Chains
-from faithmap.inference.geometry import Pair, Pixels, area, bounding_rectangles, whole
-from faithmap.inference.kernels import Kernel, Scratch, kernel_for
-from faithmap.inference.layers import NHW, NHWC, Concat, Copy, Layer, Network, cut
-from faithmap.inference.state import Layout, Place, State
-from faithmap.inference.tail import LARGEST_BATCH, Tail, batch_size
-from faithmap.inference.tracing import trace
+from faithmap.inference.incremental.cut import cut
+from faithmap.inference.incremental.geometry import Pair, Pixels, area, bounding_rectangles, whole
+from faithmap.inference.incremental.kernels import Kernel, Scratch, kernel_for
+from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network
+from faithmap.inference.incremental.state import Layout, Place, State
+from faithmap.inference.incremental.tail import LARGEST_BATCH, Tail, batch_size
+from faithmap.inference.incremental.tracing import trace
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
 MOST_CHAINS = {"cpu": (64, 128), "device": (256, 1024)}

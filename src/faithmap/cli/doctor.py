@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from faithmap import classifiers, images
+from faithmap import images
 from faithmap.classifiers.loading import EMBEDDED
 from faithmap.classifiers.weights import check_weights, weights_path
 from faithmap.errors import ClassifierError, FaithmapError, StoreError
-from faithmap.results import Run
-from faithmap.store import DAMAGED, Store
+from faithmap.run import Run
+from faithmap.store.folder import DAMAGED, Store
 
 GOOD, HINT, BAD = "good", "hint", "bad"
 # What is needed always, and what an extra brings: package → extra.
@@ -183,7 +183,7 @@ def data_sets(data: Path | None = None) -> Iterator[Finding]:
 def readable(image: images.AnyImage) -> bool:
     """Whether an image can be decoded."""
     try:
-        image.read(classifiers.Preprocessing())
+        image.read(images.Preprocessing())
     except FaithmapError:
         return False
     return True

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from faithmap.errors import EngineWarning, FaithmapError
-from faithmap.executors import Report, compute, task_key
-from faithmap.experiment import Experiment, Task
-from faithmap.storage import absolute
-from faithmap.store import HeatmapParts, Store
+from faithmap.experiment.executors import Report, compute, task_key
+from faithmap.experiment.task import Experiment, Task
+from faithmap.store.folder import HeatmapParts, Store
+from faithmap.store.storage import absolute
 
 IN_FLIGHT = 2  # tasks handed to a worker: the one it computes, and the next
 

@@ -13,11 +13,11 @@ import torch
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError
-from faithmap.executors import Executor
-from faithmap.experiment import Experiment
+from faithmap.experiment.executors import Executor
+from faithmap.experiment.task import Experiment
 from faithmap.images import Images
 from faithmap.protocol import Protocol
-from faithmap.store import DamagedError, Store
+from faithmap.store.folder import DamagedError, Store
 
 UNREADABLE = "unreadable"
 

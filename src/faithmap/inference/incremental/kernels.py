@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faithmap.classifiers import kind_of
-from faithmap.inference.geometry import Pair, Pixels
-from faithmap.inference.layers import (
+from faithmap.inference.incremental.geometry import Pair, Pixels
+from faithmap.inference.incremental.layers import (
     AveragePool,
     Concat,
     Convolution,
@@ -29,7 +29,7 @@ from faithmap.inference.layers import (
     Rowwise,
     Slice,
 )
-from faithmap.inference.state import Map, State
+from faithmap.inference.incremental.state import Map, State
 
 CHUNK_BYTES = {"cpu": 3_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
 GRID = 64  # row counts are multiples of it

@@ -21,11 +21,11 @@ from torch import Tensor
 from faithmap.classifiers import Classifier
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
-from faithmap.inference.costs import NetworkCost, expected_gain, layer_costs
 from faithmap.inference.dense import DenseEngine
-from faithmap.inference.geometry import Pair
+from faithmap.inference.incremental.costs import NetworkCost, expected_gain, layer_costs
+from faithmap.inference.incremental.geometry import Pair
+from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
-from faithmap.inference.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.watch import signature
 
 Scores = tuple[Tensor, Tensor, Tensor]
@@ -38,7 +38,7 @@ _HELD_BYTES = 256_000_000  # logits that wait until the first of them were compa
 
 
 class IncrementalEngine:
-    """Recomputes what a step changes; see `faithmap.inference.runner`.
+    """Recomputes what a step changes; see `faithmap.inference.incremental.runner`.
 
     Args:
         classifier: runs in evaluation mode, without gradients.

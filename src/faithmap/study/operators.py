@@ -13,11 +13,11 @@ from torch import Tensor
 from faithmap.attribution import resolve_methods
 from faithmap.classifiers import Classifier
 from faithmap.errors import MethodError
+from faithmap.experiment.evaluate import evaluate
+from faithmap.experiment.progress import Progress
 from faithmap.images import Images, PixelSource, load_images
 from faithmap.perturbation import check_fill, resolve_fill
-from faithmap.progress import Progress
 from faithmap.protocol import Direction, Order, Protocol
-from faithmap.run import evaluate
 from faithmap.statistics import abpc_table
 
 PAPER = ("uniform", "dirichlet", "constant:mean", "blur:sigma=5")

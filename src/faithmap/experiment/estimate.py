@@ -10,24 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from faithmap.attribution import Method
-from faithmap.executors import Executor, LocalExecutor
-from faithmap.experiment import (
-    Block,
-    ChainKey,
-    Experiment,
-    Orders,
-    Task,
-    block_batch,
-    block_heatmaps,
-    block_orders,
-    draw_chains,
-    draw_orders,
-    read_block,
-    score_frame,
-)
+from faithmap.experiment.block import Block, Orders, block_batch, block_heatmaps, block_orders, read_block
+from faithmap.experiment.chains import draw_chains, draw_orders, score_frame
+from faithmap.experiment.executors import Executor, LocalExecutor
+from faithmap.experiment.planning import Plan
+from faithmap.experiment.task import ChainKey, Experiment, Task
 from faithmap.inference import score_chains
-from faithmap.run import Plan
-from faithmap.store import Store
+from faithmap.store.folder import Store
 
 SECONDS = 20.0
 

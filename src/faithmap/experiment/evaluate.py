@@ -1,0 +1,129 @@
+"""From a question to a run folder: what is missing → executor → store. `evaluate` is the public call."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from faithmap.classifiers import Classifier
+from faithmap.errors import FaithmapError, StoreError
+from faithmap.experiment.executors import Executor, LocalExecutor, Report
+from faithmap.experiment.planning import Plan, pending, prepare, usable_heatmaps
+from faithmap.experiment.progress import Progress, shown
+from faithmap.experiment.record import describe, extend_manifest, manifest_before, timestamp
+from faithmap.images import Images
+from faithmap.protocol import Protocol
+from faithmap.run import Run
+from faithmap.store.folder import Store
+
+
+def evaluate(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any = "fig4",
+    protocol: Protocol | str = "samek2017",
+    out: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    precision: str = "float32",
+    executor: Executor | None = None,
+    progress: Callable[[Progress], None] | bool = False,
+    save_heatmaps: bool = False,
+    heatmaps_from: str | Path | None = None,
+    command: str | None = None,
+) -> Run:
+    """Measure heatmap methods on images.
+
+    Args:
+        classifier: pixel space in, logits out; see `load_classifier` and `Classifier`.
+        images: see `load_images`.
+        methods: names such as ``["lrp-epsilon:0.01", "sensitivity:l2"]``, a set (``"fig4"``), callables
+            ``(inputs, targets) -> (B, C, H, W) or (B, H, W)``, or a mapping name → callable. Random orders are always
+            run, as the reference.
+        protocol: a preset's name or a `Protocol`.
+        out: the run folder; what it holds already is not computed again. None takes a temporary folder.
+        engine, batch_size: how scores are computed; they change speed, not numbers.
+        precision: ``"float32"``, or ``"bfloat16"`` for screening: single probabilities move by up to 0.05, and the run
+            says so wherever it shows.
+        executor: where tasks are computed; this process by default.
+        progress: True shows a bar; a function is called often with how far the run is.
+        save_heatmaps: store the heatmaps of all images instead of a sample of 24.
+        heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
+            image content, method and class.
+        command: the command line, for the record.
+    Returns:
+        The run. Images that could not be measured are in `run.skipped`.
+    Raises:
+        FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
+    """
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
+    executor = executor or LocalExecutor()
+    store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
+    with store.lock(), shown(progress) as show:
+        manifest = describe(experiment, images, executor, command=command)
+        if (before := manifest_before(store)) is not None:
+            manifest = extend_manifest(before, manifest, store.url)
+        store.write_manifest(manifest)
+        store.repair()
+        tasks = pending(images, experiment, store, save_heatmaps, executor)
+        stores = [store, *([Store(heatmaps_from)] if heatmaps_from is not None else [])]
+        experiment = replace(experiment, stored_heatmaps=usable_heatmaps(stores, manifest))
+        state = Progress(
+            scores_total=sum(task.scores for task in tasks), images_total=sum(len(task.images) for task in tasks)
+        )
+
+        def report(news: Report) -> None:
+            state.scores += news.scores
+            state.images += news.images
+            state.skipped += news.skipped
+            show(state)
+
+        def verdicts() -> list[dict[str, Any]]:
+            """What was tried again has a new verdict; what was not keeps the old one."""
+            tried = {image.id for task in tasks for image in task.images}
+            kept = [one for one in manifest["skipped"] if one["image"] not in tried]
+            return kept + [asdict(one) for one in dict.fromkeys(state.skipped)]
+
+        try:
+            executor.run(experiment, tasks, store, report)
+        except BaseException:
+            with contextlib.suppress(StoreError):  # what went wrong first is what counts
+                store.write_manifest({**manifest, "skipped": verdicts()})
+            raise
+        store.write_manifest({**manifest, "skipped": verdicts(), "finished": timestamp()})
+    if not store.parts():
+        reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
+        raise FaithmapError(f"not one image could be measured: {reasons}")
+    return Run(store.url)
+
+
+def plan(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any = "fig4",
+    protocol: Protocol | str = "samek2017",
+    out: str | Path | None = None,
+    *,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    precision: str = "float32",
+    save_heatmaps: bool = False,
+    executor: Executor | None = None,
+) -> Plan:
+    """What `evaluate` would do with the same arguments. Writes nothing.
+
+    Raises:
+        FaithmapError: as `evaluate`; also a run folder with damaged parts.
+    """
+    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
+    store = Store(out if out is not None else "memory://faithmap-nowhere")
+    if (before := store.read_manifest()) is not None:
+        extend_manifest(before, describe(experiment, images, LocalExecutor(), command=None), store.url)
+    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps, executor or LocalExecutor()))

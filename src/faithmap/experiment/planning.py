@@ -1,0 +1,194 @@
+"""What a run folder lacks, as tasks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faithmap.attribution import Method, resolve_methods
+from faithmap.classifiers import Classifier, kind_of
+from faithmap.errors import ProtocolError
+from faithmap.experiment.executors import Executor, blocks
+from faithmap.experiment.record import plain
+from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, Task
+from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
+from faithmap.inference import make_engine
+from faithmap.perturbation import check_fill, resolve_fill
+from faithmap.perturbation.regions import check_regions_fit
+from faithmap.perturbation.segments import resolve_segments
+from faithmap.protocol import Placement, Protocol
+from faithmap.store.folder import HeatmapParts, Store
+from faithmap.store.index import Chain
+from faithmap.store.reading import EXAMPLES, no_run, sample
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `evaluate` would do."""
+
+    images: Images
+    experiment: Experiment
+    tasks: Sequence[Task]
+
+
+def prepare(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any,
+    protocol: Protocol | str,
+    engine: str,
+    batch_size: int | None,
+    precision: str,
+) -> tuple[Images, Experiment]:
+    """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
+    images = load_images(images)
+    protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
+    others = PixelSource(images, classifier.preprocessing)
+    protocol = settled(protocol, others, input_size(images, classifier))
+    experiment = Experiment(
+        classifier=classifier,
+        methods=resolve_methods(methods, protocol),
+        protocol=protocol,
+        engine_name=engine,
+        batch_size=batch_size,
+        precision=precision,
+        labels=classifier.class_indices(images),
+        others=others,
+    )
+    make_engine(classifier, engine, batch_size, precision=precision)
+    return images, experiment
+
+
+def pending(
+    images: Images, experiment: Experiment, store: Store, save_heatmaps: bool, executor: Executor
+) -> list[Task]:
+    """What the store does not hold, in tasks for the executor."""
+    ids = {image.id for image in images}
+    keep = ids if save_heatmaps else sample(ids, EXAMPLES)
+    tasks = missing(images, experiment.methods, experiment.protocol, store, keep)
+    asked = sum(len(task.images) for task in tasks)
+    return list(blocks(tasks, images_of_task(asked, experiment.classifier.device.type, executor.describe())))
+
+
+def images_of_task(images: int, device: str, executor: Mapping[str, Any]) -> int:
+    """How many images a task has, at most: enough tasks for all workers, and enough chains for the engine."""
+    most = TASK_IMAGES["device" if "device" in executor else kind_of(torch.device(device))]
+    workers = int(executor["workers"])
+    return most if workers == 1 else min(most, max(BLOCK, images // (4 * workers)))
+
+
+def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> HeatmapParts:
+    """Heatmaps stored before that this run would compute again: same classifier, image content and method."""
+    places: dict[tuple[str, str], tuple[str, str, str, int]] = {}
+    for store in stores:
+        before = store.read_manifest()
+        if before is None:
+            raise no_run(store)
+        if plain(before["classifier"]) != plain(manifest["classifier"]) or before["seed"] != manifest["seed"]:
+            continue
+        for (image, method), place in store.stored_heatmaps().places.items():
+            same_image = before["images"].get(image) == manifest["images"].get(image)
+            if same_image and before["methods"].get(method) == plain(manifest["methods"].get(method)):
+                places[image, method] = place
+    return HeatmapParts(places)
+
+
+def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
+    """Height and width of the network's input: tensors come as they are, files are cut to the classifier's size."""
+    first = images[0]
+    return (
+        (first.pixels.shape[1], first.pixels.shape[2])
+        if isinstance(first, TensorImage)
+        else classifier.preprocessing.crop
+    )
+
+
+def settled(protocol: Protocol, others: PixelSource, size: tuple[int, int]) -> Protocol:
+    """The protocol with all that depends on the image set or the input size written out; refuses what cannot be.
+
+    Raises:
+        ProtocolError: an unknown fill or segments, or steps that are not a number.
+        RegionError: regions that cannot fit; says how many do.
+    """
+    check_fill(protocol.fill)
+    if protocol.placement is Placement.SEGMENT and not protocol.segments:
+        raise ProtocolError("placement is 'segment' and segments are not named: give, for example, 'slic:n=50'.")
+    check_regions_fit(protocol, *size)
+    return protocol.fitted(*size).override(
+        fill=resolve_fill(protocol.fill, others), segments=resolve_segments(protocol.segments)
+    )
+
+
+def missing(
+    images: Images, methods: Sequence[Method], protocol: Protocol, store: Store, keep: Iterable[str] = ()
+) -> list[Task]:
+    """Tasks for all steps that the store does not hold; images that miss the same go together.
+
+    Args:
+        images, methods, protocol: what is asked for.
+        store: what is there.
+        keep: ids of the images whose heatmaps are stored.
+    """
+    asked = [
+        ChainKey(method.name, str(order), draw)
+        for method in methods
+        for order in protocol.orders
+        for draw in range(protocol.draws)
+    ]
+    heatmaps = missing_heatmaps(keep, methods, store)
+    index = store.index()
+    known: dict[bytes, list[tuple[range, tuple[ChainKey, ...]]]] = {}
+    groups: dict[tuple[range, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
+    for image in images:
+        stored = index.of_image(image.id)
+        signature = stored.signature()
+        if signature not in known:  # few sorts of images: nothing stored, all stored, some draws stored, …
+            known[signature] = missing_chains(asked, stored.steps(), protocol.steps + 1)
+        wanted = known[signature] or ([(range(0), ())] if image.id in heatmaps else [])
+        for steps_and_keys in wanted:
+            groups[steps_and_keys].append(image)
+    tasks = []
+    for (steps, keys), group in groups.items():
+        own = {image.id: heatmaps.pop(image.id) for image in group if image.id in heatmaps}
+        tasks.append(Task(tuple(group), keys, steps, own))
+    return tasks
+
+
+def missing_chains(
+    asked: Sequence[ChainKey], stored: Mapping[Chain, Sequence[range]], points: int
+) -> list[tuple[range, tuple[ChainKey, ...]]]:
+    """Of one image: steps, and the chains that miss these."""
+    by_steps: dict[range, list[ChainKey]] = defaultdict(list)
+    for key in asked:
+        for steps in gaps(stored.get((key.method, key.order, key.draw), []), points):
+            by_steps[steps].append(key)
+    return [(steps, tuple(keys)) for steps, keys in by_steps.items()]
+
+
+def missing_heatmaps(keep: Iterable[str], methods: Sequence[Method], store: Store) -> dict[str, tuple[str, ...]]:
+    """Image id → methods whose heatmaps are to be stored and are not there yet."""
+    there = store.stored_heatmaps().places
+    names = [method.name for method in methods if not method.is_random]
+    lacking = {image: tuple(name for name in names if (image, name) not in there) for image in keep}
+    return {image: found for image, found in lacking.items() if found}
+
+
+def gaps(have: Sequence[range], points: int) -> list[range]:
+    """What is missing of 0 … points − 1.
+
+    Example:
+        >>> gaps([range(0, 3), range(5, 6)], 8)
+        [range(3, 5), range(6, 8)]
+    """
+    missing, reached = [], 0
+    for steps in [*sorted(have, key=lambda steps: steps.start), range(points, points)]:
+        if reached < min(steps.start, points):
+            missing.append(range(reached, min(steps.start, points)))
+        reached = max(reached, steps.stop)
+    return missing

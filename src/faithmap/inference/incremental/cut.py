@@ -1,0 +1,19 @@
+"""Split a traced network into front and tail."""
+
+from __future__ import annotations
+
+from faithmap.inference.incremental.front import Front
+from faithmap.inference.incremental.geometry import Pair
+from faithmap.inference.incremental.layers import Network
+from faithmap.inference.incremental.operations import HANDLERS, rowwise
+from faithmap.inference.incremental.tracing import Traced
+
+
+def cut(traced: Traced, size: Pair, region: int = 9) -> Network:
+    """Split a traced network into front and tail.
+
+    Args:
+        size: rows and columns of the input.
+        region: side of the square region that decides where maps change as a whole, in pixels.
+    """
+    return Front(traced, size, region, HANDLERS, rowwise).run()

@@ -1,0 +1,1 @@
+"""Measures: a number per image and heatmap method, with a unit and a direction."""

@@ -1,0 +1,112 @@
+"""How methods, images and labels are written for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+_WORDS = {
+    "lrp": "LRP",
+    "epsilon": "ε",
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+    "l2": "ℓ2",
+    "linf": "ℓ∞",
+    "zplus": "z⁺",
+}
+_ACRONYMS = {"ig": "IG", "cam": "CAM", "gradcam": "Grad-CAM", "shap": "SHAP", "lime": "LIME"}
+
+
+def display_name(method: str) -> str:
+    """A method's name as figures and tables write it.
+
+    Example:
+        >>> display_name("lrp-epsilon:0.01"), display_name("sensitivity:linf"), display_name("random")
+        ('LRP-ε (0.01)', 'sensitivity (ℓ∞)', 'random')
+    """
+    family, *parts = printable(method).split(":")
+    words = [_WORDS.get(word, _ACRONYMS.get(word, word)) for word in family.split("-")]
+    name = "-".join(words) if words[0] == "LRP" else " ".join(words)
+    parameters = [_WORDS.get(part, part) for part in parts if part]
+    return f"{name} ({', '.join(parameters)})" if parameters else name
+
+
+def printable(text: str, longest: int = 200) -> str:
+    """Text from outside (file names, labels) on one line: what cannot be printed is written as an escape.
+
+    Args:
+        text: any string, lone surrogates included.
+        longest: characters kept; a longer text loses its middle.
+    Example:
+        >>> printable("a\\nb")
+        'a\\\\nb'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+    if len(shown) > longest:
+        head = (longest - 1) // 2
+        shown = f"{shown[:head]}…{shown[-(longest - 1 - head) :]}"
+    return shown
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+MINUS = "\u2212"
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the manifest, to the minute."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if text else None
+    except ValueError:
+        return text
+
+
+def words(value: object) -> str:
+    """A value of the manifest as one line of text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(words(part) for part in value) or "none"
+    return printable(str(value)) or "none"
+
+
+def decimals(values: Any) -> int:
+    """How many decimals show the largest of some numbers with three digits."""
+    finite = np.abs(np.asarray(values, dtype=float))
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    return int(min(6, max(0, 2 - math.floor(math.log10(finite.max()))))) if finite.size else 3
+
+
+def number(value: float, digits: int) -> str:
+    """A number for people, with a true minus sign."""
+    if not math.isfinite(value):
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return (MINUS if value < 0 and float(text) != 0 else "") + text
+
+
+def grouped(count: float) -> str:
+    """A whole number with a thin space between thousands."""
+    return f"{count:,.0f}".replace(",", "\u202f")
+
+
+def interval(low: float, high: float, digits: int) -> str:
+    """An interval for people; empty where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"{number(low, digits)} … {number(high, digits)}"
+
+
+def plain(value: float) -> str:
+    """A number that a script can read back; empty where there is none."""
+    return f"{value:.6g}" if math.isfinite(value) else ""
