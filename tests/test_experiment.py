@@ -20,7 +20,7 @@ def measured(tiny, pixels, compute, blocks, out):
         given.append(len(batch.inputs))
         return compute(batch.inputs)
 
-    method = Method("mine", {"method": "mine"}, watched, blocks=blocks)
+    method = Method("mine", {"method": "mine"}, watched, batching=blocks)
     return faithmap.evaluate(tiny, pixels, [method, "sensitivity:l2"], PROTOCOL, out), given
 
 

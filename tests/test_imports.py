@@ -12,7 +12,7 @@ PACKAGE = Path(faithmap.__file__).parent
 FLOORS = [
     {"errors", "_version"},
     {"text", "protocol"},
-    {"randomness"},
+    {"randomness", "declarations"},
     {"images"},
     {"classifiers"},
     {"perturbation"},

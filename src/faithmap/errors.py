@@ -85,16 +85,20 @@ class StoreWarning(UserWarning):
     """A run folder was mended: what was damaged is set aside and computed again."""
 
 
+class PluginWarning(UserWarning):
+    """Another package that adds methods, fills or measures could not be loaded and is left out."""
+
+
 class StoreError(FaithmapError):
     """A run folder that cannot be read, written or extended."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: ``; did you mean 'alexnet'?`` or an empty string.
+    """The end of a sentence about an unknown name: ``; did you mean 'alexnet'?``, or a full stop.
 
     Example:
         >>> nearest("alexnt", ["alexnet", "vgg16"])
         "; did you mean 'alexnet'?"
     """
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{match[0]}'?" if match else ""
+    return f"; did you mean '{match[0]}'?" if match else "."

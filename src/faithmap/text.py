@@ -53,7 +53,7 @@ def printable(text: str, longest: int = 200) -> str:
     return shown
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, or its type where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 

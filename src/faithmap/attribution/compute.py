@@ -52,7 +52,7 @@ def heatmaps(
 def batch_heatmaps(method: Method, batch: Batch) -> Float[Tensor, "batch height width"]:
     """Heatmaps of a batch, see `heatmaps`; methods that are given the same batch share what they have in common."""
     classifier = batch.classifier
-    if method.blocks != "whole" and classifier.dtype not in (torch.float32, torch.float64):
+    if method.batching != "whole" and classifier.dtype not in (torch.float32, torch.float64):
         raise MethodError(
             f"{method.name} on {classifier.name}: the network is in {classifier.dtype}, too coarse to order "
             "pixels: give it in float32."
@@ -77,9 +77,9 @@ def in_blocks(method: Method, batch: Batch) -> Any:
 
     Kernels round differently for other batch sizes, and a ReLU or a maximum may then choose another side.
     """
-    if method.blocks == "whole":
+    if method.batching == "whole":
         return method.compute(batch)
-    size = 1 if method.blocks == "single" else batch.block_size()
+    size = 1 if method.batching == "single" else batch.block_size()
     found = []
     for start in range(0, len(batch.pixels), size):
         try:

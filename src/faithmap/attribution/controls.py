@@ -8,16 +8,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.attribution.batch import Batch
+from faithmap.attribution.method import heatmap_method
+from faithmap.declarations import Parameter, number
+from faithmap.protocol import RANDOM
+from faithmap.randomness import random_heatmap
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
+@heatmap_method(
+    "brightness",
+    line="control: brightness of the image",
+    source="luma, ITU-R BT.601",
+)
 def brightness(batch: Batch) -> Float[Tensor, "batch height width"]:
     """Luma of the image."""
     weights = torch.tensor(LUMA, dtype=batch.pixels.dtype, device=batch.pixels.device)
     return torch.einsum("bchw,c->bhw", batch.pixels, weights)
 
 
+@heatmap_method(
+    "edge",
+    line="control: Sobel edges of the image",
+    source="Adebayo et al. 2018 (edge detector)",
+)
 def edge(batch: Batch) -> Float[Tensor, "batch height width"]:
     """Length of the Sobel gradient of the luma; the border is continued by its own values."""
     luma = F.pad(brightness(batch).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
@@ -26,6 +40,12 @@ def edge(batch: Batch) -> Float[Tensor, "batch height width"]:
     return F.conv2d(luma, kernels).square().sum(1).sqrt()
 
 
+@heatmap_method(
+    "centre",
+    line="control: a Gaussian at the centre of the image",
+    source="Judd et al. 2009 (centre bias)",
+    parameters={"sigma": Parameter(0.25, number(low=0.001))},
+)
 def centre(batch: Batch, *, sigma: float) -> Float[Tensor, "batch height width"]:
     """exp(−r² / 2σ²) with r the distance from the image's centre.
 
@@ -39,3 +59,14 @@ def centre(batch: Batch, *, sigma: float) -> Float[Tensor, "batch height width"]
     squared = y.square().unsqueeze(1) + x.square()
     gaussian = torch.exp(-squared / (2 * (sigma * min(height, width)) ** 2))
     return gaussian.to(batch.pixels).expand(count, -1, -1)
+
+
+@heatmap_method(
+    RANDOM,
+    line="random order, drawn anew for each draw; the reference of every run",
+    source="Samek et al. 2017",
+)
+def random(batch: Batch) -> Float[Tensor, "batch height width"]:
+    """The order of draw 0; a run draws those of its other draws itself."""
+    size = batch.pixels.shape[-2:]
+    return torch.stack([random_heatmap(size, seed=batch.seed, image_id=name, draw=0) for name in batch.image_ids])

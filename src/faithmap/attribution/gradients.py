@@ -13,23 +13,46 @@ from zennit.rules import ReLUDeconvNet, ReLUGuidedBackprop
 
 from faithmap.attribution.batch import NORMS, Batch, attributable, differentiate, import_captum
 from faithmap.attribution.following import ACTIVATIONS, LINEAR, Follower, Function, ReluFollower
+from faithmap.attribution.method import heatmap_method
+from faithmap.declarations import Parameter, choice, integer, number
 from faithmap.errors import MethodError
 from faithmap.randomness import generator
 
 # Images that a method which evaluates many variants of one image runs together.
 VARIANTS = 8
+NORM = Parameter("l2", choice("l2", "linf"))
+REFERENCE = Parameter("zero", choice("zero", "black"))
 
 
+@heatmap_method(
+    "sensitivity",
+    line="gradient of the class logit; norm over channels",
+    source="Simonyan et al. 2014",
+    parameters={"norm": NORM},
+    first_shown=True,
+)
 def sensitivity(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width"]:
     """Norm over the channels of the gradient of the class logit."""
     return NORMS[norm](batch.gradient())
 
 
+@heatmap_method(
+    "gradient-x-input",
+    line="gradient of the class logit times the input",
+    source="Shrikumar et al. 2016",
+)
 def gradient_x_input(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
     """Gradient of the class logit times the normalised input."""
     return batch.inputs * batch.gradient()
 
 
+@heatmap_method(
+    "deconvolution",
+    line="signal sent back through ReLUs that act on the signal; norm over channels",
+    source="Zeiler & Fergus 2014",
+    parameters={"norm": NORM, "start": Parameter("logit", choice("logit", "features"))},
+    first_shown=True,
+)
 def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batch height width"]:
     """Norm of the signal sent back with ReLU applied to it instead of the ReLU's gradient.
 
@@ -46,6 +69,13 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
     return NORMS[norm](batch.shared(("deconvolution", start), signal))
 
 
+@heatmap_method(
+    "guided-backpropagation",
+    line="gradient of which ReLUs pass positive values only; norm over channels",
+    source="Springenberg et al. 2015",
+    parameters={"norm": NORM},
+    first_shown=True,
+)
 def guided_backpropagation(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width"]:
     """Norm of the gradient, of which every ReLU passes positive values only."""
 
@@ -68,6 +98,13 @@ def _through_relus(batch: Batch, follower: ReluFollower, start: str) -> Tensor:
         return differentiate(follower.pooled, inputs, follower.pooled.detach())
 
 
+@heatmap_method(
+    "integrated-gradients",
+    line="gradient averaged on the line from a reference to the input, times their difference",
+    source="Sundararajan et al. 2017",
+    parameters={"n": Parameter(50, integer(low=1)), "reference": REFERENCE},
+    batching="single",
+)
 def integrated_gradients(batch: Batch, *, n: int, reference: str) -> Float[Tensor, "batch 3 height width"]:
     """(x − x₀) · mean gradient on the line from the reference x₀ to x, by captum (Gauss-Legendre, n points)."""
     captum = import_captum()
@@ -82,6 +119,13 @@ def integrated_gradients(batch: Batch, *, n: int, reference: str) -> Float[Tenso
     return found
 
 
+@heatmap_method(
+    "smoothgrad",
+    line="gradient averaged over noisy copies of the input; norm over channels",
+    source="Smilkov et al. 2017",
+    parameters={"n": Parameter(25, integer(low=1)), "sigma": Parameter(0.15, number(low=0.0)), "norm": NORM},
+    batching="single",
+)
 def smoothgrad(batch: Batch, *, n: int, sigma: float, norm: str) -> Float[Tensor, "batch height width"]:
     """Norm of the mean gradient over n noisy copies of the input.
 
@@ -125,6 +169,11 @@ class _FeatureFollower(Follower):
         return result
 
 
+@heatmap_method(
+    "grad-cam",
+    line="last feature maps weighted by their mean gradients, enlarged",
+    source="Selvaraju et al. 2017",
+)
 def grad_cam(batch: Batch) -> Float[Tensor, "batch height width"]:
     """ReLU of the last feature maps, each weighted by its mean gradient, enlarged (bilinear) to the input's size."""
     follower = _FeatureFollower(batch)
@@ -191,6 +240,12 @@ class _DeepLiftFollower(Follower):
         return _Rescale.apply(x, lambda y: function(y.clone(), *rest, **kwargs), pooling)
 
 
+@heatmap_method(
+    "deeplift",
+    line="contributions to the change from a reference, rescale rule",
+    source="Shrikumar et al. 2017",
+    parameters={"reference": REFERENCE},
+)
 def deeplift(batch: Batch, *, reference: str) -> Float[Tensor, "batch 3 height width"]:
     """(x − x₀) times the multipliers of the rescale rule, with respect to the reference x₀.
 

@@ -12,10 +12,13 @@ from zennit.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
 
 from faithmap.attribution.batch import Batch, attributable, differentiate
 from faithmap.attribution.following import LrpFollower, no_zero, stabilised
+from faithmap.attribution.method import heatmap_method
+from faithmap.declarations import Parameter, choice, number
 from faithmap.errors import HeatmapError
 
 # |Σ R| may exceed the largest logit by what biases absorb; beyond this factor it is rounding that was amplified.
 EXPLODED = 1e4
+SMALL_EPSILON = Parameter(1e-6, number(low=0.0))
 
 
 def propagate(
@@ -47,6 +50,17 @@ def propagate(
     return relevance
 
 
+@heatmap_method(
+    "lrp-epsilon",
+    line="LRP, ε-rule in convolutional and linear layers",
+    source="Bach et al. 2015, PLoS ONE 10(7)",
+    parameters={
+        "epsilon": Parameter(0.01, number(low=0.0)),
+        "start": Parameter("logit", choice("logit", "one")),
+        "border": Parameter("kept", choice("kept", "dropped")),
+    },
+    first_shown=True,
+)
 def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Float[Tensor, "batch 3 height width"]:
     """LRP-ε: R_i = Σ_j z_ij / (z_j + ε sign z_j) R_j in convolutional and linear layers, biases part of z_j.
 
@@ -64,41 +78,84 @@ def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Flo
     return relevance
 
 
+@heatmap_method(
+    "lrp-gamma",
+    line="LRP, γ-rule in convolutional and linear layers",
+    source="Montavon et al. 2019; for inputs of any sign Andéol et al. 2021",
+    parameters={"gamma": Parameter(0.25, number(low=0.0))},
+    first_shown=True,
+)
 def lrp_gamma(batch: Batch, *, gamma: float) -> Float[Tensor, "batch 3 height width"]:
     """LRP-γ in every layer: w + γ w⁺ instead of w where z_j > 0, w + γ w⁻ where z_j < 0 (for any sign of the input)."""
     rule = Gamma(gamma=gamma, stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
 
 
+@heatmap_method(
+    "lrp-alpha-beta",
+    line="LRP, αβ-rule (β = α − 1) in convolutional and linear layers",
+    source="Bach et al. 2015, PLoS ONE 10(7)",
+    parameters={"alpha": Parameter(2.0, number(low=1.0))},
+    first_shown=True,
+    aliases={"lrp-alpha2-beta1": "lrp-alpha-beta:2", "lrp-alpha1-beta0": "lrp-alpha-beta:1"},
+)
 def lrp_alpha_beta(batch: Batch, *, alpha: float) -> Float[Tensor, "batch 3 height width"]:
     """LRP-αβ in every layer, β = α − 1: R_i = Σ_j (α z_ij⁺ / z_j⁺ − β z_ij⁻ / z_j⁻) R_j."""
     rule = AlphaBeta(alpha=alpha, beta=alpha - 1, stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
 
 
+@heatmap_method(
+    "lrp-z-plus",
+    line="LRP, z⁺-rule in convolutional and linear layers",
+    source="Montavon et al. 2017, Pattern Recognition 65",
+)
 def lrp_z_plus(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
     """LRP-z⁺ in every layer: R_i = Σ_j z_ij⁺ / z_j⁺ R_j."""
     rule = ZPlus(stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
 
 
+@heatmap_method(
+    "excitation-backprop",
+    line="probabilities sent back through excitatory weights",
+    source="Zhang et al. 2016",
+)
 def excitation_backprop(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
     """Probabilities sent back through excitatory weights alone: LRP-z⁺ without biases, started at 1."""
     rule = ZPlus(stabilizer=no_zero, zero_params="bias")
     return propagate(batch, lambda number, name: rule, start="one")
 
 
+@heatmap_method(
+    "lrp-epsilon-plus",
+    line="LRP, ε-rule in linear layers, z⁺-rule in convolutions",
+    source="Kohlbrenner et al. 2020",
+    parameters={"epsilon": SMALL_EPSILON},
+)
 def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """ε in linear layers, z⁺ in convolutions (zennit's EpsilonPlus)."""
     return propagate(batch, by_kind(epsilon, ZPlus(stabilizer=no_zero)))
 
 
+@heatmap_method(
+    "lrp-epsilon-plus-flat",
+    line="as lrp-epsilon-plus, with the flat rule in the first layer",
+    source="Kohlbrenner et al. 2020; flat rule Lapuschkin et al. 2019",
+    parameters={"epsilon": SMALL_EPSILON},
+)
 def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """As `lrp_epsilon_plus`, and flat in the first layer: all its inputs share alike (zennit's EpsilonPlusFlat)."""
     first, rule = Flat(stabilizer=no_zero), by_kind(epsilon, ZPlus(stabilizer=no_zero))
     return propagate(batch, lambda number, name: first if number == 0 else rule(number, name))
 
 
+@heatmap_method(
+    "lrp-epsilon-alpha2-beta1",
+    line="LRP, ε-rule in linear layers, α2β1-rule in convolutions",
+    source="Kohlbrenner et al. 2020",
+    parameters={"epsilon": SMALL_EPSILON},
+)
 def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """ε in linear layers, α2β1 in convolutions (zennit's EpsilonAlpha2Beta1)."""
     return propagate(batch, by_kind(epsilon, AlphaBeta(alpha=2, beta=1, stabilizer=no_zero)))

@@ -1,14 +1,16 @@
-"""What a heatmap method is: a name, its parameters, and the function that computes it."""
+"""What a heatmap method is, and the decorator that declares one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
 from faithmap.attribution.batch import Batch
+from faithmap.declarations import Declaration, Declarations, Parameter
+from faithmap.errors import MethodError
 from faithmap.protocol import RANDOM
 
 
@@ -20,14 +22,14 @@ class Method:
         name: canonical, as in tables.
         spec: plain JSON; all that decides its numbers besides network, images and seed.
         compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
-        blocks: ``"fixed"`` computes it in blocks of one size, ``"single"`` image by image (for methods that evaluate
+        batching: ``"fixed"`` computes it in blocks of one size, ``"single"`` image by image (for methods that evaluate
             many variants of an image), ``"whole"`` on the batch as it is.
     """
 
     name: str
     spec: dict[str, Any] = field(compare=False)
     compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
-    blocks: Literal["fixed", "single", "whole"] = field(default="fixed", compare=False, repr=False)
+    batching: Literal["fixed", "single", "whole"] = field(default="fixed", compare=False, repr=False)
 
     @property
     def is_random(self) -> bool:
@@ -36,47 +38,58 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A parameter of a method.
+class HeatmapMethod(Declaration):
+    """A heatmap method by name: (batch, **parameters) → relevance or heatmap.
 
     Attributes:
-        default: what it is where neither the name nor the protocol says.
-        check: text → value, or a `ValueError` that says what is expected.
+        batching: see `Method`.
+        first_shown: whether the first parameter is always part of the name, as in ``lrp-epsilon:0.01``.
     """
 
-    default: Any
-    check: Callable[[str], Any]
+    batching: Literal["fixed", "single"] = "fixed"
+    first_shown: bool = False
 
 
-def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
-    """A finite number within bounds."""
-
-    def check(text: str) -> float:
-        value = float(text)
-        if not low <= value <= high or value in (float("inf"), float("-inf")):
-            raise ValueError(f"a number of at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}")
-        return value
-
-    return check
+METHODS: Declarations[HeatmapMethod] = Declarations(
+    "method", "faithmap.attribution", MethodError, group="faithmap.methods"
+)
+_F = TypeVar("_F", bound=Callable[..., Tensor])
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """A whole number of at least `low`."""
+def heatmap_method(
+    name: str,
+    *,
+    line: str,
+    source: str,
+    parameters: Mapping[str, Parameter] | None = None,
+    batching: Literal["fixed", "single"] = "fixed",
+    first_shown: bool = False,
+    aliases: Mapping[str, str] | None = None,
+) -> Callable[[_F], _F]:
+    """Declare a function as a heatmap method.
 
-    def check(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise ValueError(f"a whole number of at least {low}")
-        return int(text)
+    Args:
+        name: on the command line and in tables: lower case, words joined by hyphens.
+        line: what it is, in one line.
+        source: the paper.
+        parameters: name → parameter; the function takes them by name. The first may be given without its name.
+        batching: ``"fixed"`` hands it blocks of one size, ``"single"`` one image at a time (for methods that evaluate
+            many variants of an image).
+        first_shown: the first parameter is always part of the name.
+        aliases: other name → the name that it stands for, with parameters.
+    Returns:
+        A decorator that registers the function and returns it unchanged. The function takes a `Batch` and returns
+        relevance (B, C, H, W), which is summed over channels, or a heatmap (B, H, W).
+    Raises:
+        MethodError: the name is taken.
+    Example:
+        >>> @heatmap_method("red", line="control: the red channel", source="no source")
+        ... def red(batch: Batch) -> Tensor:
+        ...     return batch.pixels[:, 0]
+    """
 
-    return check
+    def declare(function: _F) -> _F:
+        METHODS.add(HeatmapMethod(name, function, line, source, parameters or {}, aliases or {}, batching, first_shown))
+        return function
 
-
-def choice(*known: str) -> Callable[[str], str]:
-    """One of a few words."""
-
-    def check(text: str) -> str:
-        if text not in known:
-            raise ValueError(" or ".join(known))
-        return text
-
-    return check
+    return declare

@@ -15,10 +15,19 @@ from torch import Tensor
 
 from faithmap.attribution.batch import Batch, attributable, import_captum
 from faithmap.attribution.gradients import VARIANTS
+from faithmap.attribution.method import heatmap_method
+from faithmap.declarations import Parameter, choice, integer, number
 from faithmap.errors import MethodError
 from faithmap.randomness import generator
 
 
+@heatmap_method(
+    "occlusion",
+    line="fall of the class logit behind a sliding window",
+    source="Zeiler & Fergus 2014",
+    parameters={"size": Parameter(32, integer(low=1)), "stride": Parameter(16, integer(low=1))},
+    batching="single",
+)
 def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3 height width"]:
     """Fall of the class logit when a window hides part of the image, averaged over the windows on a pixel; by captum.
 
@@ -50,6 +59,17 @@ def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3
     return found.to(batch.inputs.dtype) / 3
 
 
+@heatmap_method(
+    "rise",
+    line="random masks weighted by the class probability behind them",
+    source="Petsiuk et al. 2018",
+    parameters={
+        "n": Parameter(1000, integer(low=1)),
+        "cells": Parameter(7, integer(low=1)),
+        "p": Parameter(0.5, number(0.01, 0.99)),
+    },
+    batching="single",
+)
 def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch height width"]:
     """Mean of random smooth masks, each weighted by the probability of the class behind it, divided by p.
 
@@ -87,6 +107,17 @@ def rise_mask(draw: np.random.Generator, size: tuple[int, ...], cells: int, p: f
     return mask[top : top + height, left : left + width]
 
 
+@heatmap_method(
+    "kernelshap",
+    line="Shapley values of segments, by weighted regression over coalitions",
+    source="Lundberg & Lee 2017",
+    parameters={
+        "n": Parameter(500, integer(low=2)),
+        "segments": Parameter(50, integer(low=2)),
+        "shape": Parameter("slic", choice("slic", "grid")),
+    },
+    batching="single",
+)
 def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tensor, "batch height width"]:
     """Shapley values of segments for the class logit, by captum's KernelSHAP; a pixel has its segment's share.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from faithmap import text as naming
-from faithmap.errors import EngineWarning, FaithmapError, StoreWarning
+from faithmap.errors import EngineWarning, FaithmapError, PluginWarning, StoreWarning
 
 out = Console()
 err = Console(stderr=True)
@@ -40,7 +40,7 @@ def terminated(*_: Any) -> None:
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our own warnings as one line; others are not for the user."""
-    if issubclass(category, (EngineWarning, StoreWarning)):
+    if issubclass(category, (EngineWarning, PluginWarning, StoreWarning)):
         err.print(Text.assemble(("note: ", "bold yellow"), one_line(str(message))), soft_wrap=True)
 
 

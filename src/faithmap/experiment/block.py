@@ -106,10 +106,10 @@ def block_heatmaps(
     found: dict[int, Tensor] = {}
     failed: list[Skipped] = []
     # Methods of one's own are given whole blocks; the others cut what they are given into blocks themselves.
-    size = BLOCK if method.blocks == "whole" else len(block.ids)
+    size = BLOCK if method.batching == "whole" else len(block.ids)
     for start in range(0, len(block.ids), size):
         rows = list(range(start, min(start + size, len(block.ids))))
-        places = rows + [start] * (BLOCK - len(rows)) if method.blocks == "whole" else rows
+        places = rows + [start] * (BLOCK - len(rows)) if method.batching == "whole" else rows
         some, wrong = working_heatmaps(method, block, batch, rows, places)
         found |= some
         failed += wrong

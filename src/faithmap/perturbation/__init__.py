@@ -5,7 +5,7 @@ x⁽ᵏ⁻¹⁾ differ in one region only, and all methods are compared on the s
 beforehand is noisy linear imputation, whose values depend on which pixels are left: see `imputation`.
 """
 
-from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, is_imputed, resolve_fill
+from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, fill, is_imputed, resolve_fill
 from faithmap.perturbation.imputation import impute, imputed_steps
 from faithmap.perturbation.regions import check_regions_fit, removal_steps
 from faithmap.perturbation.segments import resolve_segments, segment
@@ -17,6 +17,7 @@ __all__ = [
     "check_fill",
     "check_regions_fit",
     "draw_fill",
+    "fill",
     "impute",
     "imputed_steps",
     "is_imputed",

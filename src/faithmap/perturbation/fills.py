@@ -1,12 +1,12 @@
-"""The perturbation operators: one row a fill in `FILLS`, one function each."""
+"""The perturbation operators: one function each, declared by `fill`."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,33 +14,68 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
+from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
 from faithmap.errors import ImageError, ProtocolError, nearest
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.randomness import generator
 
-# What a fill is made of: the image, its random numbers, the parameters, and a partner image where it asks for one.
-Draw = Callable[[Tensor, np.random.Generator, Mapping[str, float], Tensor], Tensor]
+Pixels = Float[Tensor, "3 height width"]
 
 
 @dataclass(frozen=True)
-class FillKind:
-    """A row of `FILLS`.
+class FillKind(Declaration):
+    """A fill by name: (pixels, random numbers, **parameters) → replacement values.
 
     Attributes:
-        text: what it does, in one line.
-        source: where it comes from.
-        draw: makes the replacement values.
-        parameters: name → (default, smallest value); a name such as ``"blur:sigma=5"`` overrides them.
-        needs_partner: it takes the pixels of another image of the set.
-        imputed: `draw` gives noise only; the values depend on which pixels are left.
+        needs_partner: the function also takes `partner`, the pixels of another image of the set.
+        imputed: the function gives noise only; the values depend on which pixels are left.
     """
 
-    text: str
-    source: str
-    draw: Draw
-    parameters: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     needs_partner: bool = False
     imputed: bool = False
+
+
+FILLS: Declarations[FillKind] = Declarations("fill", "faithmap.perturbation", ProtocolError, group="faithmap.fills")
+_F = TypeVar("_F", bound=Callable[..., Tensor])
+
+
+def fill(
+    name: str,
+    *,
+    line: str,
+    source: str,
+    parameters: Mapping[str, Parameter] | None = None,
+    needs_partner: bool = False,
+    imputed: bool = False,
+) -> Callable[[_F], _F]:
+    """Declare a function as a fill.
+
+    Args:
+        name: on the command line and in tables: lower case, words joined by hyphens.
+        line: what it is, in one line.
+        source: the paper.
+        parameters: name → parameter (numbers); the function takes them by name.
+        needs_partner: the function also takes `partner`, the pixels of another image of the set.
+        imputed: the function gives noise only, which is added to what `impute` computes from the pixels that are left.
+    Returns:
+        A decorator that registers the function and returns it unchanged. The function takes the untouched image
+        (3, H, W) in [0, 1] and a `numpy.random.Generator`, and returns replacement values of the same shape. Its
+        randomness comes from that generator alone.
+    Raises:
+        ProtocolError: the name is taken.
+    Example:
+        >>> @fill("mirror", line="the image, left and right exchanged", source="no source")
+        ... def mirror(pixels: Tensor, random: np.random.Generator) -> Tensor:
+        ...     return pixels.flip(2)
+    """
+
+    def declare(function: _F) -> _F:
+        FILLS.add(
+            FillKind(name, function, line, source, parameters or {}, needs_partner=needs_partner, imputed=imputed)
+        )
+        return function
+
+    return declare
 
 
 def draw_fill(
@@ -69,8 +104,9 @@ def draw_fill(
     kind, parameters = _parse(fill)
     key = ("fill", seed, image_id, draw) if method is None else ("fill", seed, image_id, draw, method)
     pixels = pixels.cpu()
-    partner = _partner(fill, key, image_id, pixels, others) if kind.needs_partner else pixels
-    return kind.draw(pixels, generator(*key), parameters, partner)
+    partner = {"partner": _partner(fill, key, image_id, pixels, others)} if kind.needs_partner else {}
+    found: Tensor = kind.function(pixels, generator(*key), **parameters, **partner)
+    return found
 
 
 def check_fill(name: str) -> None:
@@ -103,135 +139,120 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
     if name == "swap":
         written = f"set={images.content_hash()}"
     elif name == "constant":
-        written = detail if detail == "mean" else ",".join(f"{parameters[c]:g}" for c in "rgb")
+        written = detail if detail == "mean" else ",".join(f"{value:g}" for value in parameters["colour"])
     else:
         written = ",".join(f"{key}={value:g}" for key, value in parameters.items())
     return f"{name}:{written}" if written else name
 
 
-def _uniform(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
+@fill(
+    "uniform",
+    line="every pixel and channel its own draw, uniform over the pixel range [0, 1]",
+    source="Samek et al. 2017",
+)
+def uniform(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Uniform noise over [0, 1]."""
     return torch.from_numpy(random.random(tuple(pixels.shape), dtype=np.float32))
 
 
-def _uniform_grey(
-    pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor
-) -> Tensor:
+@fill(
+    "uniform-grey",
+    line="uniform in ±0.5 after ImageNet normalisation, a low-contrast grey",
+    source="the 2021 replication",
+)
+def uniform_grey(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Uniform noise around the mean colour of ImageNet."""
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return mean + (_uniform(pixels, random, parameters, partner) - 0.5) * std
+    return mean + (uniform(pixels, random) - 0.5) * std
 
 
-def _dirichlet(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
+@fill(
+    "dirichlet",
+    line="every pixel a random mixture of n colours of the image, weights Dirichlet(alpha)",
+    source="Samek et al. 2017, appendix, as read in docs/operators.md",
+    parameters={"n": Parameter(3, integer(low=1)), "alpha": Parameter(1.0, number(low=1e-3))},
+)
+def dirichlet(pixels: Pixels, random: np.random.Generator, *, n: int, alpha: float) -> Pixels:
     """Every pixel Σ_j w_j c_j: n colours c_j of the image, w from a symmetric Dirichlet distribution."""
-    count, places = int(parameters["n"]), pixels[0].numel()
+    places = pixels[0].numel()
     colours = pixels.reshape(3, -1).double().numpy()
-    chosen = colours[:, random.integers(0, places, (places, count))]
+    chosen = colours[:, random.integers(0, places, (places, n))]
     # Normalised gamma draws are Dirichlet; an underflow to all zeros becomes an even mixture.
-    weights = random.standard_gamma(parameters["alpha"], (places, count)) + np.finfo(np.float64).tiny
+    weights = random.standard_gamma(alpha, (places, n)) + np.finfo(np.float64).tiny
     mixed = (chosen * weights).sum(2) / weights.sum(1)
     return torch.from_numpy(mixed.astype(np.float32)).view_as(pixels)
 
 
-def _constant(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
-    colour = (
-        torch.tensor([parameters[c] for c in "rgb"], dtype=torch.float64)
-        if parameters
-        else pixels.double().mean((1, 2))
-    )
-    return colour.float().view(3, 1, 1).expand_as(pixels).clone()
+@fill(
+    "constant",
+    line="one colour: 'constant:mean' of the image, 'constant:dataset-mean', or given as '0.5,0.5,0.5' or '#808080'",
+    source="Samek et al. 2017, appendix",
+)
+def constant(pixels: Pixels, random: np.random.Generator, *, colour: tuple[float, ...] | None = None) -> Pixels:
+    """One colour; None is the image's mean."""
+    values = pixels.double().mean((1, 2)) if colour is None else torch.tensor(colour, dtype=torch.float64)
+    return values.float().view(3, 1, 1).expand_as(pixels).clone()
 
 
-def _blur(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
-    sigma, radius = parameters["sigma"], int(parameters["radius"])
+@fill(
+    "blur",
+    line="the image blurred by a Gaussian of sigma pixels (cut off at radius; 0: at four sigma)",
+    source="Samek et al. 2017, appendix; Petsiuk et al. 2018",
+    parameters={"sigma": Parameter(5.0, number(low=1e-3)), "radius": Parameter(0, integer(low=0))},
+)
+def blur(pixels: Pixels, random: np.random.Generator, *, sigma: float, radius: int) -> Pixels:
+    """The image blurred by a Gaussian."""
     blurred = ndimage.gaussian_filter(
         pixels.double().numpy(), (0, sigma, sigma), mode="reflect", radius=(0, radius, radius) if radius else None
     )
     return torch.from_numpy(blurred.astype(np.float32)).clamp(0, 1)
 
 
-def _noise(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
-    return torch.from_numpy(random.standard_normal(tuple(pixels.shape), dtype=np.float32)) * parameters["noise"]
+@fill(
+    "noisy-linear",
+    line="every removed pixel the weighted mean of its neighbours, solved for all at once, plus Gaussian noise",
+    source="Rong et al. 2022, ROAD",
+    parameters={"noise": Parameter(0.01, number(low=0.0))},
+    imputed=True,
+)
+def noisy_linear(pixels: Pixels, random: np.random.Generator, *, noise: float) -> Pixels:
+    """The noise alone; `impute` computes what it is added to."""
+    return torch.from_numpy(random.standard_normal(tuple(pixels.shape), dtype=np.float32)) * noise
 
 
-def _swap(pixels: Tensor, random: np.random.Generator, parameters: Mapping[str, float], partner: Tensor) -> Tensor:
+@fill("swap", line="the same place of another image of the set", source="control; no single source", needs_partner=True)
+def swap(pixels: Pixels, random: np.random.Generator, *, partner: Pixels) -> Pixels:
+    """The partner as it is."""
     return partner
 
 
-_PAPER = "Samek et al. 2017"
-FILLS: Mapping[str, FillKind] = MappingProxyType(
-    {
-        "uniform": FillKind(
-            "every pixel and channel its own draw, uniform over the pixel range [0, 1]", _PAPER, _uniform
-        ),
-        "uniform-grey": FillKind(
-            "uniform in ±0.5 after ImageNet normalisation, a low-contrast grey", "the 2021 replication", _uniform_grey
-        ),
-        "dirichlet": FillKind(
-            "every pixel a random mixture of n colours of the image, weights Dirichlet(alpha)",
-            f"{_PAPER}, appendix, as read in docs/operators.md",
-            _dirichlet,
-            MappingProxyType({"n": (3.0, 1.0), "alpha": (1.0, 1e-3)}),
-        ),
-        "constant": FillKind(
-            "one colour: 'constant:mean' of the image, 'constant:dataset-mean', or given as '0.5,0.5,0.5' or '#808080'",
-            f"{_PAPER}, appendix",
-            _constant,
-        ),
-        "blur": FillKind(
-            "the image blurred by a Gaussian of sigma pixels (cut off at radius; 0: at four sigma)",
-            f"{_PAPER}, appendix; Petsiuk et al. 2018",
-            _blur,
-            MappingProxyType({"sigma": (5.0, 1e-3), "radius": (0.0, 0.0)}),
-        ),
-        "noisy-linear": FillKind(
-            "every removed pixel the weighted mean of its neighbours, solved for all at once, plus Gaussian noise",
-            "Rong et al. 2022, ROAD",
-            _noise,
-            MappingProxyType({"noise": (0.01, 0.0)}),
-            imputed=True,
-        ),
-        "swap": FillKind(
-            "the same place of another image of the set", "control; no single source", _swap, needs_partner=True
-        ),
-    }
-)
 _DATASET_MEAN = "constant:dataset-mean"
-_WHOLE = ("n", "radius")
 
 
-def _parse(fill: str) -> tuple[FillKind, Mapping[str, float]]:
-    """The row of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
+def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
+    """The declaration of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
     name, colon, detail = fill.partition(":")
-    if name not in FILLS:
-        raise ProtocolError(f"unknown fill '{name}'{nearest(name, FILLS)} Known: {', '.join(FILLS)}.")
-    kind = FILLS[name]
+    kind = FILLS.find(name)
     if name == "constant":
         return kind, _colour(fill, detail)
     if name == "swap" and re.fullmatch(r"set=[0-9a-f]{16}", detail):
         return kind, {}
-    parameters = {key: default for key, (default, _) in kind.parameters.items()}
+    parameters = {key: parameter.default for key, parameter in kind.parameters.items()}
     for part in detail.split(",") if colon else ():
         key, _, text = part.partition("=")
         if key not in parameters:
             known = ", ".join(parameters) or "none"
             raise ProtocolError(f"fill '{fill}' has no parameter '{key}'{nearest(key, parameters)} Known: {known}.")
-        parameters[key] = _number(fill, key, text, kind.parameters[key][1])
+        try:
+            parameters[key] = kind.parameters[key].check(text)
+        except ValueError as error:
+            raise ProtocolError(f"fill '{fill}': {key} is '{text}', give {error}.") from None
     return kind, parameters
 
 
-def _number(fill: str, key: str, text: str, least: float) -> float:
-    kind = "whole number" if key in _WHOLE else "number"
-    try:
-        value = float(int(text)) if key in _WHOLE else float(text)
-        if not least <= value < float("inf"):
-            raise ValueError
-    except ValueError:
-        raise ProtocolError(f"fill '{fill}': {key} is '{text}', give a {kind} of at least {least:g}.") from None
-    return value
-
-
-def _colour(fill: str, detail: str) -> Mapping[str, float]:
-    """Parameters r, g, b in [0, 1]; none for the image's own mean."""
+def _colour(fill: str, detail: str) -> dict[str, Any]:
+    """The colour in [0, 1]; none for the image's own mean."""
     if detail == "mean":
         return {}
     if detail == "dataset-mean":
@@ -250,7 +271,7 @@ def _colour(fill: str, detail: str) -> Mapping[str, float]:
             f"fill '{fill}': '{detail}' is no colour; give 'mean', 'dataset-mean', three numbers in [0, 1] such as "
             "'0.5,0.5,0.5', or '#808080'."
         ) from None
-    return dict(zip("rgb", map(float, values), strict=True))
+    return {"colour": tuple(values)}
 
 
 def _partner(fill: str, key: tuple[object, ...], image_id: str, pixels: Tensor, others: PixelSource | None) -> Tensor:

@@ -1,0 +1,203 @@
+"""Things that are declared by a decorator on the function that computes them: heatmap methods, fills, measures.
+
+The decorator carries the name, one line, the source and the parameters. Other packages add theirs in the same way and
+name their module in an entry point, such as ``faithmap.methods``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, Generic, TypeVar
+
+from faithmap.errors import FaithmapError, PluginWarning, nearest
+from faithmap.text import first_line
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of something that is declared.
+
+    Attributes:
+        default: its value where the name does not say.
+        check: text → value, or a `ValueError` that says what is expected.
+    """
+
+    default: Any
+    check: Callable[[str], Any]
+
+
+def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
+    """A finite number within bounds."""
+    if high != float("inf"):
+        expected = f"{low:g} to {high:g}"
+    else:
+        expected = "a number" if low == float("-inf") else f"a number of at least {low:g}"
+
+    def check(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not low <= value <= high or value in (float("inf"), float("-inf")):
+            raise ValueError(expected)
+        return value
+
+    return check
+
+
+def integer(low: int) -> Callable[[str], int]:
+    """An integer of at least `low`."""
+
+    def check(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise ValueError(f"a whole number of at least {low}")
+        return int(text)
+
+    return check
+
+
+def choice(*known: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def check(text: str) -> str:
+        if text not in known:
+            raise ValueError(" or ".join(known))
+        return text
+
+    return check
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a decorator says about a function.
+
+    Attributes:
+        name: as in tables and on the command line.
+        function: what computes it.
+        line: what it is, in one line.
+        source: the paper.
+        parameters: name → parameter, in the order in which they are shown.
+        aliases: other name → what it stands for, parameters included.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    line: str
+    source: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The module that declares it."""
+        return self.function.__module__
+
+
+D = TypeVar("D", bound=Declaration)
+
+
+class Declarations(Mapping[str, D], Generic[D]):
+    """Name → declaration, of one kind.
+
+    The modules of `room` are imported at the first look-up. Other packages are imported when a name is not found among
+    ours, or when all names are asked for: a broken one cannot disturb who does not use it.
+
+    Args:
+        kind: what messages call one, such as ``"heatmap method"``.
+        room: the package of faithmap whose modules declare them.
+        error: what an unknown name or a clash raises.
+        group: of the entry points of other packages; None: there are none.
+    """
+
+    def __init__(self, kind: str, room: str, error: type[FaithmapError], group: str | None = None) -> None:
+        self.kind, self.room, self.error, self.group = kind, room, error, group
+        self.aliases: dict[str, str] = {}
+        self._declared: dict[str, D] = {}
+        self._loaded = self._extended = False
+
+    def add(self, declaration: D) -> None:
+        """Register a declaration; the same function may be declared again, as when a notebook cell is run twice.
+
+        Raises:
+            FaithmapError: of the kind `error`, where another function has the name.
+        """
+        if not declaration.module.startswith(f"{self.room}."):
+            self._load()  # ours come first: a name of ours is refused to others, whoever is imported first
+        function = declaration.function
+        for name in (declaration.name, *declaration.aliases):
+            other = self._declared.get(self.aliases.get(name, name).partition(":")[0])
+            if other is not None and (other.module, other.function.__qualname__) != (
+                function.__module__,
+                function.__qualname__,
+            ):
+                raise self.error(
+                    f"{self.kind} '{name}' of {declaration.module} has the name of one of {other.module}: "
+                    "give it another name."
+                )
+        self._declared[declaration.name] = declaration
+        self.aliases |= declaration.aliases
+
+    def find(self, name: str, *also: str) -> D:
+        """The declaration of a name.
+
+        Args:
+            name: without parameters.
+            also: further names that the message lists.
+        Raises:
+            FaithmapError: of the kind `error`: an unknown name; the nearest is proposed.
+        """
+        try:
+            return self[name]
+        except KeyError:
+            known = [*self, *self.aliases, *also]
+            raise self.error(f"unknown {self.kind} '{name}'{nearest(name, known)} Known: {', '.join(known)}.") from None
+
+    def packages(self) -> dict[str, str]:
+        """Name → the installed package that declares it, ours left out."""
+        points = entry_points(group=self.group) if self.group else ()
+        owners = {point.module.partition(".")[0]: point.dist.name for point in points if point.dist is not None}
+        tops = {name: one.module.partition(".")[0] for name, one in self.items()}
+        return {name: owners.get(top, top) for name, top in tops.items() if top != "faithmap"}
+
+    def __getitem__(self, name: str) -> D:
+        self._load()
+        if name not in self._declared:
+            self._extend()
+        return self._declared[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._extend()
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        self._extend()
+        return len(self._declared)
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._loaded = True
+            for module in iter_modules(import_module(self.room).__path__, f"{self.room}."):
+                import_module(module.name)
+
+    def _extend(self) -> None:
+        self._load()
+        if self._extended or self.group is None:
+            return
+        self._extended = True
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.value, point.name)):
+            before = dict(self._declared), dict(self.aliases)
+            package = point.dist.name if point.dist is not None else point.module
+            try:
+                point.load()
+            except (Exception, SystemExit) as error:  # anybody's code
+                self._declared, self.aliases = before
+                warnings.warn(
+                    f"{package}, which adds to {self.group}, is left out: {first_line(error)}",
+                    PluginWarning,
+                    stacklevel=3,
+                )
