@@ -1,5 +1,7 @@
 """The command line; only this package prints."""
 
-from faithmap.cli.commands import app, main, replication
+from faithmap.cli import checks, commands  # noqa: F401  (they declare their commands)
+from faithmap.cli.app import app, main
+from faithmap.cli.replication import replication
 
 __all__ = ["app", "main", "replication"]

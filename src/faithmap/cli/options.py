@@ -1,129 +1,258 @@
-"""Options that several commands share."""
+"""Options that several commands share, in groups.
+
+A group is a dataclass, an option is one of its fields: ``steps: Annotated[str | None, "Regions removed."] = None`` is
+``--steps`` of every command that takes the group. A command takes groups as arguments: `grouped` shows typer their
+fields instead.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from faithmap.cli.console import place
+from faithmap.errors import FaithmapError, nearest
+from faithmap.protocol import Protocol
 
-MEASURED, SPEED, FILES = "What is measured", "How it is computed", "Where things are"
-
-
-def option(*names: str, panel: str, text: str) -> Any:
-    """An option of a panel of `--help`."""
-    return typer.Option(*names, help=text, rich_help_panel=panel)
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-ProtocolName = Annotated[
-    str,
-    option(
-        "--protocol",
-        panel=MEASURED,
-        text="`samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden.",
-    ),
-]
-Steps = Annotated[str | None, option("--steps", panel=MEASURED, text="Regions removed, L, or `all` that fit.")]
-Draws = Annotated[
-    int | None, option("--draws", panel=MEASURED, text="Repetitions with new noise and a new random order.")
-]
-RegionSize = Annotated[
-    int | None,
-    option("--region-size", panel=MEASURED, text="Side of a region in pixels; with placement `pixel`, pixels a step."),
-]
-Placement = Annotated[
-    str | None,
-    option(
-        "--placement",
-        panel=MEASURED,
-        text="`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel; `pixel`: single "
-        "pixels; `segment`: segments of any shape.",
-    ),
-]
-Segments = Annotated[
-    str | None,
-    option("--segments", panel=MEASURED, text="For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."),
-]
-Direction = Annotated[
-    str | None,
-    option("--direction", panel=MEASURED, text="`remove` regions from the image, or `restore` them onto the fill."),
-]
-Fill = Annotated[
-    str | None,
-    option(
-        "--fill",
-        panel=MEASURED,
-        text="What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`,"
-        " `constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
-    ),
-]
-Target = Annotated[str | None, option("--target", panel=MEASURED, text="Score the `predicted` class or the `label`.")]
-Orders = Annotated[
-    str | None,
-    option("--orders", panel=MEASURED, text="`morf` (most relevant first), `lerf` (least), or `morf,lerf`."),
-]
-Score = Annotated[str | None, option("--score", panel=MEASURED, text="Show `logit` or `probability`; both are stored.")]
-Seed = Annotated[int, option("--seed", panel=MEASURED, text="Key of all randomness.")]
-Device = Annotated[str, option("--device", panel=SPEED, text="`auto`, `cpu`, `cuda`, `cuda:1`, …")]
-BatchSize = Annotated[
-    int | None, option("--batch-size", panel=SPEED, text="Inputs a forward pass; changes speed and memory only.")
-]
-EngineName = Annotated[
-    str,
-    option(
-        "--engine",
-        panel=SPEED,
-        text="`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: "
-        "run the whole network at every step.",
-    ),
-]
-Precision = Annotated[
-    str, option("--precision", panel=SPEED, text="`float32`, or `bfloat16` for screening (marked wherever it shows).")
-]
-Out = Annotated[
-    Any,
-    typer.Option(
-        "--out",
-        help="Run folder: a path, or a URL such as `s3://…`. Default: `runs/IMAGES-MODEL`.",
-        rich_help_panel=FILES,
-        parser=place,
-        metavar="FOLDER",
-        show_default=False,
-    ),
-]
-Data = Annotated[Path | None, option("--data", panel=FILES, text="Where downloaded data are kept and looked for.")]
-SaveHeatmaps = Annotated[
-    bool, option("--save-heatmaps", panel=FILES, text="Store the heatmaps of all images, not of a sample of 24.")
-]
-ExecutorName = Annotated[
-    str, option("--executor", panel=SPEED, text="`local`, or `ray`: spread over the workers of a Ray cluster.")
-]
-Address = Annotated[
-    str | None,
-    option(
-        "--address",
-        panel=SPEED,
-        text="Ray cluster: `auto` (of this machine) or `host:port`. Default: one is started for this run.",
-    ),
-]
-Workers = Annotated[
-    int | None, option("--workers", panel=SPEED, text="Ray workers. Default: one a GPU, else one a CPU core.")
-]
-Threads = Annotated[
-    int | None,
-    option("--threads", panel=SPEED, text="CPU threads, of each worker. Other threads may round otherwise."),
-]
-DryRun = Annotated[
-    bool, option("--dry-run", panel=FILES, text="Say what it would take, from half a minute's measuring.")
-]
-HeatmapsFrom = Annotated[
-    Path | None, option("--heatmaps-from", panel=FILES, text="Use the heatmaps that another run folder holds.")
-]
+class Options:
+    """A group of options; `panel` is its heading in ``--help``."""
+
+    panel: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, panel: str | None = None) -> None:
+        cls.panel = panel or cls.panel
+
+
+def grouped(command: _F) -> _F:
+    """A command for typer: each group of options among its parameters is replaced by the group's options."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Any]] = {}
+    shown: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and issubclass(kind, Options):
+            groups[name] = kind
+            shown += _options(kind)
+        else:
+            shown.append(parameter.replace(annotation=_option(name, kind, None), kind=parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> Any:
+        built = {
+            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        return command(**built, **values)
+
+    signature = inspect.Signature(shown)  # two options of one name are refused here
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return wrapper  # type: ignore[return-value]
+
+
+def _options(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=_option(field.name, hints[field.name], group.panel),
+        )
+        for field in fields(group)
+    ]
+
+
+def _option(name: str, kind: Any, panel: str | None) -> Any:
+    """An annotation that typer understands: a sentence becomes the help of the option ``--name``."""
+    if get_origin(kind) is not Annotated:
+        return kind
+    base, said = get_args(kind)
+    option = typer.Option(f"--{name.replace('_', '-')}", help=said) if isinstance(said, str) else said
+    if isinstance(option, OptionInfo):
+        option.rich_help_panel = option.rich_help_panel or panel
+    return Annotated[base, option]
+
+
+# Options and arguments that also stand alone.
+Data = Annotated[Path | None, "Where downloaded data are kept and looked for."]
+Device = Annotated[str, "`auto`, `cpu`, `cuda`, `cuda:1`, …"]
+Score = Annotated[str | None, "Show `logit` or `probability`; both are stored."]
+Seed = Annotated[int, "Key of all randomness."]
 RunFolder = Annotated[
     Any,
     typer.Argument(
         help="A run folder, as given to `faithmap run --out`.", show_default=False, parser=place, metavar="RUN"
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Inputs(Options):
+    """A network and images."""
+
+    model: Annotated[
+        str,
+        "`squeezenet1_1-embedded` or `efficientnet-lite0-embedded` (no download), a torchvision classifier such as "
+        "`alexnet`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, `onnx:FILE?norm=imagenet` (scores only).",
+    ] = "squeezenet1_1-embedded"
+    images: Annotated[
+        str, "`photos` (embedded), `imagenette` (downloaded once), or a folder: flat, or one folder a class."
+    ] = "photos"
+    limit: Annotated[int | None, "How many images; a random choice that depends on the seed. Default: all."] = None
+
+
+@dataclass(frozen=True)
+class Measured(Options, panel="What is measured"):
+    """A protocol: a preset and the parts that are given. A field that is a part of `Protocol` overrides it."""
+
+    protocol: Annotated[
+        str, "`samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden."
+    ] = "samek2017"
+    steps: Annotated[str | None, "Regions removed, L, or `all` that fit."] = None
+    draws: Annotated[int | None, "Repetitions with new noise and a new random order."] = None
+    region_size: Annotated[int | None, "Side of a region in pixels; with placement `pixel`, pixels a step."] = None
+    placement: Annotated[
+        str | None,
+        "`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel; `pixel`: single "
+        "pixels; `segment`: segments of any shape.",
+    ] = None
+    segments: Annotated[str | None, "For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."] = None
+    target: Annotated[str | None, "Score the `predicted` class or the `label`."] = None
+    score: Score = None
+    seed: Seed = 0
+
+    def build(self) -> Protocol:
+        """The protocol; what cannot be measured is refused."""
+        return Protocol.preset(self.protocol, **self.overrides())
+
+    def overrides(self) -> dict[str, Any]:
+        """The parts that were given; None where the preset's stays."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "protocol"}
+        if self.steps is not None and self.steps.lstrip("-").isdecimal():
+            parts["steps"] = int(self.steps)
+        return parts
+
+
+@dataclass(frozen=True)
+class FullyMeasured(Measured):
+    """A protocol with its fill and orders."""
+
+    direction: Annotated[str | None, "`remove` regions from the image, or `restore` them onto the fill."] = None
+    fill: Annotated[
+        str | None,
+        "What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`, "
+        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
+    ] = None
+    orders: Annotated[str | None, "`morf` (most relevant first), `lerf` (least), or `morf,lerf`."] = None
+
+    def overrides(self) -> dict[str, Any]:
+        """See `Measured`."""
+        parts = super().overrides()
+        if self.orders is not None:
+            parts["orders"] = tuple(part.strip() for part in self.orders.split(","))
+        return parts
+
+
+@dataclass(frozen=True)
+class Computed(Options, panel="How it is computed"):
+    """What changes speed and memory only."""
+
+    device: Device = "auto"
+    batch_size: Annotated[int | None, "Inputs a forward pass; changes speed and memory only."] = None
+    engine: Annotated[
+        str,
+        "`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: run the "
+        "whole network at every step.",
+    ] = "auto"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate`."""
+        return {"batch_size": self.batch_size, "engine": self.engine}
+
+
+@dataclass(frozen=True)
+class Executed(Computed):
+    """… and where: in this process or on a cluster."""
+
+    precision: Annotated[str, "`float32`, or `bfloat16` for screening (marked wherever it shows)."] = "float32"
+    executor: Annotated[str, "`local`, or `ray`: spread over the workers of a Ray cluster."] = "local"
+    address: Annotated[
+        str | None, "Ray cluster: `auto` (of this machine) or `host:port`. Default: one is started for this run."
+    ] = None
+    workers: Annotated[int | None, "Ray workers. Default: one a GPU, else one a CPU core."] = None
+    threads: Annotated[int | None, "CPU threads, of each worker. Other threads may round otherwise."] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Computed`."""
+        return super().arguments() | {"precision": self.precision, "executor": self.build_executor()}
+
+    def build_executor(self) -> Any:
+        """Where tasks are computed."""
+        from faithmap.experiment.cluster import RayExecutor
+        from faithmap.experiment.executors import LocalExecutor
+
+        if self.executor == "ray":
+            return RayExecutor(self.address, self.workers, self.threads or 1)
+        if self.executor != "local":
+            known = ["local", "ray"]
+            raise FaithmapError(
+                f"unknown executor '{self.executor}'{nearest(self.executor, known)} Known: {', '.join(known)}."
+            )
+        if self.address is not None or self.workers is not None:
+            raise FaithmapError("--address and --workers are for --executor ray.")
+        return LocalExecutor(self.threads)
+
+
+@dataclass(frozen=True)
+class Places(Options, panel="Where things are"):
+    """A run folder, and downloaded data."""
+
+    out: Annotated[
+        Any,
+        typer.Option(
+            help="Run folder: a path, or a URL such as `s3://…`. Default: `runs/IMAGES-MODEL`.",
+            parser=place,
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None
+    data: Data = None
+
+
+@dataclass(frozen=True)
+class Files(Places):
+    """… and heatmaps that are there already."""
+
+    heatmaps: Annotated[
+        list[str] | None,
+        "`NAME=PATH`: heatmaps that are there already, a file or a folder; images are matched by name. May be given "
+        "several times.",
+    ] = None
+    save_heatmaps: Annotated[bool, "Store the heatmaps of all images, not of a sample of 24."] = False
+    heatmaps_from: Annotated[Path | None, "Use the heatmaps that another run folder holds."] = None
+    dry_run: Annotated[bool, "Say what it would take, from half a minute's measuring."] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate`."""
+        return {"save_heatmaps": self.save_heatmaps, "heatmaps_from": self.heatmaps_from}
+
+    def given_heatmaps(self) -> list[dict[str, Path]]:
+        """`--heatmaps NAME=PATH`."""
+        found = []
+        for pair in self.heatmaps or ():
+            name, equals, path = pair.partition("=")
+            if not (name and equals and path):
+                raise FaithmapError(f"--heatmaps is '{pair}', expected NAME=PATH, such as tf-ig=heatmaps/ig.npz.")
+            found.append({name: Path(path)})
+        return found

@@ -1,0 +1,80 @@
+"""A measurement from the command line: loaded, announced, and run with a progress bar."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from faithmap.cli.console import err
+from faithmap.cli.options import Computed, Files, Inputs, Places
+from faithmap.cli.show import show_estimate
+from faithmap.protocol import Protocol
+
+if TYPE_CHECKING:
+    from faithmap.run import Run
+
+
+def measure(
+    inputs: Inputs, methods: Any, protocol: Protocol, computed: Computed, files: Places, out: Path | None = None
+) -> Run | None:
+    """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded.
+
+    Args:
+        inputs, computed, files: groups of options.
+        methods: as `evaluate` takes them.
+        protocol: what is measured.
+        out: the run folder where `files` names none; None: `runs/IMAGES-MODEL`.
+    Returns:
+        The run; None after a dry run.
+    """
+    import faithmap
+    from faithmap.attribution import resolve_methods
+    from faithmap.experiment.progress import ProgressDisplay
+    from faithmap.images import IMAGENETTE
+    from faithmap.inference import tune_allocator
+    from faithmap.perturbation import check_fill
+
+    tune_allocator()
+    check_fill(protocol.fill)
+    resolved = resolve_methods(methods, protocol)
+    how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
+    how["out"] = files.out or out or default_out(inputs)
+    found = faithmap.load_images(inputs.images, data=files.data) if inputs.images != IMAGENETTE else None
+    classifier = faithmap.load_classifier(inputs.model, computed.device)
+    found = (found or faithmap.load_images(inputs.images, data=files.data)).limit(inputs.limit, protocol.seed)
+    err.print(
+        f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "
+        f"{described_steps(protocol)}, draws: {protocol.draws} → {how['out']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if isinstance(files, Files) and files.dry_run:
+        from faithmap.experiment.estimate import estimate
+        from faithmap.experiment.evaluate import plan
+
+        del how["heatmaps_from"]
+        show_estimate(estimate(plan(classifier, found, resolved, protocol, **how), how["executor"]))
+        return None
+    with ProgressDisplay(err) as display:
+        return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
+
+
+def described_steps(protocol: Protocol) -> str:
+    """`100 steps of 9×9 pixels`."""
+    steps, size = protocol.to_dict()["steps"], protocol.region_size
+    what = {"pixel": f"{size} pixels", "segment": "one segment"}.get(protocol.placement, f"{size}×{size} pixels")
+    return f"{steps} steps of {what}{', restored' if protocol.direction == 'restore' else ''}"
+
+
+def default_out(inputs: Inputs) -> Path:
+    """`runs/photos-alexnet`."""
+    images = Path(inputs.images).name or "images"
+    return Path("runs") / f"{images}-{inputs.model.replace(':', '-').replace('/', '-')}"
+
+
+def command_line() -> str:
+    """How this process was started, to be copied into a shell."""
+    program = Path(sys.argv[0]).name
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])

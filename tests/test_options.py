@@ -1,0 +1,81 @@
+"""Groups of options: declared once, spread out on the command line, handed over as one object."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from faithmap.cli import app, replication
+from faithmap.cli.options import FullyMeasured, Options, grouped
+from faithmap.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Toy(Options, panel="Toys"):
+    """A group."""
+
+    how_many: Annotated[int, "How many toys."] = 3
+    loud: Annotated[bool, "With noise."] = False
+
+
+@dataclass(frozen=True)
+class Larger(Toy):
+    """A group with one more."""
+
+    colour: Annotated[str | None, "Which colour."] = None
+
+
+def program(received):
+    made = typer.Typer()
+
+    @made.command()
+    @grouped
+    def play(toy: Larger, name: Annotated[str, "Whose."] = "mine") -> None:
+        received.append((toy, name))
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (Larger(), "mine")),
+        (["--how-many", "5", "--loud", "--colour", "red", "--name", "yours"], (Larger(5, True, "red"), "yours")),
+    ],
+)
+def test_a_group_arrives_as_one_object(arguments, expected):
+    received = []
+    result = CliRunner().invoke(program(received), arguments)
+    assert result.exit_code == 0, result.output
+    assert received == [expected]
+
+
+def test_help_has_the_sentences_under_the_heading_of_the_group():
+    shown = CliRunner().invoke(program([]), ["--help"], env={"COLUMNS": "100"}).stdout
+    ours, toys = shown.split("Toys")
+    assert "--name" in ours
+    assert "Whose." in ours
+    for text in ("--how-many", "How many toys.", "[default: 3]", "--loud", "--colour"):
+        assert text in toys
+    assert "--no-loud" not in shown
+
+
+def test_two_options_of_one_name_are_refused():
+    def play(toy: Toy, loud: bool = False) -> None: ...
+
+    with pytest.raises(ValueError, match="duplicate parameter name: 'loud'"):
+        grouped(play)
+
+
+def test_what_is_given_overrides_the_preset():
+    asked = FullyMeasured("deletion", steps="7", orders="morf, lerf", seed=4).build()
+    assert asked == Protocol.preset("deletion", steps=7, orders=("morf", "lerf"), seed=4)
+    assert FullyMeasured(steps="all").build() == Protocol.preset(steps="all")
+
+
+def test_no_command_takes_more_than_eight_things():
+    for command in (*app.registered_commands, *replication.registered_commands):
+        assert len(inspect.signature(inspect.unwrap(command.callback)).parameters) <= 8
