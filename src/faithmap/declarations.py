@@ -7,7 +7,7 @@ name their module in an entry point, such as ``faithmap.methods``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -83,6 +83,7 @@ class Declaration:
         source: the paper.
         parameters: name → parameter, in the order in which they are shown.
         aliases: other name → what it stands for, parameters included.
+        first_shown: whether the first parameter is always part of the name, as in ``lrp-epsilon:0.01``.
     """
 
     name: str
@@ -91,6 +92,29 @@ class Declaration:
     source: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    first_shown: bool = False
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Parameter → its default."""
+        return {key: parameter.default for key, parameter in self.parameters.items()}
+
+    def written(self, values: Mapping[str, Any], said: Collection[str] | None = None) -> str:
+        """The name with parameters, in the order of the declaration.
+
+        Args:
+            values: parameter → value.
+            said: the parameters that the name shows; None: all.
+        """
+        shown = []
+        for place, key in enumerate(self.parameters):
+            value = values[key]
+            text = f"{value:.12g}" if isinstance(value, float) else str(value)
+            if place == 0 and self.first_shown:
+                shown.append(text)
+            elif said is None or key in said:
+                shown.append(f"{key}={text}")
+        return f"{self.name}:{','.join(shown)}" if shown else self.name
 
     @property
     def module(self) -> str:
@@ -171,8 +195,10 @@ class Declarations(Mapping[str, D], Generic[D]):
         return self._declared[name]
 
     def __iter__(self) -> Iterator[str]:
+        """Ours first; by module, then as they stand there, whatever was imported first."""
         self._extend()
-        return iter(self._declared)
+        modules = {name: one.module for name, one in self._declared.items()}
+        return iter(sorted(modules, key=lambda name: (not modules[name].startswith(f"{self.room}."), modules[name])))
 
     def __len__(self) -> int:
         self._extend()

@@ -43,11 +43,9 @@ class HeatmapMethod(Declaration):
 
     Attributes:
         batching: see `Method`.
-        first_shown: whether the first parameter is always part of the name, as in ``lrp-epsilon:0.01``.
     """
 
     batching: Literal["fixed", "single"] = "fixed"
-    first_shown: bool = False
 
 
 METHODS: Declarations[HeatmapMethod] = Declarations(
@@ -89,7 +87,7 @@ def heatmap_method(
     """
 
     def declare(function: _F) -> _F:
-        METHODS.add(HeatmapMethod(name, function, line, source, parameters or {}, aliases or {}, batching, first_shown))
+        METHODS.add(HeatmapMethod(name, function, line, source, parameters or {}, aliases or {}, first_shown, batching))
         return function
 
     return declare

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,9 +67,8 @@ def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
 
 
 def method_table() -> list[tuple[str, str, str]]:
-    """Name with parameters and their defaults, one line, and source of every method; the reference is last."""
-    ordered = sorted(METHODS.values(), key=lambda method: method.name == RANDOM)
-    return [(_named(method, _defaults(method)), method.line, method.source) for method in ordered]
+    """Name with parameters and their defaults, one line, and source of every method."""
+    return [(method.written(method.defaults), method.line, method.source) for method in METHODS.values()]
 
 
 def split_names(text: str) -> list[str]:
@@ -123,24 +122,9 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     if base == RANDOM and not rest:
         return Method(RANDOM, {"method": RANDOM}, method.function)
     said = _parameters(text, method, rest)
-    values = _defaults(method) | _parameters(text, method, defaults.get(base, "")) | said
+    values = method.defaults | _parameters(text, method, defaults.get(base, "")) | said
     spec = {"method": base, "parameters": values}
-    return Method(_named(method, values, said), spec, partial(method.function, **values), method.batching)
-
-
-def _defaults(method: HeatmapMethod) -> dict[str, Any]:
-    return {key: parameter.default for key, parameter in method.parameters.items()}
-
-
-def _named(method: HeatmapMethod, values: Mapping[str, Any], said: Collection[str] | None = None) -> str:
-    """The name with the parameters that were given (None: with all), in the order of the declaration."""
-    shown = []
-    for place, key in enumerate(method.parameters):
-        if place == 0 and method.first_shown:
-            shown.append(_text(values[key]))
-        elif said is None or key in said:
-            shown.append(f"{key}={_text(values[key])}")
-    return f"{method.name}:{','.join(shown)}" if shown else method.name
+    return Method(method.written(values, said), spec, partial(method.function, **values), method.batching)
 
 
 def _parameters(text: str, method: HeatmapMethod, rest: str) -> dict[str, Any]:
@@ -160,10 +144,6 @@ def _parameters(text: str, method: HeatmapMethod, rest: str) -> dict[str, Any]:
         except ValueError as error:
             raise MethodError(f"'{text}': {key} is {value!r}, expected {error}.") from None
     return values
-
-
-def _text(value: Any) -> str:
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _from_callable(function: Any) -> Method:

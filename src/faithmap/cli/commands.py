@@ -116,12 +116,16 @@ def report_command(
 
 @command("methods")
 def methods_command() -> None:
-    """List the heatmap methods, with one line and the citation each."""
-    from faithmap.attribution import method_table
+    """List heatmap methods and fills, with one line and the source each; those of other packages too."""
+    from faithmap.cli.listing import KINDS
 
-    table = Table(box=None)
-    for column in ("name", "what it is", "source"):
-        table.add_column(column, overflow="fold")
-    for name, line, citation in method_table():
-        table.add_row(name, line, citation)
-    out.print(table)
+    for kind in KINDS:
+        listed = kind.listed()
+        table = Table(box=None, title=kind.title, title_justify="left")
+        for column in ("name", "what it is", "source", *(["package"] if len(listed) > 1 else [])):
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
+        for package, declarations in listed.items():
+            for one in declarations:
+                cells = [one.written(one.defaults), one.line, one.source, package]
+                table.add_row(*map(one_line, cells[: len(table.columns)]))
+        out.print(table)

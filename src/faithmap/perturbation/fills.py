@@ -238,7 +238,7 @@ def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
         return kind, _colour(fill, detail)
     if name == "swap" and re.fullmatch(r"set=[0-9a-f]{16}", detail):
         return kind, {}
-    parameters = {key: parameter.default for key, parameter in kind.parameters.items()}
+    parameters = kind.defaults
     for part in detail.split(",") if colon else ():
         key, _, text = part.partition("=")
         if key not in parameters:
