@@ -21,7 +21,9 @@ from faithmap import plots, statistics
 from faithmap.errors import FaithmapError
 from faithmap.perturbation import perturb
 from faithmap.plots.pictures import scaled
-from faithmap.plots.style import EndLabels, looks, spread
+from faithmap.plots.series import COLOURS, MARKERS, series_of
+from faithmap.plots.style import EndLabels, spread
+from faithmap.protocol import Protocol
 from faithmap.statistics.significance import split_letters
 from faithmap.store.records import Example
 from tests.frames import METHODS, frame_of
@@ -60,7 +62,7 @@ def overlaps(texts: list) -> list[tuple[str, str]]:
 
 
 def test_fig4_draws_the_table(frame: pd.DataFrame) -> None:
-    ax = plots.fig4(frame, score="probability")
+    ax = plots.fig4(frame, score="probability", bands="all")
     table = statistics.aopc_table(frame, "probability")
     names = [name for name in dict.fromkeys(table["method"]) if name != "random"]
     lines = [line for line in ax.get_lines() if len(line.get_xdata()) > 2]
@@ -73,8 +75,38 @@ def test_fig4_draws_the_table(frame: pd.DataFrame) -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("perturbation steps", "AOPC relative to random (probability)")
     labels = {label.get_text(): label.xy for label in end_labels(ax).labels}
     assert labels["random"] == (20, 0)
-    assert len(labels) == 8
     assert any(text.get_text().startswith("30 images") for text in ax.texts)
+
+
+def test_fig4_says_the_verdict_and_shows_the_best(frame: pd.DataFrame) -> None:
+    ax = plots.fig4(frame)
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    said = " ".join(figure.get_suptitle().split())
+    assert said == statistics.headline(frame)
+    best = statistics.ranking(frame)["method"].iloc[0]
+    lines = {line.get_label(): line.get_linewidth() for line in ax.get_lines() if len(line.get_xdata()) > 2}
+    assert max(lines, key=lambda name: lines[name]) == series_of([best])[best].label
+    assert len(ax.collections) == 1
+    asked = plots.fig4(frame, bands=["deconvolution:l2"])
+    assert len(asked.collections) == 2
+    assert len(plots.fig4(frame, bands="none").collections) == 0
+    with pytest.raises(FaithmapError, match="no method 'lrp'"):
+        plots.fig4(frame, bands=["lrp"])
+    forest = figure.axes[1]
+    assert [text.get_text() for text in forest.get_yticklabels()] == [
+        series_of([name])[name].label for name in statistics.ranking(frame)["method"]
+    ]
+
+
+def test_variants_that_cover_each_other_share_a_label() -> None:
+    near = frame_of(methods={"lrp-epsilon:0": 0.05, "lrp-epsilon:0.01": 0.05, "sensitivity:l2": 0.03, "random": 0.015})
+    near.loc[near["method"] == "lrp-epsilon:0.01", "logit"] = near.loc[
+        near["method"] == "lrp-epsilon:0", "logit"
+    ].to_numpy()
+    labels = [label.get_text() for label in end_labels(plots.fig4(near)).labels]
+    assert "LRP-ε (0, 0.01)" in " ".join(labels)
+    assert len(labels) == 3
 
 
 def test_curves_draw_scores(frame: pd.DataFrame) -> None:
@@ -89,7 +121,7 @@ def test_curves_draw_scores(frame: pd.DataFrame) -> None:
 @pytest.mark.parametrize("methods", [METHODS, {**{f"m-{i:02d}:x": 0.03 + i / 9e4 for i in range(20)}, "random": 0.015}])
 def test_labels_do_not_overlap_at_any_size(style: str, methods: dict[str, float]) -> None:
     ax = plots.fig4(frame_of(images=12, methods=methods), style=style)
-    figure = ax.get_figure()
+    figure = ax.get_figure(root=True)
     drawn(figure)
     labels = end_labels(ax).labels
     assert overlaps(labels) == []
@@ -115,17 +147,34 @@ def test_spread_leaves_what_is_apart_where_it_is() -> None:
 
 
 def test_every_method_looks_different_and_the_same_in_every_figure(frame: pd.DataFrame) -> None:
-    found = looks(list(METHODS))
-    heatmaps = [look for name, look in found.items() if name != "random"]
-    assert len({look.marker for look in heatmaps}) == 7
-    grey = [np.dot(look.color, (0.299, 0.587, 0.114)) for look in heatmaps]
-    for (one, a), (two, b) in combinations(zip(heatmaps, grey, strict=True), 2):
-        assert one.line != two.line or abs(a - b) > 0.01 or one.marker != two.marker
-    ax = plots.fig4(frame)
-    for name, line in zip(
-        sorted(set(METHODS) - {"random"}), [x for x in ax.get_lines() if len(x.get_xdata()) > 2], strict=True
-    ):
-        assert line.get_color() == found[name].color
+    found = series_of(list(METHODS))
+    own = [one for name, one in found.items() if name != "random"]
+    assert len({one.marker for one in own}) == len({(one.colour, one.dash) for one in own}) == 7
+    assert series_of([*METHODS, "zzz"])["sensitivity:l2"].colour == found["sensitivity:l2"].colour
+    for ax in (plots.fig4(frame), plots.curves(frame)):
+        lines = {line.get_label(): line for line in ax.get_lines()}
+        for one in own:
+            assert lines[one.label].get_color() == one.colour
+            assert lines[one.label].get_marker() == one.marker
+
+
+def test_many_methods_of_one_or_many_families_differ() -> None:
+    for names in ([f"own{i}" for i in range(40)], [f"lrp-epsilon:{i}" for i in range(12)] + ["sensitivity:l2"]):
+        found = series_of(names)
+        assert len({(found[name].colour, found[name].dash) for name in names}) == len(names)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_can_be_read_as_text_on_both_papers() -> None:
+    for light, dark in COLOURS:
+        assert 1.05 / (luminance(light) + 0.05) >= 4.5
+        assert (luminance(dark) + 0.05) / (luminance("#1c1f23") + 0.05) >= 4.5
+    assert len(MARKERS) == len({sign for sign, _ in MARKERS.values()})
 
 
 def test_figures_take_axes_and_return_them(frame: pd.DataFrame) -> None:
@@ -162,25 +211,17 @@ def test_ranking_shows_intervals_and_groups(frame: pd.DataFrame) -> None:
     for row, (name, low, high) in enumerate(table[["method", "low", "high"]].itertuples(index=False, name=None)):
         if name != "random":
             np.testing.assert_allclose(rows[row], [low, high])
-    letters = [split_letters(group) for group in table["group"]]
-    joined = [
-        {row for row, found in enumerate(letters) if letter in found}
-        for letter in sorted({a for b in letters for a in b})
-    ]
-    dots = [
-        {round(y) for y in line.get_ydata()}
-        for line in ax.get_lines()
-        if line.get_marker() == "o" and line.get_linestyle() == "None" and len(line.get_ydata()) > 1
-    ]
-    assert sorted(dots, key=sorted) == sorted([rows for rows in joined if len(rows) > 1], key=sorted)
+    written = [(text.xy[1], text.get_text()) for text in ax.texts]
+    expected = [(row, letter) for row, group in enumerate(table["group"]) for letter in split_letters(group)]
+    assert sorted(written) == sorted(expected)
 
 
 def test_agreement_writes_the_table(frame: pd.DataFrame) -> None:
     ax = plots.agreement(frame)
     table = statistics.agreement(frame)
-    order = [name for name in looks(list(table.index)) if name in table.index]
+    order = [name for name in series_of(list(table.index)) if name in table.index]
     np.testing.assert_allclose(ax.images[0].get_array(), table.loc[order, order])
-    assert [text.get_text() for text in ax.texts][:8] == [
+    assert [text.get_text() for text in ax.texts][:7] == [
         f"{v:.2f}".replace("-", "−") for v in table.loc[order, order].iloc[0]
     ]
 
@@ -306,3 +347,62 @@ def test_places_and_endings_that_cannot_be_written(frame: pd.DataFrame, tmp_path
         plots.fig4(frame, style="slide")
     with pytest.raises(FaithmapError, match="has no method 'lrp'"):
         plots.fig4(frame, methods=["lrp"])
+
+
+def test_study_shows_ranks_best_on_top() -> None:
+    rows = [(f"s{i}", name, rank) for i in range(3) for rank, name in enumerate(["grad-cam", "lrp-plus", "random"], 1)]
+    rows[0], rows[1] = ("s0", "grad-cam", 2), ("s0", "lrp-plus", 1)
+    ax = plots.study(pd.DataFrame(rows, columns=["setting", "method", "rank"]), title=HOSTILE)
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["Grad-CAM  (1st in 2 of 3)", "LRP-plus  (1st in 1 of 3)", "random  "]
+    assert np.asarray(ax.images[0].get_array()).tolist() == [[2, 1, 1], [1, 2, 2], [3, 3, 3]]
+    drawn(ax.get_figure())
+    with pytest.raises(FaithmapError, match="lacks rank"):
+        plots.study(pd.DataFrame({"setting": [], "method": []}))
+
+
+def test_scorecard_ranks_within_a_measure_and_knows_which_way_is_good() -> None:
+    table = pd.DataFrame(
+        [
+            ("a", "srg", 2.0, True),
+            ("b", "srg", 1.0, True),
+            ("a", "drift", 0.9, False),
+            ("b", "drift", 0.1, False),
+            ("a", "size", 3.0, None),
+            ("b", "size", 4.0, None),
+        ],
+        columns=["method", "measure", "mean", "higher_is_better"],
+    )
+    ax = plots.scorecard(table)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["srg ↑", "drift ↓", "size"]
+    places = np.asarray(ax.images[0].get_array(), dtype=float)
+    np.testing.assert_array_equal(np.ma.filled(places, np.nan)[:, :2], [[0, 1], [1, 0]])
+    assert [text.get_text() for text in ax.texts] == ["2.00", "0.900", "3.00", "1.00", "0.100", "4.00"]
+    drawn(ax.get_figure())
+
+
+def test_reliability_draws_each_property() -> None:
+    table = pd.DataFrame(
+        {"name": ["images", HOSTILE], "value": [0.3, -0.1], "low": [0.1, np.nan], "high": [0.5, np.nan]}
+    )
+    ax = plots.reliability(table)
+    assert ax.texts[1].get_text() == "−0.10"
+    assert ax.get_xlim()[0] <= -0.1
+    drawn(ax.get_figure())
+
+
+def test_figures_are_asked_for_by_name() -> None:
+    class Given:
+        protocol = Protocol.preset("samek2017")
+
+        def scores(self) -> pd.DataFrame:
+            return frame_of()
+
+    assert {"fig4", "curves", "ranking", "heatmaps", "steps", "agreement", "study", "scorecard"} <= set(plots.FIGURES)
+    assert plots.draw("ranking", Given(), {"score": None, "style": "slides"}).get_figure().get_size_inches()[0] == 10
+    with pytest.raises(FaithmapError, match="did you mean 'ranking'"):
+        plots.draw("rankin", Given(), {})
+    with pytest.raises(FaithmapError, match="figure 'ranking' takes no image"):
+        plots.draw("ranking", Given(), {"image": "a"})
+    with pytest.raises(FaithmapError, match="give the folder of a study"):
+        plots.draw("study", Given(), {})

@@ -157,7 +157,7 @@ def test_the_page_asks_nothing_of_any_network(run):
         for name in ("src", "href", "action", "data", "srcset"):
             value = attributes.get(name)
             assert value is None or value.startswith(("#", "data:")), (tag, value)
-    css = (Path(faithmap.__file__).parent / "report" / "page.css").read_text()
+    css = (Path(faithmap.__file__).parent / "report" / "web" / "page.css").read_text()
     assert "url(" not in css
     assert "@import" not in css
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from faithmap import plots
-from faithmap.errors import FaithmapError, StoreError, nearest
-from faithmap.perturbation import is_imputed
-from faithmap.protocol import RANDOM, Direction
+from faithmap.errors import FaithmapError
 from faithmap.report import Html, flipbook_html, run_html, write_report
 from faithmap.statistics import aopc_table
 from faithmap.store.reading import EXAMPLES, StoredRun
-
-FIGURES = ("fig4", "curves", "ranking", "heatmaps", "steps", "agreement")
 
 
 class Run(StoredRun):
@@ -55,6 +51,7 @@ class Run(StoredRun):
             how: passed on to `faithmap.plots.fig4`.
         """
         shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
+        shown["direction"] = str(self.protocol.direction)
         if self.precision != "float32":
             shown["title"] = f"scores in {self.precision}, for screening only"
         ax = plots.fig4(self.scores() if frame is None else frame, ax, **{**shown, **how})
@@ -88,72 +85,35 @@ class Run(StoredRun):
         path: str | Path | None = None,
         *,
         score: str | None = None,
-        style: str = "paper",
+        style: str | None = None,
         compare: Sequence[str | Path] = (),
-        image: str | None = None,
+        **options: Any,
     ) -> Any:
         """A figure by name; see `faithmap.plots` for each.
 
         Args:
-            name: ``"fig4"``, ``"curves"``, ``"ranking"``, ``"heatmaps"``, ``"steps"`` or ``"agreement"``.
+            name: one of `faithmap.plots.FIGURES`.
             path: png, svg or pdf file to write; None writes none.
             score: ``"logit"`` or ``"probability"``; the protocol's by default.
-            style: ``"paper"`` or ``"slides"``.
+            style: ``"paper"``, ``"wide"`` or ``"slides"``.
             compare: run folders beside this one, for ``"fig4"``.
-            image: for ``"steps"``, an example's id; the first one by default.
+            options: what the figure takes besides, such as ``image`` for ``"steps"`` or ``bands`` for ``"fig4"``.
         Returns:
             The Axes, or a list of them.
         Raises:
-            FaithmapError: an unknown figure, or one for which the run holds no heatmaps.
+            FaithmapError: an unknown figure, an option it does not take, or heatmaps that the run does not hold.
         """
-        if name not in FIGURES:
-            raise FaithmapError(f"unknown figure '{name}'{nearest(name, FIGURES)} Known: {', '.join(FIGURES)}.")
-        how: dict[str, Any] = {"score": str(score or self.protocol.score), "style": style}
         if compare and name != "fig4":
             raise FaithmapError(f"runs are compared in figure 'fig4', not in '{name}'.")
         if compare:
+            shown = str(score or self.protocol.score)
             runs = [self, *(Run(folder) for folder in compare)]
-            axes: Any = plots.fig4_compare(_titled(runs), **how)
-        elif name == "heatmaps":
-            axes = plots.heatmaps(self.scores(), self.examples(), labels=self.manifest["classifier"]["labels"], **how)
-        elif name == "steps":
-            axes = self._film_strip(image, **how)
-        elif name == "ranking":
-            axes = plots.ranking(self.scores(), direction=str(self.protocol.direction), **how)
+            axes: Any = plots.fig4_compare(_titled(runs), score=shown, style=style or "paper", **options)
         else:
-            draw: Callable[..., Axes] = getattr(plots, name)
-            axes = draw(self.scores(), **how)
+            axes = plots.draw(name, self, {"score": score, "style": style, **options})
         if path is not None:
-            first = axes
-            while isinstance(first, list):
-                first = first[0]
-            plots.save(first, path)
+            plots.save(axes, path)
         return axes
-
-    def _film_strip(self, image: str | None, **how: Any) -> Any:
-        examples = {example.image: example for example in self.examples(None)}
-        if not examples or (image is not None and image not in examples):
-            raise StoreError(
-                f"no heatmaps are stored for {'any image' if image is None else repr(image)}: run with --save-heatmaps."
-            )
-        example = examples[image] if image is not None else self.examples(1)[0]
-        frame = self.scores()
-        last = int(frame["step"].max())
-        at = sorted({0, last // 10, last // 5, last // 2, last})
-        methods = [*example.heatmaps, RANDOM]
-        order = self.protocol.orders[0]
-        if is_imputed(self.protocol.fill):
-            raise FaithmapError(
-                f"figure 'steps' shows fills that are drawn beforehand; '{self.protocol.fill}' follows from the pixels "
-                "that are left: choose another figure."
-            )
-        fills = {method: self.fill(example, method=method) for method in methods}
-        steps = {method: self.removal_step(example, method, order) for method in methods}
-        how |= {"frame": frame, "image": example.image, "order": str(order)}
-        if self.protocol.direction is Direction.RESTORE:
-            fill = fills[methods[0]]
-            return plots.steps(fill, steps, example.pixels, at, **how)
-        return plots.steps(example.pixels, steps, fills, at, **how)
 
 
 def _titled(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:

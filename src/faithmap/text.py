@@ -19,7 +19,7 @@ _WORDS = {
     "linf": "ℓ∞",
     "zplus": "z⁺",
 }
-_ACRONYMS = {"ig": "IG", "cam": "CAM", "gradcam": "Grad-CAM", "shap": "SHAP", "lime": "LIME"}
+_ACRONYMS = {"ig": "IG", "cam": "CAM", "grad": "Grad", "gradcam": "Grad-CAM", "shap": "SHAP", "lime": "LIME"}
 
 
 def display_name(method: str) -> str:
@@ -31,7 +31,7 @@ def display_name(method: str) -> str:
     """
     family, *parts = printable(method).split(":")
     words = [_WORDS.get(word, _ACRONYMS.get(word, word)) for word in family.split("-")]
-    name = "-".join(words) if words[0] == "LRP" else " ".join(words)
+    name = "-".join(words) if words[0] == "LRP" or words[-1] == "CAM" else " ".join(words)
     parameters = [_WORDS.get(part, part) for part in parts if part]
     return f"{name} ({', '.join(parameters)})" if parameters else name
 

@@ -71,32 +71,49 @@ def doctor_command(
 @command("plot")
 def plot_command(
     run: RunFolder,
-    figure: Annotated[
-        str,
-        typer.Option(
-            help="`fig4`; `curves`: scores themselves; `ranking`: methods with intervals and groups; `heatmaps`: best, "
-            "median and worst images; `steps`: a film strip of one image; `agreement`: of the methods over images."
-        ),
-    ] = "fig4",
+    figure: Annotated[str, typer.Option(help="`faithmap plot --list RUN` names them with a line each.")] = "fig4",
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: FIGURE.png in the run folder.")
     ] = None,
     score: Score = None,
-    style: Annotated[str, typer.Option(help="`paper` (column width) or `slides`.")] = "paper",
+    style: Annotated[str | None, typer.Option(help="`paper` (one column), `wide` (two columns) or `slides`.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Names separated by commas. Default: all that fit.")] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Shaded intervals in `fig4`: `best`, `all`, `none`, or names of methods."),
+    ] = None,
     compare: Annotated[
         list[Path] | None, typer.Option(help="Another run folder beside this one, for `fig4`; several times for more.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="For `steps`: an image's id. Default: the first example.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Name all figures.")] = False,
 ) -> None:
     """Draw a figure from a run folder, finished or not; loads no model.
 
     `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
     """
+    from faithmap.plots import FIGURES
     from faithmap.run import Run
 
+    if listed:
+        for name, known in FIGURES.items():
+            out.print(Text.assemble((f"{name:<13}", "bold"), known.line), soft_wrap=True)
+        return
     file = out_file or files_of(run) / f"{figure}.png"
-    Run(run).figure(figure, file, score=score, style=style, compare=compare or (), image=image)
+    asked: dict[str, Any] = {"image": image, "methods": names_of(methods), "bands": bands_of(bands)}
+    options = {name: value for name, value in asked.items() if value is not None}
+    Run(run).figure(figure, file, score=score, style=style, compare=compare or (), **options)
     out.print(str(file), highlight=False, soft_wrap=True)
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Names separated by commas."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def bands_of(text: str | None) -> str | list[str] | None:
+    """`best`, `all` or `none`, or names separated by commas."""
+    return text if text in (None, "best", "all", "none") else names_of(text)
 
 
 @command("report")

@@ -19,8 +19,11 @@ from torch import Tensor
 from faithmap import statistics
 from faithmap.errors import FaithmapError
 from faithmap.perturbation import perturb
+from faithmap.plots.feeding import best_median_worst, film_strip
+from faithmap.plots.registry import figure as registered
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, new_figure, size_of, themed
 from faithmap.protocol import RANDOM
+from faithmap.statistics.aim import aim_of
 from faithmap.store.records import Example
 from faithmap.text import display_name, printable
 
@@ -28,6 +31,8 @@ COLOURS = "RdBu_r"
 _STRONGEST = 0.995  # the share of |relevance| that the colour scale spans; what is stronger gets the end colour
 
 
+@registered("heatmaps", line="the images on which the methods are best, median and worst, with all heatmaps",
+            inputs=best_median_worst)  # fmt: skip
 def heatmaps(
     frame: pd.DataFrame,
     examples: Sequence[Example],
@@ -40,6 +45,7 @@ def heatmaps(
     labels: Mapping[int, str] | Sequence[str] | None = None,
     order: str = "morf",
     direction: str = "remove",
+    among: str = "",
 ) -> list[list[Axes]]:
     """Each image with the heatmaps of all methods in a row, and under each its AOPC relative to random.
 
@@ -51,10 +57,11 @@ def heatmaps(
         examples: from `Run.examples()`, one a row; see `statistics.chosen_images` for the best, median and worst.
         figure: drawn into; a new one by default.
         score, style: as in `fig4`.
-        methods: which, in this order; by default those of the first example but random, highest mean AOPC first.
+        methods: which, in this order; by default those of the first example but random, best first.
         step: AOPC up to this step; the last by default.
         labels: class index → name.
         order, direction: as in `statistics.ranking`.
+        among: what the examples are best, median and worst of, where that is not all images; written below.
     Returns:
         One list of Axes a row: the image, then its heatmaps.
     """
@@ -65,11 +72,13 @@ def heatmaps(
     if at not in aopc.columns:
         raise FaithmapError(f"step {at} is not in this run, which holds steps 0…{aopc.columns[-1]}.")
     values: dict[Any, float] = aopc[at].to_dict()
-    names = _ranked(values, examples[0].heatmaps) if methods is None else list(methods)
-    places = {image: place for place, image in statistics.chosen_images(frame, score, at, order, direction).items()}
+    names = _ranked(values, examples[0].heatmaps, aim_of(direction, order)[0]) if methods is None else list(methods)
+    shown = frame[frame["image"].isin([example.image for example in examples])] if among else frame
+    places = {image: place for place, image in statistics.chosen_images(shown, score, at, order, direction).items()}
     size = size_of(style)
     with themed(size):
-        figure, axes, cell = _grid(figure, len(examples), 1 + len(names), size, lines=3)
+        lines = 1 + max(_described(example, labels).count("\n") for example in examples)
+        figure, axes, cell = _grid(figure, len(examples), 1 + len(names), size, lines=lines)
         digits = _digits([values.get((example.image, name), np.nan) for example in examples for name in names])
         for row, example in zip(axes, examples, strict=True):
             _show_pixels(row[0], example.pixels)
@@ -81,12 +90,16 @@ def heatmaps(
         for ax, name in zip(axes[0][1:], names, strict=True):
             title = _broken(name)
             ax.set_title(title, fontsize=_fitting(title, 0.85 * size.font, cell), **PLAIN)
-        _colour_bar(figure, [ax for row in axes for ax in row[1:]], size)
-        note = "colours: each heatmap to its own strongest relevance; below it: AOPC relative to random"
-        figure.supxlabel(f"{note} ({score}, {at} steps)", fontsize=0.8 * size.font, color=FAINT)
+        _colour_bar(figure, [ax for row in axes for ax in row], size)
+        note = f"below each heatmap: AOPC relative to random ({score}, {at} steps)"
+        if among:
+            note += f"; best, median and worst of the {among}"
+        figure.supxlabel(note, fontsize=0.8 * size.font, color=FAINT)
     return axes
 
 
+@registered("steps", line="a film strip of one image: what is left of it at some steps, best method on top",
+            inputs=film_strip)  # fmt: skip
 def steps(
     pixels: Float[Tensor, "3 height width"],
     removal_steps: Mapping[str, Int[Tensor, "height width"]],
@@ -138,10 +151,10 @@ def _grid(
     figure: Figure | SubFigure | None, rows: int, columns: int, size: Size, lines: int, bar: bool = True
 ) -> tuple[Figure | SubFigure, list[list[Axes]], float]:
     """Square Axes without frames over the page's width, room for `lines` of text below each; and their inches."""
-    beside = 0.8 if bar else 0.3
+    beside = 0.3
     if figure is None:
         cell = min(size.wide / (columns + beside), 0.63 * size.width)
-        height = rows * (cell + (lines + 0.8) * size.font / 72) + 5 * size.font / 72
+        height = rows * (cell + (lines + 0.8) * size.font / 72) + (7 if bar else 5) * size.font / 72
         figure = new_figure(cell * (columns + beside), height)
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
@@ -154,7 +167,7 @@ def _grid(
 
 
 def _show_pixels(ax: Axes, pixels: Tensor) -> None:
-    ax.imshow(pixels.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy())
+    ax.imshow(pixels.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="none")
 
 
 def _show_heatmap(ax: Axes, heatmap: Tensor | None) -> None:
@@ -163,7 +176,7 @@ def _show_heatmap(ax: Axes, heatmap: Tensor | None) -> None:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color=FAINT)
         ax.set_aspect("equal", "box")
         return
-    ax.imshow(scaled(heatmap).numpy(), cmap=COLOURS, vmin=-1, vmax=1)
+    ax.imshow(scaled(heatmap).numpy(), cmap=COLOURS, vmin=-1, vmax=1, interpolation="none")
 
 
 def scaled(heatmap: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
@@ -217,19 +230,20 @@ def _written(value: float, digits: int, sign: str = "-") -> str:
 
 
 def _colour_bar(figure: Figure | SubFigure, axes: Sequence[Axes], size: Size) -> None:
+    scale = ScalarMappable(Normalize(-1, 1), mpl.colormaps[COLOURS])
     bar = figure.colorbar(
-        ScalarMappable(Normalize(-1, 1), mpl.colormaps[COLOURS]), ax=list(axes), shrink=0.7, aspect=25, ticks=[-1, 0, 1]
+        scale, ax=list(axes), orientation="horizontal", shrink=0.3, aspect=45, pad=0.01, ticks=[-1, 0, 1]
     )
-    bar.ax.set_yticklabels(["−", "0", "+"])
-    bar.set_label("relevance", fontsize=0.8 * size.font)
+    bar.ax.set_xticklabels(["negative", "0", "positive relevance"])
+    bar.ax.tick_params(length=0, labelsize=0.8 * size.font)
     bar.outline.set_visible(False)
 
 
-def _ranked(values: Mapping[tuple[str, str], float], maps: Mapping[str, Tensor]) -> list[str]:
-    """Methods by their mean AOPC over all images, best first."""
+def _ranked(values: Mapping[tuple[str, str], float], maps: Mapping[str, Tensor], sign: int = 1) -> list[str]:
+    """Methods by their mean AOPC over all images, best first; a high AOPC is good where the sign is 1."""
     series = pd.Series(values)
     mean = series.groupby(level=1).mean() if len(series) else series
-    return sorted(set(maps) - {RANDOM}, key=lambda name: (-float(mean.get(name, -np.inf)), name))
+    return sorted(set(maps) - {RANDOM}, key=lambda name: (-sign * float(mean.get(name, -sign * np.inf)), name))
 
 
 def _scores(

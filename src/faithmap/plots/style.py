@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,36 +15,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from faithmap.errors import FaithmapError, nearest
-from faithmap.protocol import RANDOM
-from faithmap.text import display_name
+from faithmap.plots.series import Series
+from faithmap.text import printable
 
 LABEL_GAP = 1.8  # between a line's end and its label, in font sizes
 INK, FAINT = "#222222", "#767676"
 # Text from outside is shown as it is: "$" starts no formula.
 PLAIN: Mapping[str, Any] = MappingProxyType({"parse_math": False, "usetex": False})
-
-# Okabe and Ito's colour-blind-safe palette without yellow, which is too light on white.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4A8A")
-_SHADES = (0.0, 0.35, -0.45)  # members of a family: as it is, towards white, towards black
-_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
-_MARKERS = {
-    "o": "●",
-    "s": "■",
-    "^": "▲",
-    "D": "◆",
-    "v": "▼",
-    "P": "✚",
-    "X": "✖",
-    "<": "◀",
-    ">": "▶",
-    "p": "⬟",
-    "h": "⬢",
-}
 
 
 @dataclass(frozen=True)
@@ -60,24 +42,16 @@ class Size:
 STYLES: Mapping[str, Size] = MappingProxyType(
     {
         "paper": Size(width=3.5, height=2.7, font=7.5, line=1.1, wide=7.16),
+        "wide": Size(width=7.16, height=3.0, font=7.5, line=1.1, wide=7.16),
         "slides": Size(width=10.0, height=5.6, font=16.0, line=2.2, wide=13.3),
     }
 )
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one method is drawn, the same in all figures."""
-
-    color: tuple[float, float, float]
-    line: Any
-    marker: str
-
-
 def size_of(style: str) -> Size:
-    """The sizes of ``"paper"`` (one column, 3.5 inches) or ``"slides"``."""
+    """The sizes of ``"paper"`` (one column, 3.5 inches), ``"wide"`` (two columns, 7.16 inches) or ``"slides"``."""
     if style not in STYLES:
-        raise FaithmapError(f"no style '{style}': give 'paper' or 'slides'{nearest(style, STYLES)}")
+        raise FaithmapError(f"no style '{style}': give {', '.join(STYLES)}{nearest(style, STYLES)}")
     return STYLES[style]
 
 
@@ -115,35 +89,6 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib import pyplot
 
     return pyplot.figure(figsize=(width, height), layout="constrained")
-
-
-def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """Colour by family (the name up to ":" or "-"), shade and line by member, a marker of its own for every method."""
-    heatmaps = sorted(set(methods) - {RANDOM})
-    families = sorted({_family(name) for name in heatmaps}, key=lambda name: (_FAMILY_ORDER.get(name, 9), name))
-    markers = list(_MARKERS)
-    found: dict[str, Look] = {}
-    for index, name in enumerate(heatmaps):
-        members = [other for other in heatmaps if _family(other) == _family(name)]
-        member = members.index(name)
-        base = _PALETTE[families.index(_family(name)) % len(_PALETTE)]
-        found[name] = Look(
-            _shaded(base, _SHADES[member % len(_SHADES)]), _LINES[member % len(_LINES)], markers[index % len(markers)]
-        )
-    return {**found, RANDOM: Look(to_rgb(INK), (0, (1, 1.5)), "")}
-
-
-_FAMILY_ORDER = {"lrp": 0, "deconvolution": 1, "sensitivity": 2}
-
-
-def _family(method: str) -> str:
-    return method.split(":")[0].split("-")[0]
-
-
-def _shaded(color: str, shade: float) -> tuple[float, float, float]:
-    towards = 1.0 if shade > 0 else 0.0
-    red, green, blue = (c + abs(shade) * (towards - c) for c in to_rgb(color))
-    return red, green, blue
 
 
 class EndLabels(Artist):
@@ -193,25 +138,28 @@ def spread(ends: np.ndarray, apart: float, low: float, high: float) -> np.ndarra
     return placed
 
 
-def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float]], found: Mapping[str, Look], font: float) -> None:
-    """Write each method's marker and name beside the end of its line."""
+def label_ends(
+    ax: Axes, ends: Mapping[str, tuple[float, float]], found: Mapping[str, Series], font: float, strong: str = ""
+) -> None:
+    """Write a name, and the marker of its line, beside each line's end; `ends` is by label, `found` by label too."""
     labels = []
-    for name, (x, y) in ends.items():
-        color = found[name].color
+    for text, (x, y) in ends.items():
+        one = found[text]
         labels.append(
             ax.annotate(
-                f"{_MARKERS.get(found[name].marker, '')} {display_name(name)}".strip(),
+                f"{one.sign} {text}".strip(),
                 xy=(x, y),
                 xytext=(LABEL_GAP * font, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=font,
-                color=_shaded_text(color),
+                fontweight="bold" if text == strong else "normal",
+                color=one.colour,
                 annotation_clip=False,
                 arrowprops={
                     "arrowstyle": "-",
                     "linewidth": 0.07 * font,
-                    "color": color,
+                    "color": one.colour,
                     "relpos": (0, 0.5),
                     "shrinkA": 0.1 * font,
                     "shrinkB": 0.35 * font,
@@ -222,12 +170,16 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, float]], found: Mapping
     ax.add_artist(EndLabels(labels, font))
 
 
-def _shaded_text(color: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Dark enough to read on white."""
-    while _contrast(color) < 4.5:
-        red, green, blue = (0.9 * c for c in color)
-        color = red, green, blue
-    return color
+def title_of(ax: Axes, text: str | None, size: Size) -> None:
+    """A title above the axes, broken at words."""
+    if text:
+        ax.set_title(wrapped(text, size, size.width), loc="left", fontweight="bold", linespacing=1.3, **PLAIN)
+
+
+def wrapped(text: str, size: Size, width: float) -> str:
+    """Bold text in lines that fit into a width in inches, a letter being about 0.62 of its size wide."""
+    letters = max(20, int(width * 72 / (0.62 * size.font)))
+    return "\n".join(textwrap.wrap(printable(text, 400), letters))
 
 
 def images_counted(table: pd.DataFrame) -> str:
@@ -251,17 +203,19 @@ def _contrast(color: tuple[float, float, float]) -> float:
     return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
 
 
-def save(figure: Figure | SubFigure | Axes, path: str | Path, dpi: float = 200) -> Path:
+def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
     """Write a figure; svg and pdf hold text as text.
 
     Args:
-        figure: or any of its Axes.
+        figure: or any of its Axes, or the lists of them that a figure returns.
         path: ending in .png, .svg, .pdf or what else matplotlib writes.
         dpi: of png.
     Raises:
         FaithmapError: a format that cannot be written, or a place that cannot be.
     """
     path = Path(path)
+    while isinstance(figure, list):
+        figure = figure[0]
     root = figure.get_figure(root=True)
     if not isinstance(root, Figure):
         raise FaithmapError("the axes belong to no figure any more: draw them again.")

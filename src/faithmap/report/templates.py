@@ -24,8 +24,8 @@ class Html:
 
 @cache
 def asset(name: str) -> str:
-    """A file of this package."""
-    return resources.files("faithmap.report").joinpath(name).read_text(encoding="utf-8")
+    """A file of the page: a template, a script or a style sheet."""
+    return resources.files("faithmap.report").joinpath("web", name).read_text(encoding="utf-8")
 
 
 @cache

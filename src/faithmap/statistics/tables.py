@@ -180,18 +180,19 @@ def ranking(
 
 
 def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None, order: str = "morf") -> pd.DataFrame:
-    """Spearman's rank correlation of the methods' AOPC over the images.
+    """Spearman's rank correlation over the images of the methods' AOPC relative to random.
 
     Args:
         frame, score, order: as in `per_image_curves`.
         step: AOPC up to this step; the last by default.
     Returns:
-        Methods × methods, each pair over the images that count for both; NaN where one of them is constant. What a
-        method shares with random is due to the images, not to the heatmaps.
+        Methods × methods without random, each pair over the images that count for both; NaN where one of them is
+        constant. Without the subtraction every pair would agree, as some images fall fast under any order.
     """
     per_image = aopc_of(frame, score, order)
-    names = pd.Index(per_image.methods, name="method")
-    return pd.DataFrame(per_image.values[:, :, _step(per_image, step)], columns=names).corr("spearman", min_periods=3)
+    relative = per_image.relative()[:, :, _step(per_image, step)]
+    values = pd.DataFrame(relative, columns=pd.Index(per_image.methods, name="method")).drop(columns=RANDOM)
+    return values.corr("spearman", min_periods=3)
 
 
 def chosen_images(
