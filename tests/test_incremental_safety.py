@@ -257,10 +257,10 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
     expected = all_logits(make_engine(classifier, "incremental"), chains)
     step, forward = Runner.step, classifier.logits
 
-    def scarce_step(self, state, rectangles, counts, k):
+    def scarce_step(self, state, changes, before, k):
         if state.chains > 2 and k == 3:
             raise torch.cuda.OutOfMemoryError("none left")
-        step(self, state, rectangles, counts, k)
+        step(self, state, changes, before, k)
 
     monkeypatch.setattr(Runner, "step", scarce_step)
     engine = make_engine(classifier, "incremental")

@@ -183,13 +183,16 @@ def test_imputed_steps_equal_imputing_all_that_is_gone():
     ):
         removal_step = faithmap.removal_steps(heat, protocol)[0]
         steps = protocol.fitted(28, 28).steps
-        images = list(imputed_steps(pixels, removal_step, noise, steps))
+        images = list(imputed_steps(pixels, removal_step, noise, range(steps + 1)))
         assert torch.equal(images[0], pixels)
         assert len(images) == steps + 1
         for k, image in enumerate(images):
             gone = (removal_step > 0) & (removal_step <= k)
             torch.testing.assert_close(image, impute(pixels, gone, noise), atol=1e-6, rtol=0)
             assert torch.equal(image[:, ~gone], pixels[:, ~gone])
+        some = [0, 1, steps // 2, steps]
+        for k, image in zip(some, imputed_steps(pixels, removal_step, noise, some), strict=True):
+            assert torch.equal(image, images[k])
 
 
 def test_scores_of_imputed_chains_are_those_of_the_imputed_images(tiny):

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.errors import EngineError
+
 
 @dataclass(frozen=True)
 class Chains:
@@ -23,10 +25,14 @@ class Chains:
         fill_index: which fill a chain uses, (B,), int64.
         removal_step: the step at which a pixel is replaced, 0 for never, (B, H, W).
         targets: the class that is scored, (B,), int64.
-        steps: L; every chain is scored at k = 0…L.
+        steps: L; the highest step at which a chain may be scored.
         imputed: replacement values are computed from the pixels that are left, and `fill` is the noise added to them.
         restore: start from the fill, and let every step bring a region of the image back. Engines never see it: they
             receive the `swapped` chains.
+        points: the steps that are scored, ascending, 0 first; None for all of 0…L.
+
+    Raises:
+        EngineError: points that are not ascending, do not begin with 0 or exceed L.
     """
 
     pixels: Float[Tensor, "images 3 height width"]
@@ -38,6 +44,24 @@ class Chains:
     steps: int
     imputed: bool = False
     restore: bool = False
+    points: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        points = self.scored
+        if points[:1] != (0,) or list(points) != sorted(set(points)) or points[-1] > self.steps:
+            raise EngineError(
+                f"points are {list(points)}, expected ascending steps from 0 to at most {self.steps}, 0 included."
+            )
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The steps that are scored, ascending; the first is 0."""
+        return tuple(range(self.steps + 1)) if self.points is None else self.points
+
+    def take(self, rows: Int[Tensor, "some"]) -> Chains:
+        """Some of the chains, images and fills as before."""
+        per_chain = ("image", "fill_index", "removal_step", "targets")
+        return replace(self, **{name: getattr(self, name)[rows] for name in per_chain})
 
     def swapped(self) -> Chains:
         """Chains that remove regions, with image and fill in each other's place."""
@@ -56,7 +80,7 @@ class Engine(Protocol):
     def logits(
         self, chains: Chains
     ) -> Iterator[tuple[Int[Tensor, "rows"], Int[Tensor, "rows"], Float[Tensor, "rows classes"]]]:
-        """Yield (chain, step, logits) for every chain at every step, each pair exactly once, in any order.
+        """Yield (chain, step, logits) for every chain at every scored step, each pair exactly once, in any order.
 
         Step 0 of chains that share an image may be computed once, but is yielded for each of them.
         """

@@ -34,6 +34,11 @@ class DenseEngine:
 
     def logits(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Engine.logits`."""
+        yield from self.untouched(chains)
+        yield from self.removed(chains)
+
+    def removed(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All scored steps but the first; the last is computed once where several chains end in the same image."""
         # Normalisation acts on each pixel alone, so normalising image and fill once and choosing between them
         # afterwards gives the same numbers, bit for bit, as normalising every perturbed image.
         device, dtype = chains.pixels.device, self.classifier.dtype
@@ -44,13 +49,13 @@ class DenseEngine:
         # A pixel that is never removed counts as removed after the last step.
         removal_step = torch.where(chains.removal_step > 0, chains.removal_step, chains.steps + 1).unsqueeze(-1)
 
-        yield from self._untouched(chains, images)
-        pairs = len(chains) * chains.steps
-        buffer = torch.empty((min(self.batch_size, pairs), *images.shape[1:]), dtype=dtype, device=device)
-        for start in range(0, pairs, self.batch_size):
-            pair = torch.arange(start, min(start + self.batch_size, pairs), device=device)
-            chain, step = pair // chains.steps, pair % chains.steps + 1
-            inputs = buffer[: len(pair)]
+        last, batch = chains.scored[-1], self.batch_size
+        alike = _end_alike(chains)
+        chain_of, step_of = _pairs(chains, alike)
+        buffer = torch.empty((min(batch, len(step_of)), *images.shape[1:]), dtype=dtype, device=device)
+        for start in range(0, len(step_of), batch):
+            chain, step = chain_of[start : start + batch], step_of[start : start + batch]
+            inputs = buffer[: len(step)]
             # A run of steps of one chain is one vectorised choice.
             for one, count in zip(*torch.unique_consecutive(chain, return_counts=True), strict=True):
                 rows = slice(int((chain < one).sum()), int((chain < one).sum() + count))
@@ -60,16 +65,23 @@ class DenseEngine:
                     images[chains.image[one]],
                     out=inputs[rows],
                 )
-            yield chain, step, self._forward(inputs)
+            logits = self._forward(inputs)
+            yield chain, step, logits
+            row = torch.full_like(alike, -1)  # of the logits of a chain's last step, where they are among these
+            row[chain[step == last]] = (step == last).nonzero().squeeze(1)
+            others = ((row < 0) & (row[alike] >= 0)).nonzero().squeeze(1)
+            if len(others):
+                yield others, torch.full_like(others, last), logits[row[alike[others]]]
 
-    def _untouched(self, chains: Chains, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def untouched(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Step 0, computed once an image and yielded for each of its chains."""
-        rows = torch.arange(len(chains), device=images.device)
-        for start in range(0, len(images), self.batch_size):
-            # A copy, because a network may work in place.
-            logits = self._forward(images[start : start + self.batch_size].clone())
-            chain = rows[(chains.image >= start) & (chains.image < start + len(logits))]
-            yield chain, torch.zeros_like(chain), logits[chains.image[chain] - start]
+        images, image = torch.unique(chains.image, return_inverse=True)
+        batch = self.batch_size
+        for start in range(0, len(images), batch):
+            pixels = self.classifier.normalise(chains.pixels[images[start : start + batch]]).to(self.classifier.dtype)
+            logits = self._forward(pixels.permute(0, 2, 3, 1).contiguous())
+            chain = ((image >= start) & (image < start + batch)).nonzero().squeeze(1)
+            yield chain, torch.zeros_like(chain), logits[image[chain] - start]
 
     def at(self, chains: Chains, pairs: Sequence[tuple[int, int]]) -> Tensor:
         """Logits of some (chain, step) pairs, (pairs, classes)."""
@@ -100,6 +112,28 @@ class DenseEngine:
         text = f"out of memory: going on with {self.batch_size} inputs a forward pass."
         warnings.warn(text, EngineWarning, stacklevel=2)
         return self._forward(inputs)
+
+
+def _pairs(chains: Chains, alike: Tensor) -> tuple[Tensor, Tensor]:
+    """(chain, step) of all scores but those of step 0, and of last steps that `alike` leaves to another chain."""
+    device = chains.image.device
+    wanted = torch.ones((len(chains), len(chains.scored) - 1), dtype=torch.bool, device=device)
+    wanted[:, -1:] = (alike == torch.arange(len(chains), device=device)).unsqueeze(1)
+    chain, column = wanted.nonzero(as_tuple=True)
+    return chain, torch.tensor(chains.scored[1:], dtype=torch.int64, device=device)[column]
+
+
+def _end_alike(chains: Chains) -> Tensor:
+    """For every chain the first one whose image at the last scored step is the same, (B,)."""
+    seen: dict[tuple[int, int], list[int]] = {}
+    removed = (chains.removal_step > 0) & (chains.removal_step <= chains.scored[-1])
+    first = []
+    for row, key in enumerate(zip(chains.image.tolist(), chains.fill_index.tolist(), strict=True)):
+        others = seen.setdefault(key, [])
+        first.append(next((other for other in others if torch.equal(removed[other], removed[row])), row))
+        if first[-1] == row:
+            others.append(row)
+    return torch.tensor(first, dtype=torch.int64, device=chains.image.device)
 
 
 def whole(inputs: Tensor) -> Tensor:

@@ -41,9 +41,10 @@ class ImputedEngine:
 
 
 def _images(chains: Chains) -> Iterator[tuple[int, int, Tensor]]:
-    """(chain, step, x⁽ᵏ⁾) for every chain and step."""
+    """(chain, step, x⁽ᵏ⁾) for every chain and scored step."""
     for chain in range(len(chains)):
         pixels = chains.pixels[chains.image[chain]]
         noise = chains.fill[chains.fill_index[chain]]
-        for step, image in enumerate(imputed_steps(pixels, chains.removal_step[chain], noise, chains.steps)):
+        images = imputed_steps(pixels, chains.removal_step[chain], noise, chains.scored)
+        for step, image in zip(chains.scored, images, strict=True):
             yield chain, step, image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -69,7 +69,7 @@ def make_engine(
 def score_chains(
     engine: Engine, chains: Chains, progress: Callable[[int], None] = lambda scores: None
 ) -> tuple[Float[Tensor, "chains points"], Float[Tensor, "chains points"]]:
-    """Logit and probability of the target class at k = 0…L.
+    """Logit and probability of the target class at the scored steps (by default k = 0…L), in order.
 
     Args:
         engine: runs the network.
@@ -78,21 +78,23 @@ def score_chains(
     Raises:
         CurveError: logits that are not finite; `index` is the chain's image.
     """
-    shape = (len(chains), chains.steps + 1)
-    device = chains.pixels.device
+    points = chains.scored
+    shape, device = (len(chains), len(points)), chains.pixels.device
+    column = torch.full((chains.steps + 1,), -1, device=device)
+    column[list(points)] = torch.arange(len(points), device=device)
     logit = torch.empty(shape, dtype=torch.float32, device=device)
     probability = torch.empty(shape, dtype=torch.float32, device=device)
     runner = ImputedEngine(engine) if chains.imputed else engine
     for chain, step, logits in runner.logits(chains.swapped() if chains.restore else chains):
         at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
-        logit[chain, step] = at_target.float()
-        probability[chain, step] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
+        logit[chain, column[step]] = at_target.float()
+        probability[chain, column[step]] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
         progress(len(chain))
     # A NaN in any class makes the probability NaN, so looking at both is looking at all logits.
     wrong = ~(logit.isfinite() & probability.isfinite())
     if wrong.any():
         first, at = (int(i) for i in wrong.nonzero()[0])
-        raise CurveError(f"the network's logits are not finite at step {at}.", int(chains.image[first]))
+        raise CurveError(f"the network's logits are not finite at step {points[at]}.", int(chains.image[first]))
     return logit, probability
 
 
@@ -105,12 +107,13 @@ def score_curves(
     *,
     engine: str = "auto",
     steps: int | None = None,
+    points: Sequence[int] | None = None,
     batch_size: int | None = None,
     precision: str = "float32",
     restore: bool = False,
     imputed: bool = False,
 ) -> tuple[Float[Tensor, "batch points"], Float[Tensor, "batch points"]]:
-    """Scores of the target class while regions are removed: (logits, probabilities), each (B, L + 1).
+    """Scores of the target class while regions are removed: (logits, probabilities), each (B, points).
 
     Args:
         classifier: pixel space in, logits out.
@@ -120,6 +123,7 @@ def score_curves(
         fill: replacement values in pixel space.
         engine: ``"auto"``, ``"incremental"`` or ``"dense"``; see `make_engine`.
         steps: L; the highest removal step by default.
+        points: the steps that are scored, ascending, 0 first; by default all of 0…L. The fewer, the faster.
         batch_size: inputs a forward pass of the dense engine; changes speed and memory, not numbers.
         precision: ``"float32"``, or ``"bfloat16"`` for screening; see `make_engine`.
         restore: start from the fill and bring regions of the image back (insertion).
@@ -128,7 +132,7 @@ def score_curves(
     Raises:
         ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
         CurveError: logits that are not finite (`index` says for which image).
-        EngineError: an unknown engine or precision.
+        EngineError: an unknown engine or precision, or points that are not ascending steps from 0 on.
     Source:
         Samek et al. 2017, f(x⁽ᵏ⁾) for k = 0…L.
     """
@@ -143,5 +147,6 @@ def score_curves(
         steps=int(removal_step.max()) if steps is None else steps,
         imputed=imputed,
         restore=restore,
+        points=None if points is None else tuple(points),
     )
     return score_chains(make_engine(classifier, engine, batch_size, precision=precision), chains)

@@ -11,7 +11,8 @@ touches: `imputed_steps` solves for those alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -51,25 +52,30 @@ def imputed_steps(
     pixels: Float[Tensor, "3 height width"],
     removal_step: Int[Tensor, "height width"],
     noise: Float[Tensor, "3 height width"],
-    steps: int,
+    points: Sequence[int],
 ) -> Iterator[Float[Tensor, "3 height width"]]:
-    """x⁽ᵏ⁾ for k = 0…L, each `impute` of all pixels removed so far.
+    """x⁽ᵏ⁾ at some steps k, each `impute` of all pixels removed so far.
 
     Args:
         pixels, noise: as in `impute`.
         removal_step: the step at which a pixel is removed, 1…L; 0 for never.
-        steps: L.
+        points: the steps, ascending, 0 first. Which there are changes no image.
     """
     original = pixels.double().cpu().numpy()
     added = noise.double().cpu().numpy()
     at = removal_step.cpu().numpy()
     values = original.copy()
     yield pixels
-    for step in range(1, steps + 1):
-        gone = (at > 0) & (at <= step)
-        groups, _ = ndimage.label(gone, structure=_TOUCHING)
-        changed = np.isin(groups, np.unique(groups[at == step])) & gone
-        values[:, changed] = (_solve(original, changed) + added[:, changed]).clip(0, 1)
+    for before, step in pairwise(points):
+        groups, _ = ndimage.label((at > 0) & (at <= step), structure=_TOUCHING)
+        boxes = ndimage.find_objects(groups)
+        # Group by group: what is solved along with a group would change its last bit.
+        for group in np.unique(groups[(at > before) & (at <= step)]):
+            # One pixel more on every side that has one: all neighbours of the group, and no new border.
+            box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[group - 1])
+            changed = groups[box] == group
+            solved = _solve(original[:, *box], changed) + added[:, *box][:, changed]
+            values[:, *box][:, changed] = solved.clip(0, 1)
         yield torch.from_numpy(values.astype(np.float32)).to(pixels.device)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from faithmap.classifiers import Classifier
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine
-from faithmap.inference.incremental.costs import NetworkCost, expected_gain, layer_costs
+from faithmap.inference.incremental.costs import NetworkCost, expected_gain, layer_costs, leading_points
 from faithmap.inference.incremental.geometry import Pair
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
@@ -73,17 +73,44 @@ class IncrementalEngine:
     def logits(self, chains: Chains) -> Iterator[Scores]:
         """See `Engine.logits`."""
         # Without steps there is nothing that could be left as it was.
-        some = len(chains) > 0 and chains.steps > 0
+        some = len(chains) > 0 and chains.scored[-1] > 0
         runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if some else None
         finite = bool(chains.pixels.isfinite().all() and chains.fill.isfinite().all())
         if runner is None or not finite:  # fused kernels may swallow a NaN
             yield from self.dense.logits(chains)
             return
+        chains = replace(chains, image=first_equal(chains.pixels)[chains.image])
+        leading = self._leading(runner, chains)
+        for count in sorted(set(leading.tolist())):
+            rows = (leading == count).nonzero().squeeze(1)
+            for chain, step, logits in self._by_points(runner, chains.take(rows), count):
+                yield rows[chain], step, logits
+
+    def _leading(self, runner: Runner, chains: Chains) -> Tensor:
+        """How many points of each chain, from the first on, are scored incrementally; the rest as whole images."""
+        points = chains.scored
+        if self.required or len(points) == chains.steps + 1:
+            return torch.full_like(chains.image, len(points))
+        pixels = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
+        sides = (pixels / chains.steps).sqrt().ceil().clamp(min=1).long().tolist()
+        found = {side: leading_points(runner.plan.network, side, points) for side in set(sides)}
+        return torch.tensor([found[side] for side in sides], device=chains.image.device)
+
+    def _by_points(self, runner: Runner, chains: Chains, leading: int) -> Iterator[Scores]:
+        """The first `leading` points incrementally, all others by the network itself."""
+        points = chains.scored
+        if leading == 0 or self._runner is None:  # the first chains may have shown that it is not to be used
+            yield from self.dense.logits(chains)
+            return
+        yield from self._incremental(runner, replace(chains, points=points[:leading]))
+        if leading < len(points):
+            yield from self.dense.removed(replace(chains, points=(0, *points[leading:])))
+
+    def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
         images, fills = (
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
-        chains = replace(chains, image=first_equal(chains.pixels)[chains.image])
         scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
         yield from scores if self._compared else self._comparing(scores, chains)
 
@@ -155,7 +182,8 @@ class IncrementalEngine:
     def _comparing(self, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
         """Hold the first scores back until some of them were compared with the network's own."""
         first = torch.argsort(chains.image, stable=True)[: min(2, len(chains))].tolist()
-        steps = sorted({0, min(1, chains.steps), chains.steps // 2, chains.steps})
+        points = chains.scored
+        steps = sorted({0, points[1], points[len(points) // 2], points[-1]})
         missing = {(chain, step): None for chain in first for step in steps}
         found: dict[tuple[int, int], Tensor] = {}
         held: list[Scores] = []
@@ -185,11 +213,15 @@ class IncrementalEngine:
         yield from self.dense.logits(chains)
 
 
-def examine(classifier: Classifier, size: Pair | None = None) -> NetworkCost:
+def examine(
+    classifier: Classifier, size: Pair | None = None, *, points: Sequence[int] | None = None, region: int = 9
+) -> NetworkCost:
     """Layer by layer: how much a region changes, which path is taken, and what is gained.
 
     Args:
         size: rows and columns of the input; by default those of the classifier's preprocessing.
+        points: steps that are to be scored, 0 first, to see which of them engine ``"auto"`` recomputes.
+        region: side of the regions between these points, in pixels.
     """
     size = size or classifier.preprocessing.crop
     engine = IncrementalEngine(classifier, DenseEngine(classifier))
@@ -198,7 +230,8 @@ def examine(classifier: Classifier, size: Pair | None = None) -> NetworkCost:
         runner = engine._ready(size)
     if runner is not None:
         plan = runner.plan
-        return NetworkCost(layer_costs(plan.network), plan.network.stop, plan.bytes_per_chain(), None)
+        leading = None if points is None else leading_points(plan.network, region, points)
+        return NetworkCost(layer_costs(plan.network), plan.network.stop, plan.bytes_per_chain(), None, leading)
     try:
         network = network_of(classifier, size)
     except EngineError as error:

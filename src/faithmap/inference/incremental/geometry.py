@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 Pair = tuple[int, int]
@@ -61,10 +61,7 @@ class Extents:
     def __init__(self, size: Pair, region: int = 9) -> None:
         self.all: list[Extent] = [Extent(size)]
         self._numbers: dict[Extent, int] = {}
-        starts = [torch.linspace(0, max(length - region, 0), 16, device="cpu").long() for length in size]
-        y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(*starts, indexing="ij"))
-        ends = (y + region).clamp(max=size[0]), (x + region).clamp(max=size[1])
-        self._typical = [torch.stack([y, ends[0], x, ends[1]])]
+        self._typical = [_squares(size, region)]
 
     def through(self, source: int, window: Window, size: Pair) -> int:
         """The extent of a layer with this window over `source`."""
@@ -80,8 +77,12 @@ class Extents:
 
         Depends on the network and its input size alone, so that what is decided by it never depends on the data.
         """
-        height, width = self.all[number].size
-        return float(area(self._typical[number]).double().mean()) / (height * width)
+        return _mean_share(self._typical[number], self.all[number].size)
+
+    def shares(self, region: int) -> list[float]:
+        """`share` of every extent, for squares of another side."""
+        rectangles = self.rectangles(_squares(self.all[0].size, region))
+        return [_mean_share(one, extent.size) for one, extent in zip(rectangles, self.all, strict=True)]
 
     def rectangles(self, changed: Int[Tensor, "4 steps chains"]) -> list[Tensor]:
         """The changed rectangle of every extent, (4, steps, chains) each, from that of the input."""
@@ -105,6 +106,17 @@ class Extents:
             self.all.append(extent)
             self._typical.append(_rectangle(extent, self._typical))
         return self._numbers[extent]
+
+
+def _squares(size: Pair, side: int) -> Int[Tensor, "4 1 squares"]:
+    """Squares spread evenly over a map."""
+    starts = [torch.linspace(0, max(length - side, 0), 16, device="cpu").long() for length in size]
+    y, x = (grid.reshape(1, -1) for grid in torch.meshgrid(*starts, indexing="ij"))
+    return torch.stack([y, (y + side).clamp(max=size[0]), x, (x + side).clamp(max=size[1])])
+
+
+def _mean_share(rectangles: Tensor, size: Pair) -> float:
+    return float(area(rectangles).double().mean()) / (size[0] * size[1])
 
 
 def _rectangle(extent: Extent, found: Sequence[Tensor]) -> Tensor:
@@ -163,24 +175,53 @@ def whole(chains: int, size: Pair, device: torch.device | None = None) -> Int[Te
     return one.view(4, 1, 1).expand(4, 1, chains).contiguous()
 
 
+def covered(rectangles: Int[Tensor, "4 steps chains"], size: Pair) -> Bool[Tensor, "chains height width"]:
+    """Which pixels of a map lie inside the rectangle of at least one step."""
+    # A rectangle is +1 at its first pixel and −1 behind its end, along both axes: summed up, every pixel counts the
+    # rectangles around it. A row and a column more take the ends that lie behind the map.
+    _, steps, chains = rectangles.shape
+    height, width = size[0] + 1, size[1] + 1
+    chain = torch.arange(chains, device=rectangles.device).expand(steps, chains)
+    top, bottom, left, right = rectangles  # an empty rectangle's four corners coincide and cancel
+    edges = torch.zeros(chains * height * width, dtype=torch.int32, device=rectangles.device)
+    for row, column, sign in ((top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)):
+        place = ((chain * height + row) * width + column).reshape(-1)
+        edges.index_add_(0, place, torch.full_like(place, sign, dtype=torch.int32))
+    counts = edges.view(chains, height, width).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    return counts[:, :-1, :-1] > 0
+
+
 class Pixels:
-    """The pixels of one step inside the rectangles of all chains, chain by chain, row by row.
+    """Some pixels of the maps of all chains, chain by chain, row by row.
 
     Args:
-        rectangle: first row, end row, first column, end column of every chain, (4, chains).
-        total: how many pixels these are, where that is known: devices then need not be waited for.
+        chain, row, column: of every pixel, (pixels,) each.
     """
 
-    def __init__(self, rectangle: Int[Tensor, "4 chains"], total: int | None = None) -> None:
+    def __init__(self, chain: Tensor, row: Tensor, column: Tensor) -> None:
+        self.chain, self.row, self.column = chain, row, column
+        self._indices: dict[tuple[Pair, Pair, Pair], Tensor] = {}
+
+    @classmethod
+    def inside(cls, rectangle: Int[Tensor, "4 chains"], total: int | None = None) -> Pixels:
+        """Those inside one rectangle per chain.
+
+        Args:
+            rectangle: first row, end row, first column, end column.
+            total: how many pixels these are, where that is known: devices then need not be waited for.
+        """
         first_row, _, first_column, _ = rectangle
         width = rectangle[3] - first_column
         count = area(rectangle)
-        self.chain = torch.repeat_interleave(count, output_size=total)
-        within = torch.arange(len(self.chain), device=rectangle.device) - (count.cumsum(0) - count)[self.chain]
-        row = torch.div(within, width[self.chain], rounding_mode="floor")
-        self.row = row + first_row[self.chain]
-        self.column = within - row * width[self.chain] + first_column[self.chain]
-        self._indices: dict[tuple[Pair, Pair, Pair], Tensor] = {}
+        chain = torch.repeat_interleave(count, output_size=total)
+        within = torch.arange(len(chain), device=rectangle.device) - (count.cumsum(0) - count)[chain]
+        row = torch.div(within, width[chain], rounding_mode="floor")
+        return cls(chain, row + first_row[chain], within - row * width[chain] + first_column[chain])
+
+    @classmethod
+    def inside_any(cls, rectangles: Int[Tensor, "4 steps chains"], size: Pair) -> Pixels:
+        """Those of a map of `size` inside at least one of several rectangles per chain, each once."""
+        return cls(*covered(rectangles, size).nonzero(as_tuple=True))
 
     def __len__(self) -> int:
         return len(self.chain)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, fx
 from faithmap.classifiers import Classifier, evaluation_mode, kind_of
 from faithmap.inference.chains import Chains
 from faithmap.inference.incremental.cut import cut
-from faithmap.inference.incremental.geometry import Pair, Pixels, area, bounding_rectangles, whole
+from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.incremental.kernels import Kernel, Scratch, kernel_for
 from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network
 from faithmap.inference.incremental.state import Layout, Place, State
@@ -98,6 +99,28 @@ def _unplaced(layer: Layer, layout: Layout) -> list[tuple[Layer, int]]:
     return found
 
 
+class Changes:
+    """What the steps of a group of chains change in the maps of a network.
+
+    Args:
+        removal_step: the step at which each pixel of the input is replaced, (chains, height, width).
+        steps: the last step.
+    """
+
+    def __init__(self, extents: Extents, removal_step: Tensor, steps: int) -> None:
+        self.extents = extents
+        self.rectangles = extents.rectangles(bounding_rectangles(removal_step, steps))
+        # Pixels of all chains for every rectangle and step, so that nobody has to ask the device.
+        self._counts: list[list[int]] = torch.stack([area(one).sum(1) for one in self.rectangles]).tolist()
+
+    def pixels(self, extent: int, before: int, step: int) -> Pixels:
+        """The pixels that the steps after `before` up to `step` change."""
+        rectangle = self.rectangles[extent]
+        if step - before == 1:
+            return Pixels.inside(rectangle[:, before], self._counts[extent][before])
+        return Pixels.inside_any(rectangle[:, before:step], self.extents.all[extent].size)
+
+
 class Runner:
     """Runs a plan over groups of chains."""
 
@@ -140,10 +163,10 @@ class Runner:
             if isinstance(layer, Copy):  # what lies outside the map that it copies stays as it is
                 extents = self.plan.network.extents
                 source = whole(1, layer.inputs[0].size, self.plan.device)
-                kernel.run(self.one, Pixels(extents.inside(layer.window, layer.size, source)[:, 0]))
+                kernel.run(self.one, Pixels.inside(extents.inside(layer.window, layer.size, source)[:, 0]))
                 continue
             if layer.size not in lists:
-                lists[layer.size] = Pixels(whole(1, layer.size, self.plan.device)[:, 0], math.prod(layer.size))
+                lists[layer.size] = Pixels.inside(whole(1, layer.size, self.plan.device)[:, 0], math.prod(layer.size))
             kernel.run(self.one, lists[layer.size])
 
     def shrink(self) -> None:
@@ -152,37 +175,32 @@ class Runner:
         self._states = {}
         self.plan.tail.clear()
 
-    def step(self, state: State, rectangles: list[Tensor], counts: list[list[int]], step: int) -> None:
-        """Recompute what step `step` changes in every layer, the input's map being written already.
-
-        Args:
-            counts: pixels of all chains for every rectangle and step, so that nobody has to ask the device.
-        """
+    def step(self, state: State, changes: Changes, before: int, step: int) -> None:
+        """Recompute what the steps after `before` up to `step` change, the input's map being written already."""
         lists: dict[int, Pixels] = {}
         for layer, kernel in self.plan.kernels:
-            rectangle = rectangles[layer.extent]
+            rectangle = changes.rectangles[layer.extent]
             if id(rectangle) not in lists:
-                lists[id(rectangle)] = Pixels(rectangle[:, step - 1], counts[layer.extent][step - 1])
+                lists[id(rectangle)] = changes.pixels(layer.extent, before, step)
             kernel.run(state, lists[id(rectangle)])
 
     def _steps(
         self, state: State, chains: Chains, group: Tensor, images: Tensor, fills: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         removal_step = chains.removal_step[group]
-        changed = bounding_rectangles(removal_step, chains.steps)
-        rectangles = self.plan.network.extents.rectangles(changed)
-        counts: list[list[int]] = torch.stack([area(rectangle).sum(1) for rectangle in rectangles]).tolist()
+        changes = Changes(self.plan.network.extents, removal_step, chains.scored[-1])
         size = (removal_step.shape[1], removal_step.shape[2])
         flat_steps, flat_fills = removal_step.reshape(-1), fills.reshape(-1, fills.shape[-1])
         entry = state.maps[self.plan.network.layers[0]]
         shift = (chains.fill_index[group] - torch.arange(len(group), device=group.device)) * (size[0] * size[1])
-        for step in range(1, chains.steps + 1):
-            pixels = Pixels(changed[:, step - 1], counts[0][step - 1])
+        for before, step in pairwise(chains.scored):
+            pixels = changes.pixels(0, before, step)
             place, pixel = pixels.index(entry.padded, shift=entry.corner), pixels.index(size)
-            removed = (flat_steps.index_select(0, pixel) == step).unsqueeze(1)
+            removed_at = flat_steps.index_select(0, pixel)
+            removed = ((removed_at > before) & (removed_at <= step)).unsqueeze(1)
             new = flat_fills.index_select(0, pixel + shift[pixels.chain])
             entry.rows.index_copy_(0, place, torch.where(removed, new, entry.rows.index_select(0, place)))
-            self.step(state, rectangles, counts, step)
+            self.step(state, changes, before, step)
             yield from self.plan.tail.push(state, group, step)
 
     def _state(self, count: int) -> State:

@@ -1,0 +1,159 @@
+"""Scores at some of the steps: the same numbers as at all of them, for less work."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import faithmap
+from faithmap.errors import EngineError
+from faithmap.inference import examine, make_engine, score_chains
+from faithmap.inference.incremental import engine as engine_module
+from faithmap.inference.incremental.costs import leading_points
+from faithmap.inference.incremental.geometry import Pixels, covered
+from faithmap.inference.incremental.runner import network_of
+from tests.test_incremental import all_logits, classifier_of, draw_chains, settled, small
+from tests.test_incremental_networks import Head
+
+POINTS = [(0, 12), (0, 1, 3, 4, 9), (0,)]
+PADDED = [nn.Conv2d(3, 8, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, 1, 2, dilation=2)]
+
+
+def points_of(engine, chains):
+    """Logits (chains, points, classes); every pair must come exactly once, and no other."""
+    column = {step: at for at, step in enumerate(chains.scored)}
+    found = {}
+    for chain, step, logits in engine.logits(chains):
+        for row, key in enumerate(zip(chain.tolist(), step.tolist(), strict=True)):
+            assert key not in found
+            assert key[1] in column
+            found[key] = logits[row].float()
+    assert len(found) == len(chains) * len(column)
+    return torch.stack([torch.stack([found[chain, step] for step in column]) for chain in range(len(chains))])
+
+
+def network(body):
+    return small("squeezenet1_1") if body == "squeezenet1_1" else settled(Head(*PADDED, channels=8), size=64)
+
+
+@pytest.mark.parametrize("body", ["squeezenet1_1", "padded"])
+def test_bits_do_not_depend_on_the_points(body):
+    classifier, chains = classifier_of(network(body)), draw_chains(size=56, chains=4, steps=12, region=7)
+    engine = make_engine(classifier, "incremental")
+    every = all_logits(engine, chains)
+    for points in POINTS:
+        some = replace(chains, points=points)
+        assert torch.equal(points_of(engine, some), every[:, list(points)])
+    two = replace(chains.take(torch.tensor([3, 1])), points=(0, 3, 7, 12))
+    assert torch.equal(points_of(engine, two), every[[3, 1]][:, [0, 3, 7, 12]])
+
+
+def test_segments_of_any_shape():
+    classifier, chains = classifier_of(network("padded")), draw_chains(size=64, chains=3, steps=12)
+    random = torch.Generator().manual_seed(3)
+    scattered = torch.randint(0, 13, (3, 64, 64), generator=random) * (torch.rand(3, 64, 64, generator=random) < 0.05)
+    chains = replace(chains, removal_step=scattered)
+    engine = make_engine(classifier, "incremental")
+    every = all_logits(engine, chains)
+    assert torch.equal(points_of(engine, replace(chains, points=(0, 4, 5, 12))), every[:, [0, 4, 5, 12]])
+
+
+def test_the_dense_engine_runs_the_asked_steps_only_and_a_common_end_once(monkeypatch):
+    classifier = classifier_of(network("padded"))
+    chains = draw_chains(size=64, chains=4, steps=12)
+    one = chains.removal_step[1]
+    chains.removal_step[3] = torch.where(one > 0, 13 - one, 0)  # the same image and fill, the other way round
+    engine = make_engine(classifier, "dense", 16)
+    every = all_logits(engine, chains)
+    seen = []
+    forward = engine._forward
+    monkeypatch.setattr(engine, "_forward", lambda inputs: seen.append(len(inputs)) or forward(inputs))
+    for points in POINTS:
+        seen.clear()
+        some = replace(chains, points=points)
+        assert torch.equal(points_of(engine, some), every[:, list(points)])
+        assert sum(seen) == 2 + 4 * (len(points) - 1) - (points[-1] == 12)  # two images, and a common end
+
+
+@pytest.mark.parametrize("engine", ["auto", "incremental", "dense"])
+@pytest.mark.parametrize("how", [{}, {"restore": True}, {"imputed": True}])
+def test_curves_at_some_points(tiny, engine, how):
+    chains = draw_chains(size=24, chains=3, images=3, steps=6, region=5)
+    images, noise = chains.pixels, chains.fill * (0.01 if how.get("imputed") else 1)
+    arguments = (tiny, images, torch.tensor([0, 2, 1]), chains.removal_step, noise)
+    every = faithmap.inference.score_curves(*arguments, engine=engine, **how)
+    some = faithmap.inference.score_curves(*arguments, engine=engine, points=[0, 2, 3, 6], **how)
+    for full, few in zip(every, some, strict=True):
+        assert few.shape == (3, 4)
+        torch.testing.assert_close(few, full[:, [0, 2, 3, 6]], rtol=1e-4, atol=1e-5)
+
+
+def test_points_that_cannot_be():
+    chains = draw_chains(size=24, steps=6, region=5)
+    for points in ((), (1, 2), (0, 2, 2), (0, 3, 1), (0, 7)):
+        with pytest.raises(EngineError, match="expected ascending steps from 0 to at most 6, 0 included"):
+            replace(chains, points=points)
+
+
+def test_the_cheaper_way_is_chosen_chain_by_chain(monkeypatch):
+    """Leading points by lists of pixels, the others as whole images; each to the bit what that engine computes."""
+    classifier = classifier_of(network("padded"))
+    chains = replace(draw_chains(size=64, chains=4, steps=12), points=(0, 1, 2, 5, 12))
+    chains.removal_step[1] = torch.where(chains.removal_step[1] > 6, 0, chains.removal_step[1])  # smaller regions
+    small_ones = []
+
+    def leading(network, region, points):
+        small_ones.append(region)
+        return 3 if region < 7 else 0
+
+    monkeypatch.setattr(engine_module, "leading_points", leading)
+    found = points_of(make_engine(classifier, "auto"), chains)
+    assert min(small_ones) < 7 <= max(small_ones)
+    incremental = points_of(make_engine(classifier, "incremental"), chains)
+    dense = points_of(make_engine(classifier, "dense"), chains)
+    assert torch.equal(found[1, :3], incremental[1, :3])
+    assert torch.equal(found[1, 3:], dense[1, 3:])
+    assert torch.equal(found[[0, 2, 3]], dense[[0, 2, 3]])
+
+
+def test_all_points_are_incremental_and_few_are_whole_images():
+    network_cut = network_of(faithmap.load_classifier("squeezenet1_1-embedded", device="cpu"), (224, 224))
+    assert leading_points(network_cut, 16, range(197)) == 197
+    assert leading_points(network_cut, 16, (0, 50, 100, 150, 196)) == 0
+    assert leading_points(network_cut, 16, (*range(40), 80, 196)) == 40
+
+
+def test_examine_says_which_way_is_taken():
+    classifier = classifier_of(network("squeezenet1_1"))
+    assert examine(classifier, (64, 64)).leading is None
+    assert examine(classifier, (64, 64), points=range(9), region=4).leading == 9
+    assert examine(classifier, (64, 64), points=(0, 100, 200), region=16).leading == 0
+
+
+def test_covered_pixels_are_those_inside_a_rectangle():
+    random = torch.Generator().manual_seed(0)
+    size, steps, chains = (9, 7), 4, 3
+    low = torch.stack([torch.randint(0, n, (steps, chains), generator=random) for n in size])
+    high = torch.stack([torch.randint(0, n + 1, (steps, chains), generator=random) for n in size])
+    rectangles = torch.stack([low[0], high[0], low[1], high[1]])
+    rectangles[:, (high <= low).any(0)] = 0  # empty
+    rectangles[:, 0, 0] = torch.tensor([0, 9, 0, 7])  # the whole map
+    expected = torch.zeros(chains, *size, dtype=torch.bool)
+    for step in range(steps):
+        for chain in range(chains):
+            top, bottom, left, right = rectangles[:, step, chain].tolist()
+            expected[chain, top:bottom, left:right] = True
+    assert not expected.all()
+    assert torch.equal(covered(rectangles, size), expected)
+    pixels = Pixels.inside_any(rectangles, size)
+    assert torch.equal(torch.stack([pixels.chain, pixels.row, pixels.column], 1), expected.nonzero())
+
+
+def test_scores_come_in_the_order_of_the_points(tiny):
+    chains = draw_chains(size=24, chains=3, steps=6, region=5)
+    engine = make_engine(tiny, "dense")
+    logit, probability = score_chains(engine, chains)
+    some = score_chains(engine, replace(chains, points=(0, 5, 6)))
+    assert torch.equal(some[0], logit[:, [0, 5, 6]])
+    assert torch.equal(some[1], probability[:, [0, 5, 6]])
