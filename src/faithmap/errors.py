@@ -8,6 +8,7 @@
     │   └── DownloadError    weights or data that could not be fetched, or whose hash is wrong
     ├── MethodError          an unknown heatmap method, or one that means nothing on this network
     │   └── HeatmapError     one heatmap without an order (constant, not finite, wrong shape)
+    ├── MeasureError         an unknown measure, or one that means nothing for a method, an image or a network
     ├── RegionError          fewer regions fit than the protocol removes
     ├── CurveError           scores that are not finite, or curves that cannot be compared
     ├── EngineError          an inference engine that cannot run this network
@@ -63,6 +64,10 @@ class _BatchError(FaithmapError):
 
 class HeatmapError(_BatchError, MethodError):
     """One heatmap without an order: constant, not finite, or of the wrong shape."""
+
+
+class MeasureError(FaithmapError):
+    """An unknown measure, or one that means nothing for a method, an image or a network."""
 
 
 class RegionError(_BatchError):

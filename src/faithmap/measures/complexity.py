@@ -8,7 +8,7 @@ white to red; so neither its unit nor a colour bar matters.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -19,35 +19,115 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.errors import HeatmapError
+from faithmap.measures.measure import measure
 
-MEASURES = ("entropy", "png", "jpeg", "gini")
+COLUMNS = ("entropy", "png", "jpeg", "gini")
+
+
+def _checked(heatmap: npt.NDArray[np.float64], index: int) -> npt.NDArray[np.float64]:
+    if not np.isfinite(heatmap).all():
+        raise HeatmapError("heatmap has values that are not finite: it has no complexity.", index)
+    if not heatmap.any():
+        raise HeatmapError("heatmap is 0 everywhere: it has no complexity.", index)
+    return heatmap
+
+
+def _each(
+    heatmaps: Float[Tensor, "batch height width"], compute: Callable[[npt.NDArray[np.float64]], float]
+) -> Float[Tensor, "batch"]:
+    maps = heatmaps.detach().double().cpu().numpy()
+    return torch.tensor([compute(_checked(one, index)) for index, one in enumerate(maps)], dtype=torch.float64)
+
+
+@measure(
+    "entropy",
+    line="entropy of the heatmap's picture in 255 levels",
+    source="Samek et al. 2017",
+    set="complexity",
+    needs="heatmap",
+    higher_is_better=False,
+    unit="bits per pixel",
+)
+def picture_entropy(heatmaps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
+    """−Σ p log₂ p over the levels of the picture, see `levels`."""
+    return _each(heatmaps, lambda one: entropy(levels(one)))
+
+
+@measure(
+    "png",
+    line="size of the heatmap's picture as a PNG file",
+    source="Samek et al. 2017",
+    set="complexity",
+    needs="heatmap",
+    higher_is_better=False,
+    unit="bytes",
+)
+def png_size(heatmaps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
+    """Bytes of the picture, zlib level 6."""
+    return _each(heatmaps, lambda one: _bytes(_picture(levels(one)), "PNG"))
+
+
+@measure(
+    "jpeg",
+    line="size of the heatmap's picture as a JPEG file",
+    source="Samek et al. 2017",
+    set="complexity",
+    needs="heatmap",
+    higher_is_better=False,
+    unit="bytes",
+)
+def jpeg_size(heatmaps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
+    """Bytes of the picture, quality 75, no chroma subsampling."""
+    return _each(heatmaps, lambda one: _bytes(_picture(levels(one)), "JPEG"))
+
+
+@measure(
+    "gini",
+    line="Gini index of the absolute relevance: 0 when it is the same everywhere, near 1 when one pixel holds it all",
+    source="Hurley & Rickard 2009; for heatmaps Chalasani et al. 2020",
+    set="complexity",
+    needs="heatmap",
+    higher_is_better=True,
+)
+def sparsity(heatmaps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
+    """The Gini index of the absolute relevance, see `gini`."""
+    return _each(heatmaps, lambda one: gini(np.abs(one)))
+
+
+@measure(
+    "effective-pixels",
+    line="number of pixels over which the absolute relevance is spread, as a fraction of the image",
+    source="entropy of the relevance: Bhatt et al. 2020; its exponential: Hill 1973",
+    set="complexity",
+    needs="heatmap",
+    higher_is_better=False,
+    unit="fraction of the pixels",
+)
+def effective_pixels(heatmaps: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch"]:
+    """exp(−Σ p ln p) / n, with p the absolute relevance divided by its sum.
+
+    1 when the relevance is the same everywhere, 1/n when one of n pixels holds it all.
+    """
+    return _each(heatmaps, lambda one: spread(np.abs(one)))
 
 
 def complexity(heatmap: Float[Tensor, "batch height width"]) -> pd.DataFrame:
-    """Four measures of complexity, one row a heatmap.
+    """Four measures of complexity, one row per heatmap.
 
     Args:
         heatmap: signed relevance.
     Returns:
-        Columns ``entropy`` (bits a pixel, of the 255 levels of the picture), ``png`` and ``jpeg`` (bytes of the picture
-        as a file: zlib level 6; quality 75, no chroma subsampling), ``gini`` (sparsity of the absolute relevance: 0
-        when it is the same everywhere, near 1 when one pixel holds it all).
+        Columns ``entropy`` (bits per pixel, of the 255 levels of the picture), ``png`` and ``jpeg`` (bytes of the
+        picture as a file: zlib level 6; quality 75, no chroma subsampling), ``gini`` (sparsity of the absolute
+        relevance: 0 when it is the same everywhere, near 1 when one pixel holds it all).
     Raises:
         HeatmapError: a value that is not finite, or a heatmap that is 0 everywhere; `index` says which.
     Source:
         Entropy and file size: Samek et al. 2017, section on heatmap complexity. Gini index: Hurley and Rickard 2009;
         for heatmaps: Chalasani et al. 2020.
     """
-    rows = []
-    for index, one in enumerate(heatmap.detach().double().cpu().numpy()):
-        if not np.isfinite(one).all():
-            raise HeatmapError("heatmap has values that are not finite: it has no complexity.", index)
-        if not one.any():
-            raise HeatmapError("heatmap is 0 everywhere: it has no complexity.", index)
-        level = levels(one)
-        picture = Image.fromarray(_COLOURS[level + 127])
-        rows.append((entropy(level), _bytes(picture, "PNG"), _bytes(picture, "JPEG"), gini(np.abs(one))))
-    return pd.DataFrame(rows, columns=list(MEASURES))
+    of = {"entropy": picture_entropy, "png": png_size, "jpeg": jpeg_size, "gini": sparsity}
+    return pd.DataFrame({column: of[column](heatmap).numpy() for column in COLUMNS})
 
 
 def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]) -> pd.DataFrame:
@@ -65,10 +145,10 @@ def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]
         except HeatmapError as error:
             raise HeatmapError(f"{method}: {error}", error.index) from error
         row: dict[str, object] = {"method": method, "heatmaps": len(found)}
-        for measure in MEASURES:
-            values = found[measure].to_numpy(dtype=np.float64)
-            row[measure] = values.mean()
-            row[f"{measure}_se"] = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        for column in COLUMNS:
+            values = found[column].to_numpy(dtype=np.float64)
+            row[column] = values.mean()
+            row[f"{column}_se"] = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         rows.append(row)
     return pd.DataFrame(rows).sort_values("png", ignore_index=True, kind="stable")
 
@@ -104,6 +184,13 @@ def gini(weight: npt.NDArray[np.float64]) -> float:
     return float((rank * ascending).sum() / (n * ascending.sum()))
 
 
+def spread(weight: npt.NDArray[np.float64]) -> float:
+    """exp(−Σ p ln p) / n of n weights p that sum to one."""
+    p = weight / weight.max()
+    p = p[p > 0] / p.sum()
+    return float(np.exp(-(p * np.log(p)).sum()) / weight.size)
+
+
 def _palette() -> npt.NDArray[np.uint8]:
     """Blue (−127) over white (0) to red (127)."""
     fade = np.rint(255 * (1 - np.abs(np.arange(-127, 128)) / 127)).astype(np.uint8)
@@ -113,6 +200,10 @@ def _palette() -> npt.NDArray[np.uint8]:
 
 
 _COLOURS = _palette()
+
+
+def _picture(level: npt.NDArray[np.int64]) -> Image.Image:
+    return Image.fromarray(_COLOURS[level + 127])
 
 
 def _bytes(picture: Image.Image, kind: str) -> int:

@@ -1,0 +1,139 @@
+"""Measures by name: what a name, a set, a callable or another tool's metric stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial, update_wrapper
+from typing import Any
+
+from faithmap.errors import MeasureError
+from faithmap.measures.adapters import foreign
+from faithmap.measures.measure import MEASURES, SETS, Measure, MeasureKind
+
+
+def resolve_measures(measures: Any) -> list[Measure]:
+    """What was asked for, as measures, each once.
+
+    Args:
+        measures: a name such as ``"infidelity:n=50"``, the name of a set, names with commas between them, a `Measure`,
+            a mapping name → callable, a metric of Quantus or captum, or a list of these; None is none.
+    Raises:
+        MeasureError: an unknown name, a parameter that cannot be, or two measures of one name.
+    """
+    found: dict[str, Measure] = {}
+    for one in _flat(measures):
+        if one.name in found and found[one.name].spec != one.spec:
+            raise MeasureError(f"two measures are called '{one.name}': give each its own name.")
+        found[one.name] = one
+    return list(found.values())
+
+
+def measure_table() -> list[dict[str, str]]:
+    """One row per known measure: set, name with its parameters, arrow, unit, line, cost and source."""
+    rows = []
+    for kind in sorted(MEASURES.values(), key=lambda kind: (SETS.index(kind.set), kind.name)):
+        rows.append(
+            {
+                "set": kind.set,
+                "name": kind.written(kind.defaults),
+                "better": "↑" if kind.higher_is_better else "↓",
+                "unit": kind.unit,
+                "line": kind.line,
+                "cost": kind.cost,
+                "source": kind.source,
+            }
+        )
+    return rows
+
+
+def split_names(text: str) -> list[str]:
+    """Names between commas; ``n=25,side=0.1`` goes with the name before it.
+
+    Example:
+        >>> split_names("infidelity:n=25,side=0.1,gini")
+        ['infidelity:n=25,side=0.1', 'gini']
+    """
+    names: list[str] = []
+    for piece in (part.strip() for part in text.split(",")):
+        if names and "=" in piece.split(":")[0]:
+            names[-1] += f",{piece}"
+        elif piece:
+            names.append(piece)
+    if not names:
+        raise MeasureError(f"no measure was given: give a name such as 'infidelity', or a set: {', '.join(SETS)}.")
+    return names
+
+
+def members(name: str) -> list[str]:
+    """The measures that the name of a set stands for."""
+    return [kind.name for kind in MEASURES.values() if kind.set == name and kind.in_set]
+
+
+def parse_measure(text: str) -> Measure:
+    """A measure from its name and parameters.
+
+    Raises:
+        MeasureError: an unknown measure or parameter (the nearest is proposed), or a value that cannot be.
+    """
+    base, _, rest = text.partition(":")
+    kind = MEASURES.find(base, *SETS)
+    said: dict[str, Any] = {}
+    for place, piece in enumerate(rest.split(",") if rest else []):
+        key, equals, value = piece.partition("=")
+        if not equals and place == 0 and kind.parameters:
+            key, value = next(iter(kind.parameters)), piece
+        if key not in kind.parameters:
+            known = ", ".join(kind.parameters) or "none"
+            raise MeasureError(f"measure '{text}' has no parameter '{key}'; it has: {known}.")
+        try:
+            said[key] = kind.parameters[key].check(value)
+        except ValueError as error:
+            raise MeasureError(f"'{text}': {key} is {value!r}, expected {error}.") from None
+    values = kind.defaults | said
+    return of_kind(kind, kind.written(values, said), values)
+
+
+def of_kind(kind: MeasureKind, name: str, values: Mapping[str, Any]) -> Measure:
+    """A measure of a kind, with its parameters."""
+    function = partial(kind.function, **values) if values else kind.function
+    return Measure(
+        name=name,
+        line=kind.line,
+        unit=kind.unit,
+        higher_is_better=kind.higher_is_better,
+        source=kind.source,
+        set=kind.set,
+        needs=kind.needs,
+        spec={"measure": kind.name, "parameters": dict(values)},
+        drawn=kind.drawn,
+        applies=kind.applies,
+        function=update_wrapper(function, kind.function) if values else function,
+        forward=kind.forward,
+        heatmaps=kind.heatmaps,
+    )
+
+
+def _flat(measures: Any) -> Iterable[Measure]:
+    if measures is None:
+        return
+    if isinstance(measures, str):
+        for name in split_names(measures):
+            yield from map(parse_measure, members(name) if name in SETS else [name])
+    elif isinstance(measures, Measure):
+        yield measures
+    elif isinstance(measures, Mapping):
+        for name, one in measures.items():
+            found = list(_flat(one))
+            if len(found) != 1:
+                raise MeasureError(f"'{name}' stands for {len(found)} measures, expected one.")
+            yield replace(found[0], name=str(name))
+    elif callable(measures):
+        yield foreign(measures)
+    elif isinstance(measures, Iterable):
+        for one in measures:
+            yield from _flat(one)
+    else:
+        raise MeasureError(
+            f"a measure is a name, a callable or a metric of Quantus or captum; received {type(measures).__name__}."
+        )
