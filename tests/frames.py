@@ -75,3 +75,19 @@ def frame_from(aopc: Mapping[str, Sequence[float]], images: Sequence[str] | None
     columns = ["image", "label", "predicted", "target", "method", "order", "draw", "step", "logit"]
     frame = pd.DataFrame(rows, columns=columns).astype({"label": "Int32"})
     return frame.assign(probability=frame["logit"])
+
+
+def grouped_frame(
+    effects: Mapping[str, float], groups: int = 12, images: int = 4, icc: float = 0.4, seed: int = 0
+) -> pd.DataFrame:
+    """A frame of one step whose images share a part of each method's AOPC with their group."""
+    rng = np.random.default_rng(seed)
+    count = groups * images
+    own = {
+        name: effect
+        + np.sqrt(icc) * np.repeat(rng.normal(size=groups), images)
+        + np.sqrt(1 - icc) * rng.normal(size=count)
+        for name, effect in effects.items()
+    }
+    names = [f"{g:03d}/{i}.png" for g in range(groups) for i in range(images)]
+    return frame_from(own, names).assign(group=lambda f: f["image"].str[:3])

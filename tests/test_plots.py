@@ -212,7 +212,7 @@ def test_ranking_shows_intervals_and_groups(frame: pd.DataFrame) -> None:
         if name != "random":
             np.testing.assert_allclose(rows[row], [low, high])
     written = [(text.xy[1], text.get_text()) for text in ax.texts]
-    expected = [(row, letter) for row, group in enumerate(table["group"]) for letter in split_letters(group)]
+    expected = [(row, letter) for row, cell in enumerate(table["letters"]) for letter in split_letters(cell)]
     assert sorted(written) == sorted(expected)
 
 

@@ -190,7 +190,7 @@ def test_ranking_agrees_with_the_statistics(run):
     assert [row["label"] for row in shown["rows"]] == [faithmap.text.display_name(m) for m in table.method]
     for row, (_, expected) in zip(shown["rows"], table.iterrows(), strict=True):
         assert float(row["value"]) == pytest.approx(expected["mean"], rel=1e-4, abs=1e-9)
-        assert row["group_value"] == expected["group"]
+        assert row["group_value"] == expected["letters"]
         if math.isfinite(expected["low"]):
             assert row["x_low"] <= row["x"] <= row["x_high"]
         aopc = faithmap.statistics.per_image_aopc(run.scores(), summary.score, relative=True).iloc[:, -1].unstack()

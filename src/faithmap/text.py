@@ -100,6 +100,22 @@ def grouped(count: float) -> str:
     return f"{count:,.0f}".replace(",", "\u202f")
 
 
+def counted(groups: int, images: int, noun: str = "group") -> str:
+    """How many independent groups, and how many images in them.
+
+    Args:
+        groups, images: their numbers.
+        noun: what a group is: "group", "photo", "patient".
+    Example:
+        >>> counted(8, 48), counted(8, 48, "photo"), counted(48, 48), counted(1, 1)
+        ('8 groups (48 images)', '8 photos (48 images)', '48 images', '1 image')
+    """
+    of_images = f"{grouped(images)} image{'' if images == 1 else 's'}"
+    if groups == images:
+        return of_images
+    return f"{grouped(groups)} {noun}{'' if groups == 1 else 's'} ({of_images})"
+
+
 def interval(low: float, high: float, digits: int) -> str:
     """An interval for people; empty where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):

@@ -112,7 +112,7 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     table = Table(
         title=title,
         title_justify="left",
-        caption=f"{good} is better; methods that share a letter cannot be told apart"
+        caption=f"{good} is better; methods that share a letter are not distinguishable"
         + ("; heatmaps as pictures: PNG size in kB, entropy in bits" if simple else ""),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -121,14 +121,14 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
     table.add_column("method", overflow="fold", min_width=18)
     for name in ("vs. random", "95 % interval", *values):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("group", no_wrap=True)
+    table.add_column("letters", no_wrap=True)
     for name in ("PNG", "bits") if simple else ():
         table.add_column(name, justify="right", no_wrap=True)
     for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
         method = str(row.method)
         interval = "reference" if method == RANDOM else f"{row.low:.3g} … {row.high:.3g}"
         means = [f"{value[method]:.4g}" for value in values.values()]
-        cells = [one_line(method), f"{row.mean:.3g}", interval, *means, str(row.group)]
+        cells = [one_line(method), f"{row.mean:.3g}", interval, *means, str(row.letters)]
         table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
     return table
 

@@ -23,7 +23,7 @@ from faithmap.plots.feeding import best_median_worst, film_strip
 from faithmap.plots.registry import figure as registered
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, new_figure, size_of, themed
 from faithmap.protocol import RANDOM
-from faithmap.statistics.aim import aim_of
+from faithmap.statistics.measured import aim_of
 from faithmap.store.records import Example
 from faithmap.text import display_name, printable
 
@@ -72,7 +72,11 @@ def heatmaps(
     if at not in aopc.columns:
         raise FaithmapError(f"step {at} is not in this run, which holds steps 0…{aopc.columns[-1]}.")
     values: dict[Any, float] = aopc[at].to_dict()
-    names = _ranked(values, examples[0].heatmaps, aim_of(direction, order)[0]) if methods is None else list(methods)
+    names = (
+        _ranked(values, examples[0].heatmaps, 1 if aim_of(direction, order) else -1)
+        if methods is None
+        else list(methods)
+    )
     shown = frame[frame["image"].isin([example.image for example in examples])] if among else frame
     places = {image: place for place, image in statistics.chosen_images(shown, score, at, order, direction).items()}
     size = size_of(style)

@@ -183,10 +183,12 @@ def wrapped(text: str, size: Size, width: float) -> str:
 
 
 def images_counted(table: pd.DataFrame) -> str:
-    """How many images a figure rests on and leaves out, from the columns n and left_out."""
+    """How many groups and images a figure rests on and leaves out, from the columns groups, n and left_out."""
     n, out = table["n"], table["left_out"]
     images = f"{n.min()}" if n.min() == n.max() else f"{n.min()}–{n.max()}"
     text = f"{images} image{'' if images == '1' else 's'}"
+    if (table["groups"] != n).any():
+        text = f"{table['groups'].max()} group{'' if table['groups'].max() == 1 else 's'} ({text})"
     if out.max() > 0:
         text += f", {'up to ' if out.min() != out.max() else ''}{out.max()} left out"
     return text

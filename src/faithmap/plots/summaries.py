@@ -42,7 +42,7 @@ def ranking(
     with themed(size):
         if ax is None:
             ax = new_figure(size.width, forest_height(len(table), size)).subplots()
-        shared = "\nsame letter: not distinguishable" if table["group"].duplicated().any() else ""
+        shared = "\nsame letter: not distinguishable" if table["letters"].duplicated().any() else ""
         rests_on = f"{images_counted(table)}, {100 * confidence:g} % intervals{shared}"
         forest(ax, table, size, f"AOPC relative to random ({score}, {last} steps)\n{rests_on}")
         title_of(ax, title, size)
@@ -86,7 +86,7 @@ def forest(ax: Axes, table: pd.DataFrame, size: Size, x_label: str) -> None:
     ax.margins(x=0.06)
     ax.locator_params(axis="x", nbins=5, steps=[1, 2, 2.5, 5, 10])
     ax.set_xlabel(x_label, **PLAIN)
-    _write_letters(ax, list(table["group"]), size)
+    _write_letters(ax, list(table["letters"]), size)
 
 
 def _write_letters(ax: Axes, groups: list[str], size: Size) -> None:

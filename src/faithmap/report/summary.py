@@ -13,9 +13,10 @@ import pandas as pd
 from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Direction, Order, Score
+from faithmap.statistics.power import about
 from faithmap.statistics.significance import split_letters
 from faithmap.store.reading import StoredRun
-from faithmap.text import decimals, display_name, grouped, interval, moment, number, plain, printable, words
+from faithmap.text import counted, decimals, display_name, grouped, interval, moment, number, plain, printable, words
 
 _HUES = 8
 _DASHES = ("", "7 4", "10 3 2.5 3", "3 2", "14 4")
@@ -46,7 +47,7 @@ _LEDES = {
     "is high.",
 }
 _MOST_SUBSETS = 200
-_MANY_IMAGES = 100_000
+_MANY = 100_000
 
 
 @dataclass(frozen=True)
@@ -282,21 +283,24 @@ def ranking(summary: Summary) -> dict[str, Any]:
                 "x": place(row.mean),
                 "x_low": place(row.low),
                 "x_high": place(row.high),
-                "group": split_letters(row.group),
-                "group_value": row.group,
+                "group": split_letters(row.letters),
+                "group_value": row.letters,
                 "wins": "" if wins is None else f"{wins * 100:.0f} %",
                 "wins_value": "" if wins is None else plain(wins),
-                "next": from_next(pd.notna(row.told_from_next) and bool(row.told_from_next), float(row.more_images)),
-                "next_value": "" if pd.isna(row.more_images) else plain(float(row.more_images)),
+                "next": from_next(
+                    pd.notna(row.differs_from_next) and bool(row.differs_from_next),
+                    float(row.more_groups),
+                    "image" if row.groups == row.n else "group",
+                ),
+                "next_value": "" if pd.isna(row.more_groups) else plain(float(row.more_groups)),
             }
         )
     if rows:
         rows[-1]["next"] = rows[-1]["next_value"] = ""
-    images = int(table["n"].max())
     text = (
-        f"AOPC after {summary.steps} regions relative to random orders ({summary.score}), mean over {grouped(images)} "
-        f"{'image' if images == 1 else 'images'}; {'high' if summary.sign > 0 else 'low'} is good. "
-        "Methods that share a letter cannot be told apart."
+        f"AOPC after {summary.steps} regions relative to random orders ({summary.score}), mean over "
+        f"{counted(int(table['groups'].max()), int(table['n'].max()))}; {'high' if summary.sign > 0 else 'low'} "
+        "is good. Methods that share a letter are not distinguishable."
     )
     return {"rows": rows, "zero": place(0.0), "text": text}
 
@@ -311,15 +315,15 @@ def wins_over_random(pairs: pd.DataFrame, method: str, sign: int = 1) -> float |
     return None
 
 
-def from_next(told_apart: bool, more_images: float) -> str:
-    """How a method stands to the one below it."""
-    if told_apart:
+def from_next(differs: bool, more: float, unit: str) -> str:
+    """How a method stands to the one below it; `unit` is what more of would show a difference."""
+    if differs:
         return "yes"
-    if math.isnan(more_images):
+    if math.isnan(more):
         return "no difference seen"
-    if more_images > _MANY_IMAGES:
-        return f"no, nor by {grouped(_MANY_IMAGES)} more images"
-    return f"no, about {grouped(more_images)} more {'image' if more_images == 1 else 'images'} would"
+    if more > _MANY:
+        return f"no, nor by {grouped(_MANY)} more {unit}s"
+    return f"no, about {grouped(about(more))} more {unit}{'' if more == 1 else 's'} would"
 
 
 def subsets(summary: Summary) -> dict[str, Any]:

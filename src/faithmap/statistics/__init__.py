@@ -1,21 +1,25 @@
-"""From the tidy frame of a run to answers: means with intervals, paired comparisons, a ranking with groups."""
+"""From the tidy frame of a run to answers: means with intervals, paired comparisons, rankings, sentences."""
 
-from faithmap.statistics.curves import abpc, aopc, relative_to_random
-from faithmap.statistics.headline import headline
+from faithmap.statistics.comparing import compare, ranking
+from faithmap.statistics.curves import abpc, aopc, mean_over_fraction, relative_to_random, srg
+from faithmap.statistics.headline import headline, verdict
+from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms
 from faithmap.statistics.subsets import subsets
 from faithmap.statistics.tables import (
     abpc_table,
     agreement,
     aopc_table,
     chosen_images,
-    compare,
     curve_table,
+    measure_table,
     per_image_aopc,
     per_image_curves,
-    ranking,
+    r_oms_table,
 )
 
 __all__ = [
+    "SCORE_MEASURES",
+    "Measured",
     "abpc",
     "abpc_table",
     "agreement",
@@ -25,9 +29,17 @@ __all__ = [
     "compare",
     "curve_table",
     "headline",
+    "mean_over_fraction",
+    "measure_table",
+    "measured",
+    "measured_from",
     "per_image_aopc",
     "per_image_curves",
+    "r_oms",
+    "r_oms_table",
     "ranking",
     "relative_to_random",
+    "srg",
     "subsets",
+    "verdict",
 ]

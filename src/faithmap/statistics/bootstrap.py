@@ -1,9 +1,12 @@
-"""Means over images with confidence intervals, and tests of a mean: arrays in, arrays out.
+"""Means over independent units with confidence intervals, and tests of a mean: arrays in, arrays out.
 
-Which interval, and why (`benchmarks/coverage.py` measures it): with few images BCa is too short, worst when scores are
+A unit is a group of images, represented by its mean (`groups.group_means`), or an image that is its own group.
+Resampling units is the cluster bootstrap of the mean over groups.
+
+Which interval, and why (`benchmarks/coverage.py` measures it): with few units BCa is too short, worst when scores are
 skewed. The studentised bootstrap keeps its level under skew but is too short under heavy tails, where Student's t is
-right; so below 200 images an end at which Student's t reaches further is put half-way between the two, and from 200 on
-BCa holds. Below ten images too few resamples differ, and Student's t is used alone, which takes the scores to be
+right; so below 200 units an end at which Student's t reaches further is put half-way between the two, and from 200 on
+BCa holds. Below ten units too few resamples differ, and Student's t is used alone, which takes the values to be
 roughly normal.
 """
 
@@ -29,9 +32,9 @@ class Means:
     """One mean a column, with its interval.
 
     Attributes:
-        mean, low, high: NaN where there is nothing to say: no images, or for the interval only one.
-        n: images that have a value.
-        p: two-sided, of the hypothesis that the true mean is zero: of Student's t, and from 10 to 199 images the larger
+        mean, low, high: NaN where there is nothing to say: no units, or for the interval only one.
+        n: units that have a value.
+        p: two-sided, of the hypothesis that the true mean is zero: of Student's t, and from 10 to 199 units the larger
             of it and the studentised bootstrap's.
         interval: "none", "constant", "student", "studentised", "bca" or "percentile".
     """
@@ -51,17 +54,17 @@ class Means:
 
 
 def mean_intervals(
-    values: Float[np.ndarray, "images columns"],
+    values: Float[np.ndarray, "units columns"],
     confidence: float = 0.95,
     seed: int = 0,
     *,
     interval: str = "auto",
     resamples: int = RESAMPLES,
 ) -> Means:
-    """Means over images with bootstrap intervals.
+    """Means over units with bootstrap intervals.
 
     Args:
-        values: NaN where an image has no value; it is then left out of that column. Columns that have the same images
+        values: NaN where a unit has no value; it is then left out of that column. Columns that have the same units
             meet the same resamples.
         confidence: of the two-sided interval.
         seed: of the resampling.
@@ -76,14 +79,14 @@ def mean_intervals(
     finite = np.isfinite(values)
     result = Means.nothing(finite.sum(0))
     for rows, at in _column_groups(finite):
-        part = _same_images(values[np.ix_(rows, at)], confidence, seed, interval, resamples)
+        part = _same_units(values[np.ix_(rows, at)], confidence, seed, interval, resamples)
         for field in fields(Means):
             getattr(result, field.name)[at] = getattr(part, field.name)
     return result
 
 
-def _column_groups(finite: Bool[np.ndarray, "images columns"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and columns of each set of columns that have the same images."""
+def _column_groups(finite: Bool[np.ndarray, "units columns"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of each set of columns that have the same units."""
     packed = np.ascontiguousarray(np.packbits(finite, axis=0).T)
     keys = packed.view([("", packed.dtype, packed.shape[1])]).ravel() if packed.size else np.empty(0)
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
@@ -91,8 +94,8 @@ def _column_groups(finite: Bool[np.ndarray, "images columns"]) -> Iterator[tuple
         yield np.flatnonzero(finite[:, column]), np.flatnonzero(which == group)
 
 
-def _same_images(
-    x: Float[np.ndarray, "images columns"], confidence: float, seed: int, interval: str, resamples: int
+def _same_units(
+    x: Float[np.ndarray, "units columns"], confidence: float, seed: int, interval: str, resamples: int
 ) -> Means:
     n, columns = x.shape
     result = Means.nothing(np.full(columns, n))
@@ -142,7 +145,7 @@ def _studentised(xc: np.ndarray, mean: np.ndarray, alpha: float, seed: int, resa
     student_low, student_high, student_p, _ = _student(xc, mean, alpha, seed, resamples)
     low, high = mean - q_high * error, mean - q_low * error
     low, high = (low + np.minimum(low, student_low)) / 2, (high + np.maximum(high, student_high)) / 2
-    p = np.maximum(_share_beyond(t, mean / error, student_p), student_p)
+    p = np.maximum(_fraction_beyond(t, mean / error, student_p), student_p)
     kind = np.full(len(mean), "studentised", object)
     undefined = ~(np.isfinite(low) & np.isfinite(high))
     if undefined.any():
@@ -190,8 +193,8 @@ def _resampled_moments(xc: np.ndarray, seed: int, resamples: int) -> tuple[np.nd
     return moments[:, : xc.shape[1]], moments[:, xc.shape[1] :]
 
 
-def _share_beyond(t: np.ndarray, observed: np.ndarray, fallback: np.ndarray) -> np.ndarray:
-    """Twice the share of t* beyond the observed t, on its side; where no resample gets there, the fallback."""
+def _fraction_beyond(t: np.ndarray, observed: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+    """Twice the fraction of t* beyond the observed t, on its side; where no resample gets there, the fallback."""
     beyond = np.minimum((t >= observed).sum(0), (t <= observed).sum(0))
     return np.where(beyond > 0, np.minimum(1, 2 * (beyond + 1) / (len(t) + 1)), fallback)
 

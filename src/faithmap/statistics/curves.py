@@ -1,6 +1,12 @@
-"""From scores to curves: AOPC, relative to random, ABPC. Pure functions on tensors."""
+"""From scores to curves and areas: AOPC, ABPC, areas over the removed fraction, SRG. Pure functions on tensors.
+
+This file holds the formulas; everything else calls them. Scores may be known at some steps only (the points of a
+protocol): `steps` then says which, always from 0, and the curve is taken to be linear between them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,15 +29,18 @@ def check_curve(curve: Float[Tensor, "*batch points"]) -> None:
         )
 
 
-def aopc(curve: Float[Tensor, "*batch points"]) -> Float[Tensor, "*batch points"]:
+def aopc(curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None) -> Float[Tensor, "*batch points"]:
     """Area over the perturbation curve up to every step.
 
     Args:
-        curve: target score at k = 0…L, in score units.
+        curve: target score at k = 0…L, or at `steps`; in score units.
+        steps: k of every point, from 0, rising; None means 0…L.
     Returns:
-        Mean drop from k = 0 over the steps 0…k, same units and type; positive means that the score fell.
+        Mean drop from k = 0 over all steps 0…k, at every point, same units and type; positive means that the score
+        fell. Steps between two points are interpolated.
     Raises:
-        CurveError: fewer than two points, or a score that is not finite (names image and step).
+        CurveError: fewer than two points, a score that is not finite (names image and step), or steps that do not rise
+            from 0.
     Source:
         Samek et al. 2017, the AOPC formula with L replaced by every k ≤ L, as in Figure 4.
     Example:
@@ -39,10 +48,60 @@ def aopc(curve: Float[Tensor, "*batch points"]) -> Float[Tensor, "*batch points"
         tensor([0.0000, 0.2500, 0.5000])
     """
     check_curve(curve)
-    score = curve.double()
+    return mean_drop(curve.double(), steps).to(curve.dtype)
+
+
+def mean_drop(score: Float[Tensor, "*batch points"], steps: Sequence[int] | None) -> Float[Tensor, "*batch points"]:
+    """`aopc` without its checks: a score that is not finite makes this and all later points NaN."""
+    k = _steps(steps, score.shape[-1]).to(score.device)
     drop = score[..., :1] - score
-    points = torch.arange(1, curve.shape[-1] + 1, dtype=torch.float64, device=curve.device)
-    return (drop.cumsum(-1) / points).to(curve.dtype)
+    if bool((k.diff() == 1).all()):
+        return drop.cumsum(-1) / (k + 1)
+    # Σ over all steps of a piecewise linear curve is its trapezoid area plus half its ends, and the first is 0.
+    area = torch.zeros_like(drop)
+    area[..., 1:] = ((drop[..., 1:] + drop[..., :-1]) / 2 * k.diff()).cumsum(-1)
+    return (area + drop / 2) / (k + 1)
+
+
+def mean_over_fraction(
+    curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Mean of a curve over the fraction k/L of its steps, by the trapezoid rule.
+
+    Args:
+        curve, steps: as in `aopc`. With L = all regions, k/L is the removed fraction of the image, 0…1.
+    Returns:
+        In score units; NaN where a score is not finite.
+    Source:
+        Petsiuk et al. 2018, the area under the deletion curve.
+    Example:
+        >>> mean_over_fraction(torch.tensor([1.0, 0.5, 0.0]))
+        tensor(0.5000)
+        >>> mean_over_fraction(torch.tensor([1.0, 0.0]), [0, 10])
+        tensor(0.5000)
+    """
+    k = _steps(steps, curve.shape[-1]).to(curve.device)
+    score = curve.double()
+    return (((score[..., 1:] + score[..., :-1]) / 2 * k.diff()).sum(-1) / k[-1]).to(curve.dtype)
+
+
+def srg(
+    morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
+) -> Float[Tensor, "*batch"]:
+    """Symmetric relevance gain: how much longer the score lasts when the least relevant regions go first.
+
+    Args:
+        morf, lerf: target score when the most (least) relevant regions go first.
+        steps: as in `aopc`.
+    Returns:
+        Mean over the removed fraction of LeRF − MoRF, in score units; its expectation is 0 for a random order.
+    Source:
+        Blücher et al. 2024, Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks.
+    Example:
+        >>> srg(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0]))
+        tensor(0.5000)
+    """
+    return mean_over_fraction(lerf, steps) - mean_over_fraction(morf, steps)
 
 
 def relative_to_random(
@@ -51,7 +110,7 @@ def relative_to_random(
     """AOPC minus that of random orders on the same image, before any average over images.
 
     Args:
-        aopc: one curve an image.
+        aopc: one curve per image.
         random_aopc: the curves of the random orders, draws first; averaged over the draws.
     Source:
         Samek et al. 2017, Figure 4.
@@ -59,11 +118,14 @@ def relative_to_random(
     return aopc - random_aopc.mean(0)
 
 
-def abpc(morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"]) -> Float[Tensor, "*batch points"]:
+def abpc(
+    morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
+) -> Float[Tensor, "*batch points"]:
     """Area between the LeRF and the MoRF curve up to every step.
 
     Args:
         morf, lerf: target score at k = 0…L when the most (least) relevant regions go first.
+        steps: as in `aopc`.
     Returns:
         Mean of LeRF − MoRF over the steps 0…k; positive means that the order is better than its reverse.
     Source:
@@ -72,4 +134,12 @@ def abpc(morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch point
         >>> abpc(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.5]))
         tensor([0.0000, 0.5000, 0.5000])
     """
-    return aopc(morf) - aopc(lerf)
+    return aopc(morf, steps) - aopc(lerf, steps)
+
+
+def _steps(steps: Sequence[int] | None, points: int) -> Float[Tensor, "points"]:
+    k = torch.arange(points, dtype=torch.float64) if steps is None else torch.tensor(list(steps), dtype=torch.float64)
+    if len(k) != points or k[0] != 0 or not bool((k.diff() > 0).all()):
+        shown = f"{len(k)} steps {[int(i) for i in k[:5]]}…"
+        raise CurveError(f"a curve of {points} points has {shown}: give one step per point, rising from 0.")
+    return k

@@ -1,20 +1,43 @@
-"""The answer in one sentence."""
+"""The answer in sentences, made from the same table and tests that stand beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from faithmap.protocol import RANDOM
-from faithmap.statistics.aim import aim_of
-from faithmap.statistics.per_image import aopc_of
-from faithmap.statistics.tables import _ranking, _step
-from faithmap.text import display_name
+from faithmap.protocol import RANDOM, Score
+from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
+from faithmap.statistics.measured import Measured, measured
+from faithmap.text import counted, display_name
 
 
 def headline(
+    frame: pd.DataFrame | Measured,
+    score: str = "logit",
+    step: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    order: str = "morf",
+    direction: str = "remove",
+    measure: str = "aopc",
+) -> str:
+    """The answer for one score.
+
+    Args:
+        frame, score, step, confidence, seed, order, direction, measure: as in `compare`.
+    Example:
+        "LRP-ε (0.01) has the highest SRG: 0.083 above random (probability, 1000 images), 95 % interval 0.071 to 0.095;
+        it is not distinguishable from LRP-ε (0)."
+    """
+    one = frame if isinstance(frame, Measured) else measured(frame, measure, score, step, order, direction)
+    return sentence(comparison(one, confidence, seed))
+
+
+def verdict(
     frame: pd.DataFrame,
     score: str = "logit",
     step: int | None = None,
@@ -22,49 +45,220 @@ def headline(
     seed: int = 0,
     order: str = "morf",
     direction: str = "remove",
-) -> str:
-    """The answer in one sentence.
+    measure: str = "aopc",
+) -> list[str]:
+    """The answer for the score that is shown, and whether the other score gives the same one.
 
     Args:
-        frame, score, step, confidence, seed, order, direction: as in `ranking`.
-    Example:
-        "LRP-ε (0.01) removes evidence fastest: AOPC 0.083 above random (probability, 1000 images), 95 % interval 0.071
-        to 0.095; it cannot be told from LRP-ε (0)."
+        frame, step, confidence, seed, order, direction, measure: as in `compare`.
+        score: that of the first sentence.
     """
-    per_image = aopc_of(frame, score, order)
-    table, pairs = _ranking(per_image, _step(per_image, step), confidence, seed, aim_of(direction, order)[0])
-    return _headline(table, pairs, score, confidence, aim_of(direction, order))
-
-
-def _headline(
-    table: pd.DataFrame, pairs: pd.DataFrame, score: str, confidence: float, aim: tuple[int, str, str]
-) -> str:
-    sign, does_best, does_better = aim
-    rest = table[(table["method"] != RANDOM) & (table["n"] > 0)]
-    if rest.empty:
-        return "No heatmap method was measured, only random orders."
-    best = rest.iloc[0]
-    name, images = display_name(best["method"]), f"{best['n']} image{'s' if best['n'] != 1 else ''}"
-    mean, low, high = _rounded(best["mean"], best["low"], best["high"])
-    where = f"({score}, {images})"
-    extreme = "highest" if sign > 0 else "lowest"
-    if not np.isfinite(best["low"]):
-        return f"{name} has the {extreme} AOPC, {mean} relative to random {where}: too few images for an interval."
-    interval = f"{100 * confidence:g} % interval {low} to {high}"
-    alike = [
-        b if a == best["method"] else a
-        for a, b, told in pairs[["a", "b", "told_apart"]].itertuples(index=False, name=None)
-        if best["method"] in (a, b) and not told
+    scores = [str(score), *(str(other) for other in Score if str(other) != str(score))]
+    found = [
+        comparison(measured(frame, measure, name, step, order, direction), confidence, seed)
+        for name in scores
+        if name == str(score) or name in frame
     ]
-    if RANDOM in alike or sign * best["mean"] <= 0:
-        verdict = "can be told from random orders" if RANDOM in alike else f"{does_better} than random orders"
-        return f"No method {verdict}: the best, {name}, has AOPC {mean} relative to random {where}, {interval}."
-    if alike:
-        others = f"it cannot be told from {_listed([display_name(other) for other in alike])}"
-    else:
-        others = "it is told apart from every other method" if len(rest) > 1 else "it is the only method"
-    beside = f"{mean} above random" if sign > 0 else f"{mean} relative to random"
-    return f"{name} {does_best}: AOPC {beside} {where}, {interval}; {others}."
+    return [sentence(found[0]), *(second_opinion(found[0], other) for other in found[1:])]
+
+
+def sentence(found: Comparison) -> str:
+    """The headline of a comparison."""
+    say = _Facts.of(found)
+    if say.best is None:
+        return say.nothing()
+    if not np.isfinite(say.best["low"]):
+        return f"{say.lead()}{say.where()}{say.after_opening()}: one {say.unit_name()} gives no interval and no test."
+    parts = [f"{say.opening()}{say.where()}, {say.interval()}{say.after_opening()}"]
+    parts += [part for part in (say.beside_random(), say.beside_others(), say.worse_than_random()) if part]
+    return "; ".join(parts) + "."
+
+
+def second_opinion(first: Comparison, second: Comparison) -> str:
+    """How another score answers the same question: the same, or what differs."""
+    one, other = _Facts.of(first), _Facts.of(second)
+    by = f"By {second.measured.unit}"
+    if one.best is None or other.best is None:
+        return f"{by}: {sentence(second)}"
+    same = one.name == other.name and one.standing() == other.standing()
+    agrees = f"{by} the answer is the same" if same else f"The scores differ: by {second.measured.unit}"
+    if same and one.alike == other.alike:
+        return f"{agrees}: {other.name} is first, {other.standing_in_words()}."
+    return f"{agrees}{':' if same else ''} {other.name} is first, {other.standing_in_words()}{other.alike_in_words()}."
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a comparison holds, in the words of its sentences.
+
+    Attributes:
+        best: the row of the ranking of the best method; None where no method has a value.
+        better, worse: methods that are significantly better (worse) than random orders.
+        alike: other methods that the best one is not distinguishable from.
+        above: other methods that are significantly better than the best one on the images that both have.
+        others: how many other methods have values.
+    """
+
+    found: Comparison
+    best: dict[str, Any] | None
+    better: list[str]
+    worse: list[str]
+    alike: list[str]
+    above: list[str]
+    others: int
+
+    @classmethod
+    def of(cls, found: Comparison) -> _Facts:
+        table = found.table
+        rows = table[(table["method"] != RANDOM) & (table["n"] > 0)]
+        if rows.empty:
+            return cls(found, None, [], [], [], [], 0)
+        best = {str(name): value for name, value in rows.iloc[0].items()}
+        pairs = found.pairs[(found.pairs["family"] == PAIRS) & (found.pairs["n"] > 0)]
+        of_best = pairs[(pairs["a"] == best["method"]) | (pairs["b"] == best["method"])]
+        good = "a" if found.measured.higher_is_better else "b"
+        alike, above = [], []
+        for name in rows["method"].iloc[1:]:
+            pair = of_best[(of_best["a"] == name) | (of_best["b"] == name)]
+            if pair.empty or not pair["significant"].iloc[0]:
+                alike.append(name)
+            elif pair[good].iloc[0] == name:
+                above.append(name)
+        better, worse = (list(rows.loc[rows["vs_random"] == word, "method"]) for word in ("better", "worse"))
+        return cls(found, best, better, worse, alike, above, len(rows) - 1)
+
+    @property
+    def name(self) -> str:
+        return display_name(self._row["method"])
+
+    @property
+    def _row(self) -> dict[str, Any]:
+        assert self.best is not None
+        return self.best
+
+    @property
+    def _gain(self) -> float:
+        """How much better than random the best is: positive is better."""
+        return float(self.found.measured.sign * self._row["mean"])
+
+    def nothing(self) -> str:
+        measure = self.found.measured
+        if set(measure.methods) - {RANDOM}:
+            return f"No heatmap method has a value of {measure.label} yet."
+        return "No heatmap method was measured, only random orders."
+
+    def standing(self) -> str:
+        """Of the best method beside random orders: "better", "worse", "unclear" or "alone" (no reference)."""
+        if not self.found.measured.has_random:
+            return "alone"
+        method = self._row["method"]
+        return "better" if method in self.better else "worse" if method in self.worse else "unclear"
+
+    def standing_in_words(self) -> str:
+        words = {
+            "better": "significantly better than random orders",
+            "worse": "significantly worse than random orders",
+            "unclear": "not distinguishable from random orders",
+            "alone": "without random orders beside it",
+        }
+        return words[self.standing()]
+
+    def alike_in_words(self) -> str:
+        if self.standing() != "better" or not self.others:
+            return ""
+        return f", {self._among_others()}"
+
+    def lead(self) -> str:
+        extreme = "highest" if self.found.measured.higher_is_better else "lowest"
+        return f"{self.name} has the {extreme} {self.found.measured.label}, {self._amount()}"
+
+    def opening(self) -> str:
+        if self.standing() in ("better", "alone") or self.better or self._too_few_for_random():
+            return self.lead().replace(f"{self.found.measured.label}, ", f"{self.found.measured.label}: ")
+        claim = "No method is better than random orders"
+        if self._gain > 0:
+            claim = "No method is significantly better than random orders"
+        return f"{claim}: the best, {self.name}, has {self.found.measured.label} {self._amount()}"
+
+    def after_opening(self) -> str:
+        out = int(self._row["left_out"])
+        return f" ({out} image{'s' if out != 1 else ''} left out)" if out else ""
+
+    def where(self) -> str:
+        measure, row = self.found.measured, self._row
+        return f" ({f'{measure.unit}, ' if measure.unit else ''}{counted(row['groups'], row['n'])})"
+
+    def unit_name(self) -> str:
+        return "image" if self._row["groups"] == self._row["n"] else "group"
+
+    def interval(self) -> str:
+        _, low, high = _rounded(*(float(self._row[part]) for part in ("mean", "low", "high")))
+        return f"{100 * self.found.confidence:g} % interval {low} to {high}"
+
+    def beside_random(self) -> str:
+        """Why the best is not significantly better than random orders; empty where it is."""
+        if self.standing() in ("better", "alone"):
+            return ""
+        if self.standing() == "worse":
+            return "it is significantly worse than random orders"
+        tests, fewest = self.found.comparisons(VS_RANDOM), self.found.fewest(VS_RANDOM)
+        if self._too_few_for_random():
+            what = f"none of {tests} comparisons" if tests > 1 else "no comparison"
+            have = _units(int(self._row["groups"]), self._row["n"])
+            return f"with {have} {what} with random orders can be significant, at least {fewest} are needed"
+        some = ""
+        if self.better:
+            some = f", while {_listed(self.better)} {'is' if len(self.better) == 1 else 'are'} significantly better"
+        if self._row["low"] * self._row["high"] > 0 and not some:
+            why = "the signed ranks do not confirm it"
+            if tests > 1:
+                why = f"the tests, corrected for {tests} comparisons with random orders, do not confirm it"
+            return f"this interval excludes 0, but {why}"
+        return f"it is not distinguishable from random orders{some}"
+
+    def beside_others(self) -> str:
+        """How the best stands to the other methods; empty where nothing is better than random orders."""
+        if self.standing() != "alone" and not self.better:
+            return ""
+        if not self.others:
+            return "it is the only method"
+        return f"it is {self._among_others()}" if self._enough_for_pairs() else self._too_few_for_pairs()
+
+    def _among_others(self) -> str:
+        if self.above:
+            return f"significantly worse than {_listed(self.above)} on the images that both have"
+        if self.alike:
+            return f"not distinguishable from {_listed(self.alike)}"
+        return "significantly better than every other method"
+
+    def _too_few_for_random(self) -> bool:
+        return bool(self._row["groups"] < self.found.fewest(VS_RANDOM))
+
+    def _enough_for_pairs(self) -> bool:
+        return bool(self._row["groups"] >= self.found.fewest(PAIRS))
+
+    def _too_few_for_pairs(self) -> str:
+        tests, fewest = self.found.comparisons(PAIRS), self.found.fewest(PAIRS)
+        have = _units(int(self._row["groups"]), self._row["n"])
+        what = f"none of {tests} pairs of methods can be" if tests > 1 else "two methods cannot be"
+        return f"with {have} {what} significantly different, at least {fewest} are needed"
+
+    def worse_than_random(self) -> str:
+        rest = [name for name in self.worse if name != self._row["method"]]
+        if not rest:
+            return ""
+        return f"{_listed(rest)} {'is' if len(rest) == 1 else 'are'} significantly worse than random orders"
+
+    def _amount(self) -> str:
+        mean = _rounded(*(float(self._row[part]) for part in ("mean", "low", "high")))[0]
+        if not self.found.measured.has_random:
+            return mean
+        return f"{mean} above random" if self._row["mean"] > 0 else f"{mean} relative to random"
+
+
+def _units(groups: int, images: int) -> str:
+    """ "8 groups", or "8 images" where each image is its own."""
+    return f"{groups} {'image' if groups == images else 'group'}{'s' if groups != 1 else ''}"
 
 
 def _rounded(mean: float, low: float, high: float) -> list[str]:
@@ -81,6 +275,7 @@ def _magnitude(value: float) -> int:
     return int(np.floor(np.log10(value))) if value else 0
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
+def _listed(methods: Sequence[str], most: int = 3) -> str:
+    names = [display_name(name) for name in methods]
+    shown = names if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

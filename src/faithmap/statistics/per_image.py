@@ -6,22 +6,46 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from faithmap.errors import CurveError, nearest
 from faithmap.protocol import RANDOM, Order, Score
+from faithmap.statistics.curves import mean_drop
+from faithmap.statistics.groups import groups_of
 
 
 @dataclass(frozen=True)
 class PerImage:
-    """Values of every image and method at every step, NaN where the image does not count for the method."""
+    """Values of every image and method at every step, NaN where the image does not count for the method.
+
+    Attributes:
+        images: ids, sorted.
+        groups: of each image; see `groups.groups_of`.
+        methods: names, sorted.
+        steps: k of each point, from 0; not all steps need be there.
+        values: (images, methods, points).
+    """
 
     images: np.ndarray
+    groups: np.ndarray
     methods: list[str]
-    values: np.ndarray  # (images, methods, steps + 1)
+    steps: np.ndarray
+    values: np.ndarray
 
     @property
     def last_step(self) -> int:
-        return int(self.values.shape[2]) - 1
+        return int(self.steps[-1])
+
+    def place(self, step: int | None) -> int:
+        """Where a step stands among the points; the last one by default."""
+        if step is None:
+            return len(self.steps) - 1
+        found = np.flatnonzero(self.steps == step)
+        if not found.size:
+            every = len(self.steps) == self.last_step + 1
+            which = f"0…{self.last_step}" if every else ", ".join(map(str, self.steps.tolist()))
+            raise CurveError(f"step {step} is not in this run, which holds steps {which}.")
+        return int(found[0])
 
     def relative(self) -> np.ndarray:
         """Values minus those of random orders on the same image."""
@@ -32,18 +56,27 @@ class PerImage:
 
 
 def aopc_of(frame: pd.DataFrame, score: str, order: str = Order.MORF) -> PerImage:
-    """AOPC up to every step."""
+    """AOPC up to every step; see `curves.aopc`."""
     curves = curves_of(frame, score, order)
-    return replace(curves, values=mean_drop(curves.values))
+    return replace(curves, values=mean_drop(torch.from_numpy(curves.values), curves.steps.tolist()).numpy())
 
 
 def abpc_of(frame: pd.DataFrame, score: str) -> PerImage:
     """The mean of LeRF − MoRF up to every step, for methods that have both; see `curves.abpc`."""
-    morf, lerf = aopc_of(frame, score, Order.MORF), aopc_of(frame, score, Order.LERF)
-    common = [name for name in morf.methods if name in lerf.methods]
-    points = min(morf.values.shape[2], lerf.values.shape[2])
-    first, second = (one.values[:, [one.methods.index(name) for name in common], :points] for one in (morf, lerf))
-    return PerImage(morf.images, common, first - second)
+    morf, lerf = both_orders(aopc_of(frame, score, Order.MORF), aopc_of(frame, score, Order.LERF))
+    return replace(morf, values=morf.values - lerf.values)
+
+
+def both_orders(morf: PerImage, lerf: PerImage) -> tuple[PerImage, PerImage]:
+    """The same, with the methods and steps that both have."""
+    methods = [name for name in morf.methods if name in lerf.methods]
+    steps = np.intersect1d(morf.steps, lerf.steps)
+
+    def kept(one: PerImage) -> PerImage:
+        of_methods = one.values[:, [one.methods.index(name) for name in methods]]
+        return replace(one, methods=methods, steps=steps, values=of_methods[:, :, np.searchsorted(one.steps, steps)])
+
+    return kept(morf), kept(lerf)
 
 
 def curves_of(frame: pd.DataFrame, score: str, order: str) -> PerImage:
@@ -64,23 +97,23 @@ def curves_of(frame: pd.DataFrame, score: str, order: str) -> PerImage:
         raise CurveError(f"the frame holds no '{order}' curves (orders found: {found}): run with that order.")
     method, methods = pd.factorize(frame["method"].iloc[rows], sort=True)
     draw, draws = pd.factorize(frame["draw"].iloc[rows])
-    step = frame["step"].to_numpy()[rows].astype(np.int64)
-    if step.min() != 0 or step.max() < 1:
-        raise CurveError(f"the frame holds steps {step.min()}…{step.max()}, expected 0…L: keep all steps.")
-    shape = (len(images), len(methods), len(draws), int(step.max()) + 1)
+    point, steps = pd.factorize(frame["step"].iloc[rows].astype(np.int64), sort=True)
+    if steps[0] != 0 or len(steps) < 2:
+        raise CurveError(f"the frame holds steps {steps[0]}…{steps[-1]}, expected 0…L: keep all steps.")
+    shape = (len(images), len(methods), len(draws), len(steps))
     values = np.full(shape, np.nan, dtype=np.float32)
-    values[image[rows], method, draw, step] = frame[score].to_numpy(dtype=np.float32)[rows]
+    values[image[rows], method, draw, point] = frame[score].to_numpy(dtype=np.float32)[rows]
     values[~np.isfinite(values)] = np.nan
     has_draw = np.zeros(shape[1:3], dtype=bool)
     has_draw[method, draw] = True
     total = np.zeros((shape[0], shape[1], shape[3]))
     for at in range(len(draws)):
         total += np.where(has_draw[:, at, None], values[:, :, at], 0)
-    return PerImage(np.asarray(images), [str(m) for m in methods], total / has_draw.sum(1)[:, None])
-
-
-def mean_drop(curves: np.ndarray) -> np.ndarray:
-    """1/(k+1) Σ_{i≤k} f(x⁽⁰⁾) − f(x⁽ⁱ⁾), for every k; see `curves.aopc`."""
-    drop = curves[..., :1] - curves
-    mean: np.ndarray = drop.cumsum(-1) / np.arange(1, curves.shape[-1] + 1)
-    return mean
+    ids = np.asarray(images)
+    return PerImage(
+        ids,
+        groups_of(frame, ids),
+        [str(m) for m in methods],
+        np.asarray(steps, dtype=np.int64),
+        total / has_draw.sum(1)[:, None],
+    )

@@ -1,35 +1,81 @@
-"""Tests, the number of images they need, and groups that they cannot tell apart."""
+"""Tests of paired differences, their correction, and letters for what they do not distinguish."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
 
-POWER = 0.8
-_MOST_IMAGES = 1e7
+_MOST_EXACT = 50  # units up to which the signed-rank distribution is exact, as in scipy
 
 
-def signed_rank_p(difference: np.ndarray) -> np.ndarray:
-    """p of Wilcoxon's signed-rank test, two-sided, for each column.
+def signed_rank(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilcoxon's signed-rank test, two-sided, for each column.
 
     Args:
-        difference: (images, pairs), NaN where an image does not count; zero differences are dropped, as Wilcoxon did.
-            Exact up to 50 images without zeros and ties, else by the normal approximation: scipy's choice.
+        difference: (units, pairs), NaN where a unit does not count; zero differences are dropped, as Wilcoxon did.
+            Exact up to 50 units without zeros and ties, else scipy's choice.
     Returns:
-        1 where all differences are zero, NaN below two images.
+        p: 1 where all differences are zero, NaN below two units.
+        side: 1 where the positive ranks are larger, −1 where the negative ones are, 0 where neither.
     """
-    p = np.full(difference.shape[1], np.nan)
-    for pair, column in enumerate(difference.T):
-        column = column[np.isfinite(column)]
+    p, side = np.full((2, difference.shape[1]), np.nan)
+    finite = np.isfinite(difference)
+    whole = finite.all(0)
+    if len(difference) >= 2 and whole.any():
+        p[whole], side[whole] = _signed_rank_of(difference[:, whole])
+    for pair in np.flatnonzero(~whole):
+        column = difference[finite[:, pair], pair]
         if len(column) >= 2:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about ties in few images
-                p[pair] = stats.wilcoxon(column, zero_method="wilcox").pvalue if column.any() else 1.0
-    return p
+            p[[pair]], side[[pair]] = _signed_rank_of(column[:, None])
+    return p, side
+
+
+def _signed_rank_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n = len(x)
+    size = np.abs(x)
+    ordered = np.sort(size, axis=0)
+    plain = (ordered[0] > 0) & (np.diff(ordered, axis=0) > 0).all(0)
+    ranks = stats.rankdata(np.where(x == 0, np.nan, size), axis=0, nan_policy="omit")
+    positive = np.where(x > 0, ranks, 0).sum(0)
+    negative = np.where(x < 0, ranks, 0).sum(0)
+    if n <= _MOST_EXACT:
+        p = 2 * signed_rank_tail(n)[np.where(plain, np.maximum(positive, negative), 0).astype(int)]
+    else:
+        error = np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+        p = 2 * special.ndtr(-np.abs(positive - n * (n + 1) / 4) / error)
+    for pair in np.flatnonzero(~plain):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about ties in few units
+            p[pair] = stats.wilcoxon(x[:, pair], zero_method="wilcox").pvalue if x[:, pair].any() else 1.0
+    return np.minimum(p, 1), np.sign(positive - negative)
+
+
+@lru_cache(maxsize=_MOST_EXACT)
+def signed_rank_tail(n: int) -> np.ndarray:
+    """P(T ≥ t) for t = 0…n(n+1)/2, of the sum T of the positive ranks of n units without ties."""
+    ways = np.zeros(n * (n + 1) // 2 + 1)
+    ways[0] = 1
+    for rank in range(1, n + 1):
+        ways[rank:] = ways[rank:] + ways[:-rank]
+    tail: np.ndarray = ways[::-1].cumsum()[::-1] / 2.0**n
+    return tail
+
+
+def fewest_units(comparisons: int, level: float) -> int:
+    """How many units the signed-rank test needs before any of these comparisons can be significant.
+
+    Its smallest p-value is 2/2ⁿ, and Holm's first step multiplies it by the number of comparisons.
+
+    Example:
+        >>> fewest_units(1, 0.05), fewest_units(55, 0.05)
+        (6, 12)
+    """
+    return next(n for n in range(2, 1000) if comparisons * 2.0 ** (1 - n) < level)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -48,45 +94,34 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def images_needed(effect_size: np.ndarray, level: float, power: float = POWER) -> np.ndarray:
-    """How many images tell a mean paired difference from zero; NaN for no difference, or one beyond ten million.
+def letters(order: Sequence[str], different: set[frozenset[str]]) -> list[str]:
+    """The compact letter display: split every set that holds a different pair, drop sets inside others.
 
-    Args:
-        effect_size: mean over standard deviation of the differences.
-        level: of the two-sided test.
-        power: the chance that the test finds it.
+    Two names share a letter exactly when they are not in `different`.
+
     Source:
-        Guenther 1981 for the t test: the normal approximation plus z²/2, within one or two of the exact number; the
-        signed-rank test needs π/3 times as many when differences are normal (Hodges and Lehmann 1956).
+        Piepho 2004.
     """
-    z, z_power = special.ndtri(1 - level / 2), special.ndtri(power)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        needed = np.ceil(np.pi / 3 * (((z + z_power) / effect_size) ** 2 + z**2 / 2))
-    return np.where(needed <= _MOST_IMAGES, np.maximum(needed, 2), np.nan)
+    shared = [set(order)]
+    for pair in sorted(tuple(sorted(pair, key=order.index)) for pair in different):
+        split = [names - {name} for names in shared if names.issuperset(pair) for name in pair]
+        split += [names for names in shared if not names.issuperset(pair)]
+        shared = []
+        for names in sorted(split, key=len, reverse=True):
+            if not any(names <= other for other in shared):
+                shared.append(names)
+    ranked = sorted(shared, key=lambda names: sorted(order.index(name) for name in names))
+    return ["".join(_letter(i) for i, names in enumerate(ranked) if name in names) for name in order]
 
 
-def letters(order: Sequence[str], told: set[frozenset[str]]) -> list[str]:
-    """The compact letter display: split every group that holds a pair told apart, drop groups inside others."""
-    groups = [set(order)]
-    for pair in sorted(tuple(sorted(pair, key=order.index)) for pair in told):
-        split = [group - {name} for group in groups if group.issuperset(pair) for name in pair]
-        split += [group for group in groups if not group.issuperset(pair)]
-        groups = []
-        for group in sorted(split, key=len, reverse=True):
-            if not any(group <= other for other in groups):
-                groups.append(group)
-    ranked = sorted(groups, key=lambda group: sorted(order.index(name) for name in group))
-    return ["".join(_letter(i) for i, group in enumerate(ranked) if name in group) for name in order]
-
-
-def split_letters(group: str) -> list[str]:
-    """The letters in a `group` of `ranking`.
+def split_letters(cell: str) -> list[str]:
+    """The letters in a cell of the column `letters` of `ranking`.
 
     Example:
         >>> split_letters("bca1")
         ['b', 'c', 'a1']
     """
-    return re.findall(r"[a-z]\d*", group)
+    return re.findall(r"[a-z]\d*", cell)
 
 
 def _letter(index: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from faithmap.statistics.per_image import PerImage, aopc_of
-from faithmap.statistics.tables import _step, _table
+from faithmap.statistics.tables import table_of
 
 
 def subsets(
@@ -33,14 +33,16 @@ def subsets(
         seen if it was trained on ImageNet).
     """
     per_image = aopc_of(frame, score)
-    values = per_image.relative()[:, :, [_step(per_image, step)]]
+    at = [per_image.place(step)]
+    values = per_image.relative()[:, :, at]
     tables = []
     for by, names in _subset_names(frame, per_image.images, labels).items():
         for name in sorted(set(names[pd.notna(names)])):
             rows = names == name
-            part = PerImage(per_image.images[rows], per_image.methods, values[rows])
-            tables.append(_table(part, part.values, None, confidence, seed).assign(by=by, subset=name))
-    columns = ["by", "subset", "method", "mean", "low", "high", "n", "left_out", "interval"]
+            images, groups = per_image.images[rows], per_image.groups[rows]
+            part = PerImage(images, groups, per_image.methods, per_image.steps[at], values[rows])
+            tables.append(table_of(part, part.values, None, confidence, seed).assign(by=by, subset=name))
+    columns = ["by", "subset", "method", "mean", "low", "high", "groups", "n", "left_out", "interval"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 
 

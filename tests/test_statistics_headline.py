@@ -1,0 +1,290 @@
+"""Every combination has its sentence, and no sentence contradicts the table that stands beside it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faithmap import statistics
+from faithmap.text import display_name
+from tests.frames import frame_from, frame_of, grouped_frame
+
+pytestmark = pytest.mark.filterwarnings("error")
+NUMBER = r"−?\d+(?:\.\d+)?(?:e[+−]?\d+)?"
+
+
+def noise(seed: int, n: int = 40, size: float = 0.01) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(0, size, n)
+    return x - x.mean()
+
+
+def contradictions(said: str, table: pd.DataFrame, pairs: pd.DataFrame, high: bool = True) -> list[str]:
+    """What a sentence claims and the table denies; written from the words alone."""
+    wrong = []
+    rows = table[(table["method"] != "random") & (table["n"] > 0)].set_index("method")
+    names = {display_name(method): method for method in rows.index}
+
+    def claim(true: object, what: str) -> None:
+        if not bool(true):
+            wrong.append(f"{what}: {said}")
+
+    def listed(text: str) -> tuple[list[str], int]:
+        others = re.search(r"(\d+) others", text)
+        return [m for n, m in names.items() if n in re.split(r", | and ", text)], int(others[1]) if others else 0
+
+    def pair(a: str, b: str) -> pd.Series:
+        both = pairs[((pairs["a"] == a) & (pairs["b"] == b)) | ((pairs["a"] == b) & (pairs["b"] == a))]
+        return both.iloc[0]
+
+    def differs(a: str, b: str) -> bool:
+        return bool(pair(a, b)["significant"])
+
+    if said.startswith(("No heatmap method was measured", "No heatmap method has a value")):
+        claim(rows.empty, "there are methods")
+        return wrong
+    best = rows.index[0]
+    first = re.match(r"(.+?) has the (highest|lowest) |No method.*?: the best, (.+?), has ", said)
+    claim(first and names.get(first[1] or first[3]) == best, "the best is another")
+    claim(not first[2] or (first[2] == "highest") == high, "the wrong end")
+    row = rows.loc[best]
+    interval = re.search(rf"95 % interval ({NUMBER}) to ({NUMBER})", said)
+    if interval:
+        low, top = (float(x.replace("−", "-")) for x in interval.groups())
+        tolerance = 0.06 * (row["high"] - row["low"]) + 1e-9
+        claim(abs(low - row["low"]) <= tolerance and abs(top - row["high"]) <= tolerance, "another interval")
+        claim(np.sign(low) == np.sign(row["low"]) and np.sign(top) == np.sign(row["high"]), "an end changed its sign")
+    claim(("above random" in said) <= (row["mean"] > 0), "above random")
+    units = f"{row['groups']} group" if row["groups"] != row["n"] else f"{row['n']} image"
+    claim(units in said, "another n")
+    claim((f"{row['left_out']} image" in said and "left out" in said) if row["left_out"] else True, "left out unsaid")
+    reference = (table["method"] == "random").any() and table.loc[table["method"] == "random", "n"].iloc[0] > 0
+    if "No method is significantly better" in said:
+        claim(not (rows["vs_random"] == "better").any(), "one is better than random")
+    if "No method is better than random" in said:
+        claim((row["mean"] if high else -row["mean"]) <= 0, "the best is better than random")
+    if not reference:
+        claim("random" not in said, "no reference")
+    elif "this interval excludes 0" in said:
+        claim(row["low"] * row["high"] > 0 and row["vs_random"] == "", "interval and test")
+    elif "not distinguishable from random" in said:
+        claim(not differs(best, "random"), "different from random")
+        claim(row["low"] <= 0 <= row["high"] or (rows["vs_random"] == "better").any(), "the interval excludes 0")
+    elif interval and "random orders can be" not in said:
+        claim(row["vs_random"] in ("better", "worse"), "nothing is said about random")
+    needed = re.search(r"with (\d+) .*?comparisons?\b.*?at least (\d+) are needed", said)
+    if needed:
+        tests = int(re.search(r"none of (\d+) comparisons|$", said)[1] or 1)
+        claim(int(needed[1]) == row["groups"] < int(needed[2]), "enough groups")
+        claim(tests * 4 / 2 ** int(needed[2]) >= 0.05 > tests * 2 / 2 ** int(needed[2]), "another number")
+        claim(not (table["vs_random"] != "").any(), "something was significant")
+    others = list(rows.index[1:])
+    if "significantly better than every other method" in said:
+        claim(others and all(differs(best, name) for name in others), "one is alike")
+    alike = re.search(r"not distinguishable from (?!random orders)(.+?)(?:;|\.$)", said)
+    if alike:
+        shown, more = listed(alike[1])
+        claim(shown and all(not differs(best, name) for name in shown), "one differs")
+        claim(len(shown) + more == sum(not differs(best, name) for name in others), "others are missing")
+    if "it is the only method" in said:
+        claim(not others, "there are others")
+    if "pairs of methods can be" in said:
+        claim(not pairs.loc[pairs["family"] == "pairs", "significant"].any(), "a pair differs")
+    told = set(rows.index[rows["vs_random"] == "worse"])
+    shown, more = [], 0
+    for found in re.findall(r"; ([^;:]+?) (?:is|are) significantly worse than random", said):
+        these, rest = ([best], 0) if found == "it" else listed(found)
+        shown, more = shown + these, more + rest
+    claim(set(shown) <= told and (not interval or len(shown) + more == len(told)), "worse than random")
+    return wrong
+
+
+def check(frame: pd.DataFrame, **how: object) -> str:
+    said = statistics.headline(frame, **how)
+    table, pairs = statistics.ranking(frame, **how), statistics.compare(frame, **how)
+    high = how.get("direction", "remove") == "remove"
+    assert not contradictions(said, table, pairs, high), contradictions(said, table, pairs, high)
+    return said
+
+
+def test_the_best_alone() -> None:
+    frame = frame_from({"lrp-epsilon:0.01": 0.083 + noise(0), "random": np.zeros(40)})
+    best = statistics.aopc_table(frame, steps=[1]).iloc[0]
+    assert check(frame, score="probability") == (
+        "LRP-ε (0.01) has the highest AOPC: 0.0830 above random (probability, 40 images), "
+        f"95 % interval {best['low']:.4f} to {best['high']:.4f}; it is the only method."
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "starts", "ends"),
+    [
+        pytest.param({}, "No heatmap method was measured, only random orders.", "", id="no method"),
+        pytest.param(
+            {"lrp-epsilon:0.01": 0.083 + noise(1), "lrp-epsilon:0": 0.0831 + noise(2), "edge": 0.02 + noise(3)},
+            "LRP-ε (0) has the highest AOPC: 0.0831 above random",
+            "it is not distinguishable from LRP-ε (0.01).",
+            id="twins",
+        ),
+        pytest.param(
+            {"lrp-epsilon:0": 0.083 + noise(1), "edge": 0.02 + noise(3)},
+            "LRP-ε (0) has the highest AOPC",
+            "it is significantly better than every other method.",
+            id="a clear first",
+        ),
+        pytest.param(
+            {"a": 0.0001 + noise(1), "b": noise(2) - 0.001},
+            "No method is significantly better than random orders: the best, a, has AOPC 0.0001 above random",
+            "it is not distinguishable from random orders.",
+            id="none better than random",
+        ),
+        pytest.param(
+            {"a": -0.0001 + noise(1), "b": noise(2) - 0.05},
+            "No method is better than random orders: the best, a, has AOPC −0.0001 relative to random",
+            "it is not distinguishable from random orders; b is significantly worse than random orders.",
+            id="random first",
+        ),
+        pytest.param(
+            {"a": -0.05 + noise(1), "b": noise(2) - 0.06},
+            "No method is better than random orders: the best, a, has AOPC −0.05",
+            "it is significantly worse than random orders; b is significantly worse than random orders.",
+            id="all worse than random",
+        ),
+        pytest.param(
+            {"a": 0.05 + noise(1), "b": noise(2) - 0.06, "c": noise(2) - 0.07},
+            "a has the highest AOPC",
+            "it is significantly better than every other method; b and c are significantly worse than random orders.",
+            id="some worse than random",
+        ),
+        pytest.param(
+            {"wild": 0.05 + 100 * noise(1), "steady": 0.04 + noise(2)},
+            "wild has the highest AOPC: ",
+            "it is not distinguishable from random orders, while steady is significantly better; it is not "
+            "distinguishable from steady.",
+            id="the first is not better than random, the second is",
+        ),
+    ],
+)
+def test_sentences(made: dict[str, np.ndarray], starts: str, ends: str) -> None:
+    said = check(frame_from({**made, "random": np.zeros(40)}))
+    assert said.startswith(starts)
+    assert said.endswith(ends)
+
+
+def test_an_interval_that_excludes_zero_beside_a_test_that_does_not() -> None:
+    a = 0.75 + noise(5, 12, 1) / noise(5, 12, 1).std()
+    made = {"a": a, **{f"b{i}": noise(i, 12) for i in range(4)}}
+    said = check(frame_from({**made, "random": np.zeros(12)}))
+    assert said.startswith("No method is significantly better than random orders: the best, a, has AOPC 0.75 above")
+    assert said.endswith(
+        "this interval excludes 0, but the tests, corrected for 5 comparisons with random orders, do not confirm it."
+    )
+    few_large = np.r_[-0.01 - np.arange(22) / 1e4, 1.0 + np.arange(12) / 10]
+    said = check(frame_from({"a": few_large, "random": np.zeros(len(few_large))}))
+    assert said.endswith("this interval excludes 0, but the signed ranks do not confirm it.")
+
+
+@pytest.mark.parametrize(("groups", "images"), [(5, 6), (8, 6), (8, 1)])
+def test_too_few_groups_for_any_significance(groups: int, images: int) -> None:
+    effects = {"a": 9.0, "b": 8.0, "c": 7.0, "d": 6.0, "e": 5.0, "f": 4.0, "g": 3.0, "random": 0.0}
+    said = check(grouped_frame(effects, groups, images))
+    unit = "groups" if images > 1 else "images"
+    assert f"with {groups} {unit} none of 7 comparisons with random orders can be significant" in said
+    assert "at least 9 are needed" in said
+    nine = check(grouped_frame(effects, 9, images))
+    assert f"with 9 {unit} none of 21 pairs of methods can be significantly different, at least 10 are needed" in nine
+
+
+def test_one_image() -> None:
+    said = check(frame_from({"a": [1.0], "random": [0.0]}))
+    assert said == "a has the highest AOPC, 1 above random (logit, 1 image): one image gives no interval and no test."
+    said = check(grouped_frame({"a": 2.0, "random": 0.0}, 1, 3))
+    assert said.endswith("(logit, 1 group (3 images)): one group gives no interval and no test.")
+
+
+def test_a_half_finished_run_says_what_is_left_out() -> None:
+    frame = frame_from({"a": 1 + noise(1), "b": 0.5 + noise(2), "random": np.zeros(40)})
+    frame = frame[~((frame["method"] == "a") & (frame["image"] > "035.png"))]
+    assert "(logit, 36 images), 95 % interval 0.997" in check(frame)
+    assert "(4 images left out)" in check(frame)
+    nothing = frame_from({"a": [np.nan] * 3, "random": [0.0] * 3})
+    assert check(nothing) == "No heatmap method has a value of AOPC yet."
+
+
+def test_better_on_other_images_is_not_better() -> None:
+    """The first by mean was measured on the easy images only, and is worse there than the second."""
+    easy, hard = np.full(20, 5.0) + noise(1, 20), np.zeros(20) + noise(2, 20)
+    made = {"a": np.r_[easy - 1, np.full(20, np.nan)], "b": np.r_[easy, hard], "random": np.zeros(40)}
+    said = statistics.headline(frame_from(made))
+    assert said.startswith("a has the highest AOPC: 4.0")
+    assert "it is significantly worse than b on the images that both have" in said
+
+
+def test_without_random_orders_the_values_themselves_are_compared() -> None:
+    frame = grouped_frame({"a": 5.0, "b": 1.0}, 20)
+    said = check(frame)
+    assert "random" not in said
+    assert said.endswith("it is significantly better than every other method.")
+
+
+def two_scores(logit: dict[str, np.ndarray], probability: dict[str, np.ndarray]) -> pd.DataFrame:
+    frame = frame_from(logit)
+    return frame.assign(probability=frame_from(probability)["logit"])
+
+
+def test_both_scores_have_their_verdict() -> None:
+    zero = np.zeros(40)
+    one = {"a": 1 + noise(1), "b": 0.5 + noise(2), "random": zero}
+    other = {"a": 0.5 + noise(1), "b": 1 + noise(2), "random": zero}
+    weak = {"a": -1 + noise(1), "b": -2 + noise(2), "random": zero}
+    assert statistics.verdict(two_scores(one, one))[1:] == [
+        "By probability the answer is the same: a is first, significantly better than random orders."
+    ]
+    assert statistics.verdict(two_scores(one, other))[1:] == [
+        "The scores differ: by probability b is first, significantly better than random orders, significantly better "
+        "than every other method."
+    ]
+    assert statistics.verdict(two_scores(one, weak))[1:] == [
+        "The scores differ: by probability a is first, significantly worse than random orders."
+    ]
+    first, second = statistics.verdict(two_scores(one, other), "probability")
+    assert first == statistics.headline(two_scores(one, other), "probability")
+    assert second.startswith("The scores differ: by logit a is first")
+    assert statistics.verdict(two_scores({"random": zero}, {"random": zero}))[1].startswith(
+        "By probability: No heatmap"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    effects=st.lists(st.sampled_from([-3.0, -0.5, 0.0, 0.05, 0.5, 3.0]), min_size=0, max_size=5),
+    groups=st.integers(1, 16),
+    images=st.integers(1, 3),
+    missing=st.sampled_from([0.0, 0.0, 0.2]),
+    direction=st.sampled_from(["remove", "restore"]),
+    with_random=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_no_sentence_contradicts_its_table(
+    effects: list[float], groups: int, images: int, missing: float, direction: str, with_random: bool, seed: int
+) -> None:
+    made = {f"m{i}": effect for i, effect in enumerate(effects)}
+    if with_random or not made:
+        made["random"] = 0.0
+    frame = grouped_frame(made, groups, images, 0.5, seed)
+    keys = frame["image"] + frame["method"]
+    gone = np.random.default_rng(seed).random(len(frame)) < missing
+    frame = frame[~keys.isin(keys[gone])]
+    if len(frame) and frame["step"].max() == 1:
+        check(frame, direction=direction)
+
+
+def test_headlines_of_curves() -> None:
+    frame = frame_of(orders=("morf", "lerf"))
+    for measure in ("aopc", "srg", "morf", "abpc"):
+        check(frame, measure=measure)
+        check(frame.assign(group=frame["image"].str[:3]), measure=measure)
