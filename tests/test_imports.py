@@ -11,7 +11,7 @@ PACKAGE = Path(faithmap.__file__).parent
 # From the ground up. What stands on one floor does not import its neighbours.
 FLOORS = [
     {"errors", "_version"},
-    {"text", "protocol"},
+    {"text", "protocol", "files", "checks"},
     {"randomness", "declarations"},
     {"images"},
     {"classifiers"},

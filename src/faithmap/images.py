@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -22,7 +24,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from faithmap.checks import as_integer, as_shaped_pixels
 from faithmap.errors import DownloadError, ImageError, InputError
+from faithmap.files import expanded, read_bytes
 
 PHOTOS = "photos"
 IMAGENETTE = "imagenette"
@@ -61,6 +65,8 @@ _CUTS = {
     "bottom-right": (0.75, 1.0, 1.0),
 }
 _MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
+# Stands in place of the hash of a file that could not be read when a run started.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -72,35 +78,46 @@ class ImageFile:
         path: where the file is.
         label: true class as an index or a name; None where it is not known.
         cut: None for the whole picture, or (side, x, y) of a square cut as in the embedded photos.
+        content: the hash that the file must have when it is read; see `Images.pinned`. None takes any.
     """
 
     id: str
     path: Path
     label: int | str | None = None
     cut: tuple[float, float, float] | None = None
+    content: str | None = field(default=None, compare=False)
 
     def absolute(self) -> ImageFile:
         """The same image as processes with another working directory see it."""
         return replace(self, path=self.path.absolute())
 
     def content_hash(self) -> str:
-        """Sixteen hex digits over the file's bytes and the cut."""
+        """Sixteen hex digits over the file's bytes and the cut.
+
+        Raises:
+            OSError: a file that cannot be read, or that is not a regular file.
+        """
+        return self.content or self._hash(read_bytes(self.path))
+
+    def _hash(self, data: bytes) -> str:
         digest = hashlib.sha256(repr(self.cut).encode() if self.cut else b"")
-        with open(self.path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest.update(data)
         return digest.hexdigest()[:16]
 
     def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
         """Decode, turn upright (EXIF), convert to RGB, resize, cut: float32 in [0, 1].
 
         Raises:
-            ImageError: a file that is not an image, is damaged, or is too large or too narrow to decode.
+            ImageError: a file that is not an image, is damaged, is too large or too narrow to decode, or has changed
+                since it was pinned.
         """
         try:
+            data = read_bytes(self.path)
+            if self.content is not None and self._hash(data) != self.content:
+                raise ImageError("its file has changed since the run started.")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-                with PillowImage.open(self.path) as file:
+                with PillowImage.open(io.BytesIO(data)) as file:
                     width, height = file.size
                     if width * height > _MAX_PIXELS:
                         raise ImageError(f"it is {width}×{height} pixels, more than {_MAX_PIXELS}: make it smaller.")
@@ -114,9 +131,11 @@ class ImageFile:
             raise ImageError(f"image '{self.id}' is no longer at {self.path}.") from None
         except UnidentifiedImageError:
             raise ImageError(f"image '{self.id}' cannot be used: the file is not an image.") from None
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
-            # Pillow's decoders raise all of these on damaged files.
-            raise ImageError(f"image '{self.id}' cannot be used: {error or type(error).__name__}.") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever comes to their minds on damaged files
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise ImageError(f"image '{self.id}' cannot be used: {reason}.") from None
         if self.cut is not None:
             picture = _cut(picture, *self.cut)
         return to_pixels(picture, preprocessing, self.id)
@@ -129,6 +148,10 @@ class TensorImage:
     id: str
     pixels: Tensor = field(repr=False)
     label: int | str | None = None
+    content: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", as_shaped_pixels(self.pixels, f"image {self.id!r}", (3,)).cpu())
 
     def absolute(self) -> TensorImage:
         """Itself."""
@@ -136,10 +159,19 @@ class TensorImage:
 
     def content_hash(self) -> str:
         """Sixteen hex digits over the values."""
+        return self.content or self._hash()
+
+    def _hash(self) -> str:
         return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
 
     def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
-        """The pixels as they are (float32, [0, 1])."""
+        """The pixels as they are (float32, [0, 1]).
+
+        Raises:
+            ImageError: values that are not finite, outside [0, 1], or others than when the image was pinned.
+        """
+        if self.content is not None and self._hash() != self.content:
+            raise ImageError(f"image '{self.id}' cannot be used: its pixels have changed since the run started.")
         if not self.pixels.isfinite().all():
             raise ImageError(f"image '{self.id}' has pixels that are not finite.")
         if self.pixels.amin() < 0 or self.pixels.amax() > 1:
@@ -147,7 +179,7 @@ class TensorImage:
                 f"image '{self.id}' has values in [{self.pixels.amin():g}, {self.pixels.amax():g}], expected [0, 1]: "
                 "give pixels before normalisation."
             )
-        return self.pixels.float()
+        return self.pixels.to(torch.float32, copy=True)
 
 
 AnyImage = ImageFile | TensorImage
@@ -192,12 +224,24 @@ class Images(Sequence[AnyImage]):
 
     def limit(self, count: int | None, seed: int = 0) -> Images:
         """A random subset that depends on the seed and the ids alone; a smaller one is part of a larger one."""
-        if count is None or count >= len(self):
+        if count is None or as_integer(count, "limit", 1, sys.maxsize) >= len(self):
             return self
-        if count < 1:
-            raise InputError(f"limit is {count}: ask for at least one image.")
         chosen = sorted(self.items, key=lambda item: hashlib.sha256(repr((seed, item.id)).encode()).digest())[:count]
         return Images(self.name, sorted(chosen, key=lambda item: item.id))
+
+    def pinned(self) -> Images:
+        """The same images, each with the hash of what it holds now; one that holds something else later is refused.
+
+        Reads every file once. A file that cannot be read stays in the list, and is named when its turn comes.
+        """
+        return Images(self.name, [replace(item, content=_content(item)) for item in self.items])
+
+
+def _content(item: AnyImage) -> str:
+    try:
+        return item.content_hash()
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror}"
 
 
 class PixelSource:
@@ -236,10 +280,9 @@ class PixelSource:
         """Sixteen hex digits over the ids and contents of all images."""
         digest = hashlib.sha256()
         for name, image in sorted(self._image.items()):
-            try:
-                digest.update(repr((name, image.content_hash())).encode("utf-8", "surrogatepass"))
-            except OSError:
-                digest.update(repr((name, "unreadable")).encode("utf-8", "surrogatepass"))
+            content = _content(image)
+            known = UNREADABLE if content.startswith(UNREADABLE) else content
+            digest.update(repr((name, known)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
 
     def mean_colour(self) -> Float[Tensor, "3"]:
@@ -290,7 +333,7 @@ def _cut(picture: PillowImage.Image, share: float, x: float, y: float) -> Pillow
 
 
 def load_images(
-    source: str | Path | Images | Float[Tensor, "images 3 height width"],
+    source: str | Path | Images | Float[Tensor, "images 3 height width"] | Sequence[str | Path],
     limit: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
@@ -299,25 +342,38 @@ def load_images(
 
     Args:
         source: ``"photos"`` (embedded: 8 photos, 6 cuts each), ``"imagenette"`` (the 320 px validation images;
-            downloaded once and verified), a folder (flat, or one folder a class) or file, or a tensor (N, 3, H, W) in
-            [0, 1] at the network's input size.
+            downloaded once and verified), a folder (flat, or one folder a class) or file, a list of files, or a
+            tensor or array (N, 3, H, W) in [0, 1] at the network's input size.
         limit: how many; a random subset that depends on the seed and the ids alone. None takes all.
         seed: of the subset.
         data: where data sets are kept; by default the user's cache folder. A folder ``imagenette2-320`` in `data` or in
             the working directory is used as it is.
     Raises:
-        InputError: a folder that does not exist or holds no image.
+        InputError: a folder that does not exist or holds no image, or anything that is no source of images.
         DownloadError: no network, or a file with the wrong hash.
     """
+    return _loaded(source, data).limit(limit, seed)
+
+
+def _loaded(source: Any, data: str | Path | None) -> Images:
     if isinstance(source, Images):
-        return source.limit(limit, seed)
-    if isinstance(source, Tensor):
-        return _tensors(source).limit(limit, seed)
-    if source == PHOTOS:
-        return _photos().limit(limit, seed)
-    if source == IMAGENETTE:
-        return _imagenette(Path(data) if data is not None else default_data_folder()).limit(limit, seed)
-    return _folder(Path(source)).limit(limit, seed)
+        return source
+    if isinstance(source, Path) or (isinstance(source, str) and source not in (PHOTOS, IMAGENETTE)):
+        return _folder(_path(source))
+    if isinstance(source, str):
+        return (
+            _photos() if source == PHOTOS else _imagenette(_path(data) if data is not None else default_data_folder())
+        )
+    if isinstance(source, Sequence) and all(isinstance(one, str | Path) for one in source):
+        return _files([_path(one) for one in source])
+    return _tensors(source)
+
+
+def _path(text: str | Path) -> Path:
+    """A path as it was given, `~` written out."""
+    if not str(text) or "\0" in str(text):
+        raise InputError(f"images is {str(text)!r}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
+    return expanded(text)
 
 
 def default_data_folder() -> Path:
@@ -330,17 +386,34 @@ def image_id(relative: Path) -> str:
     return os.fsencode(relative.as_posix().replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
 
 
-def _tensors(pixels: Tensor) -> Images:
+def _tensors(source: Any) -> Images:
+    pixels = as_shaped_pixels(source, "images")
     digits = len(str(len(pixels) - 1))
-    return Images("tensor", [TensorImage(f"{i:0{digits}d}", image.cpu()) for i, image in enumerate(pixels)])
+    return Images("tensor", [TensorImage(f"{i:0{digits}d}", image) for i, image in enumerate(pixels)])
+
+
+def _files(paths: Sequence[Path]) -> Images:
+    """Single files, named by their names, or by their whole paths where names repeat."""
+    if not paths:
+        raise InputError("images is an empty list: give at least one file.")
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"there is no image file {path}: give files, or one folder.")
+    unique = len({path.name for path in paths}) == len(paths)
+    items = [ImageFile(image_id(Path(path.name) if unique else path), path) for path in paths]
+    return Images("files", sorted(items, key=lambda item: item.id))
 
 
 def _folder(path: Path, name: str | None = None) -> Images:
-    if not path.exists():
+    try:
+        exists, single = path.exists(), path.exists() and not path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(f"{path} cannot be looked at ({error.strerror}).") from None
+    if not exists:
         raise InputError(f"no folder or file {path}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
-    suffixes = PillowImage.registered_extensions()
-    if path.is_file():
+    if single:
         return Images(path.name, [ImageFile(image_id(Path(path.name)), path)])
+    suffixes = PillowImage.registered_extensions()
     items = []
     for root, folders, files in os.walk(path):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))

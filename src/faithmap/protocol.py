@@ -196,6 +196,20 @@ class Protocol:
         return hashlib.sha256(json.dumps(self.measured(), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def as_protocol(value: Any) -> Protocol:
+    """A protocol, or the preset of a name.
+
+    Raises:
+        ProtocolError: an unknown preset, or anything else.
+    """
+    if isinstance(value, Protocol):
+        return value
+    if isinstance(value, str):
+        return Protocol.preset(value)
+    what = "None" if value is None else f"a {type(value).__name__}"
+    raise ProtocolError(f"protocol is {what}: give a Protocol, or a preset's name ({', '.join(PRESETS)}).")
+
+
 def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts with names turned into enum members and numbers checked, or a `ProtocolError` that names the part."""
     checked = dict(parts)

@@ -62,6 +62,7 @@ class Batch:
         ids = [str(row) for row in range(len(pixels))] if image_ids is None else list(image_ids)
         if len(ids) != len(pixels):
             raise InputError(f"{len(ids)} image ids for {len(pixels)} images: give one an image.")
+        ids = [str(name) for name in ids]
         inputs = classifier.normalise(pixels.detach().to(classifier.dtype))
         return cls(classifier, pixels.detach(), inputs, targets.to(pixels.device), ids, seed)
 
@@ -86,6 +87,16 @@ class Batch:
             inputs=self.inputs[rows],
             targets=self.targets[rows],
             image_ids=[self.image_ids[row] for row in rows],
+        )
+
+    def copied(self) -> Batch:
+        """The same images for code of others, which may change what it is given."""
+        return replace(
+            self,
+            pixels=self.pixels.clone(),
+            inputs=self.inputs.clone(),
+            targets=self.targets.clone(),
+            image_ids=list(self.image_ids),
         )
 
     def block_size(self) -> int:

@@ -31,7 +31,7 @@ def from_callable(function: Any) -> Callable[[Batch], Tensor]:
 
 def _call(function: Callable[[Tensor, Tensor], Any], batch: Batch) -> Any:
     with torch.enable_grad():
-        return function(batch.inputs.clone(), batch.targets)
+        return function(batch.inputs.clone(), batch.targets.clone())
 
 
 def _zennit(attributor: Attributor, batch: Batch) -> Tensor:
@@ -50,7 +50,7 @@ def _zennit(attributor: Attributor, batch: Batch) -> Tensor:
 def _captum(method: Any, batch: Batch) -> Any:
     """Attributions to a layer, which are coarser than the image, are summed over channels and enlarged (bilinear)."""
     with torch.enable_grad():
-        found = method.attribute(batch.inputs.clone().requires_grad_(), target=batch.targets)
+        found = method.attribute(batch.inputs.clone().requires_grad_(), target=batch.targets.clone())
     if isinstance(found, tuple) and len(found) == 1:
         found = found[0]
     size = list(batch.inputs.shape[-2:])

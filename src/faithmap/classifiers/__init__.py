@@ -3,6 +3,7 @@
 from faithmap.classifiers.base import (
     Classifier,
     ScoreOnly,
+    check_classifier,
     evaluation_mode,
     kind_of,
     pick_device,
@@ -12,6 +13,7 @@ from faithmap.classifiers.loading import classifier_names, load_classifier
 __all__ = [
     "Classifier",
     "ScoreOnly",
+    "check_classifier",
     "classifier_names",
     "evaluation_mode",
     "kind_of",

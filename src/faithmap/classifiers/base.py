@@ -12,8 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.errors import ClassifierError, CurveError
+from faithmap.checks import as_pixels
+from faithmap.errors import ClassifierError, CurveError, FaithmapError, InputError
 from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
+from faithmap.text import first_line
+
+# A longer number is the name of a folder, not a class.
+_DIGITS = 10
 
 
 class ScoreOnly(nn.Module):
@@ -32,9 +37,9 @@ class ScoreOnly(nn.Module):
         self.description = description or f"{kind.__module__}.{kind.__qualname__}"
 
     def forward(self, inputs: Tensor) -> Any:
-        """The function's logits, on the inputs' device."""
+        """The function's logits, on the inputs' device. It is given a copy, which it may change."""
         with torch.no_grad():
-            logits = self.function(inputs)
+            logits = self.function(inputs.clone())
         if isinstance(logits, np.ndarray):
             logits = torch.from_numpy(logits)
         return logits.to(inputs.device) if isinstance(logits, Tensor) else logits
@@ -128,15 +133,16 @@ class Classifier:
         with evaluation_mode(self.module):
             try:
                 logits = self.module(inputs)
-            except (torch.cuda.OutOfMemoryError, MemoryError):
+            except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
                 raise
-            except RuntimeError as error:
+            except Exception as error:  # a network may be anybody's code
                 if "out of memory" in str(error) or "can't allocate memory" in str(error):
                     raise
                 raise ClassifierError(
-                    f"{self.name} fails on an input of shape {tuple(inputs.shape)}: {str(error).splitlines()[0]}"
+                    f"{self.name} fails on an input of shape {tuple(inputs.shape)}: {first_line(error)}"
                 ) from error
-        return self.check_logits(logits, len(inputs))
+        # A copy, because a network may write its next logits where these are.
+        return self.check_logits(logits, len(inputs)).clone()
 
     def check_logits(self, logits: Any, batch: int) -> Tensor:
         """`logits` if it is a floating tensor (batch, classes); otherwise a `ClassifierError` that says what it is."""
@@ -156,6 +162,20 @@ class Classifier:
         """Pixels in [0, 1] → logits."""
         return self.logits(self.normalise(pixels).to(self.dtype))
 
+    def check_pixels(self, pixels: Any, name: str = "pixels") -> Float[Tensor, "batch channels height width"]:
+        """Images in [0, 1] as this network takes them; see `faithmap.checks.as_pixels`.
+
+        Raises:
+            InputError: another type, shape or number of channels, or values outside [0, 1].
+        """
+        found = as_pixels(pixels, name)
+        if found.shape[1] != len(self.mean):
+            raise InputError(
+                f"{name} has shape {tuple(found.shape)}, and {self.name} takes {len(self.mean)} channels: give "
+                f"(B, {len(self.mean)}, H, W)."
+            )
+        return found
+
     def predict(self, pixels: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch"]:
         """The class with the highest logit (the lowest index among equals), int64.
 
@@ -172,9 +192,9 @@ class Classifier:
 
     def class_index(self, label: int | str | None) -> int | None:
         """The class index of a label: an index, a number written out, or one of `labels`; else None."""
-        if label is None or isinstance(label, int):
-            return label
-        if label.isdecimal():
+        if label is None or isinstance(label, int | np.integer):
+            return None if label is None else int(label)
+        if label.isdecimal() and len(label) < _DIGITS:
             return int(label)
         return self.labels.index(label) if self.labels is not None and label in self.labels else None
 
@@ -208,6 +228,23 @@ class Classifier:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def check_classifier(value: Any) -> Classifier:
+    """`value` if it is a classifier.
+
+    Raises:
+        ClassifierError: a network that is not wrapped, a name, or anything else.
+    """
+    if isinstance(value, Classifier):
+        return value
+    if isinstance(value, str):
+        raise ClassifierError(f"classifier is the name {value!r}: load it with faithmap.load_classifier.")
+    what = f"a bare {type(value).__name__}" if callable(value) else f"{type(value).__name__}"
+    raise ClassifierError(
+        f"classifier is {what}: wrap a network in faithmap.Classifier(network, mean=…, std=…), which says how it wants "
+        "its input normalised."
+    )
 
 
 @contextmanager

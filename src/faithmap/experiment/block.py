@@ -132,13 +132,26 @@ def working_heatmaps(
             maps = batch_heatmaps(method, given)
             return {row: maps[at] for at, row in enumerate(rows) if row in left}, failed
         except HeatmapError as error:
-            wrong = [row for row in left if error.index is None or row == places[error.index]]
-            failed += [Skipped(block.ids[row], method.name, str(error)) for row in wrong]
+            wrong = {row: str(error) for row in left if error.index is None or row == places[error.index]}
+            if error.index is None and len(left) > 1 and method.batching == "whole":
+                wrong = failing_alone(method, batch, left, len(places)) or wrong
+            failed += [Skipped(block.ids[row], method.name, reason) for row, reason in wrong.items()]
             left = [row for row in left if row not in wrong]
             if left:
                 places = [place if place in left else left[0] for place in places]
                 given = batch.select(places)
     return {}, failed
+
+
+def failing_alone(method: Method, batch: Batch, rows: Sequence[int], size: int) -> dict[int, str]:
+    """Which images a method fails on that does not say so, and why: each is tried alone, in a block of this size."""
+    wrong = {}
+    for row in rows:
+        try:
+            batch_heatmaps(method, batch.select([row] * size))
+        except HeatmapError as error:
+            wrong[row] = str(error)
+    return wrong
 
 
 def block_orders(

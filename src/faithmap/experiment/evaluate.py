@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ from typing import Any
 from torch import Tensor
 
 from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, StoreError
+from faithmap.errors import EngineWarning, FaithmapError, StoreError
 from faithmap.experiment.executors import Executor, LocalExecutor, Report
 from faithmap.experiment.planning import Plan, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, extend_manifest, manifest_before, timestamp
+from faithmap.experiment.task import Experiment
 from faithmap.images import Images
 from faithmap.protocol import Protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store
+from faithmap.store.records import Skipped
 
 
 def evaluate(
@@ -101,7 +104,27 @@ def evaluate(
     if not store.parts():
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
+    check_methods(experiment, store, state.skipped)
     return Run(store.url)
+
+
+def check_methods(experiment: Experiment, store: Store, skipped: Sequence[Skipped]) -> None:
+    """Say which methods have no score at all.
+
+    Raises:
+        FaithmapError: none of them has.
+    """
+    failed = {one.method: one.reason for one in reversed(skipped) if one.method is not None}
+    if not failed:
+        return
+    measured = set(store.index().names["method"])
+    asked = [method.name for method in experiment.methods if not method.is_random]
+    missing = [name for name in asked if name not in measured]
+    if missing and len(missing) == len(asked):
+        reasons = "; ".join(failed[name] for name in missing[:3] if name in failed)
+        raise FaithmapError(f"not one heatmap could be computed: {reasons}")
+    for name in missing:
+        warnings.warn(f"no image could be measured with '{name}': {failed.get(name, '')}", EngineWarning, stacklevel=3)
 
 
 def plan(

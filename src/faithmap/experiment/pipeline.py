@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from faithmap.attribution import unchanged_network
 from faithmap.errors import CurveError
 from faithmap.experiment.block import (
     Block,
@@ -43,16 +44,17 @@ def evaluate_task(
     orders: dict[tuple[str, str], Mapping[int, Tensor]] = {}
     wanted = {(key.method, key.order) for key in task.chains}
     kept = {method for methods in task.heatmaps.values() for method in methods}
-    for method in experiment.methods:
-        directions = [order for name, order in sorted(wanted) if name == method.name]
-        if (directions or method.name in kept) and not method.is_random:
-            found[method.name], failed = block_heatmaps(experiment, method, block, batch)
-            skipped += failed
-            for order in directions:
-                orders[method.name, order], failed = block_orders(
-                    found[method.name], method, block, experiment.protocol, order
-                )
+    with unchanged_network(experiment.classifier, experiment.methods):
+        for method in experiment.methods:
+            directions = [order for name, order in sorted(wanted) if name == method.name]
+            if (directions or method.name in kept) and not method.is_random:
+                found[method.name], failed = block_heatmaps(experiment, method, block, batch)
                 skipped += failed
+                for order in directions:
+                    orders[method.name, order], failed = block_orders(
+                        found[method.name], method, block, experiment.protocol, order
+                    )
+                    skipped += failed
     yield Result(examples=kept_examples(task, block, found), skipped=list(dict.fromkeys(skipped)))
     del batch, found
     for draw in task.draws:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
-from faithmap.classifiers import Classifier, kind_of
+from faithmap.classifiers import Classifier, check_classifier, kind_of
 from faithmap.errors import ProtocolError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.record import plain
@@ -22,7 +22,7 @@ from faithmap.inference import make_engine
 from faithmap.perturbation import check_fill, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
-from faithmap.protocol import Placement, Protocol
+from faithmap.protocol import Placement, Protocol, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
 from faithmap.store.reading import EXAMPLES, no_run, sample
@@ -47,8 +47,9 @@ def prepare(
     precision: str,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
-    images = load_images(images)
-    protocol = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
+    classifier = check_classifier(classifier)
+    protocol = as_protocol(protocol)
+    images = load_images(images).pinned()
     others = PixelSource(images, classifier.preprocessing)
     protocol = settled(protocol, others, input_size(images, classifier))
     experiment = Experiment(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from faithmap.classifiers import Classifier
+from faithmap.classifiers.watch import signature
 from faithmap.inference.chains import Chains, Engine
-from faithmap.inference.watch import signature
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from faithmap.classifiers import Classifier
+from faithmap.classifiers.watch import signature
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine
@@ -26,7 +27,6 @@ from faithmap.inference.incremental.costs import NetworkCost, expected_gain, lay
 from faithmap.inference.incremental.geometry import Pair
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
-from faithmap.inference.watch import signature
 
 Scores = tuple[Tensor, Tensor, Tensor]
 

@@ -1,0 +1,162 @@
+"""What callers hand over, turned into tensors that everything else can rely on, or refused in one sentence.
+
+Nothing here changes an argument: what is converted is a copy.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from faithmap.errors import FaithmapError, InputError, nearest
+
+LARGEST_SIDE = 32_768
+
+
+def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:
+    """A dense tensor without gradients from a tensor, an array or nested lists of numbers.
+
+    Raises:
+        FaithmapError: (of the type `error`) anything else, and tensors without values of their own.
+    """
+    if isinstance(value, Tensor):
+        return _dense(value, name, error)
+    if value is None or isinstance(value, (str, bytes)) or callable(value):
+        raise error(f"{name} is {_kind(value)}, expected a tensor or an array.")
+    try:
+        array = np.asarray(value)
+    except Exception as problem:  # whatever an object's own conversion raises
+        raise error(f"{name} is {_kind(value)}, which is no array ({problem}): expected a tensor.") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers of at most 64 bits.")
+    # A copy, in this machine's byte order.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def as_floats(value: Any, name: str, error: type[FaithmapError] = InputError, remedy: str = "") -> Tensor:
+    """Like `as_tensor`, float32 or float64; half precision becomes float32.
+
+    Raises:
+        FaithmapError: (of the type `error`) values that are not floating numbers.
+    """
+    found = as_tensor(value, name, error)
+    if not found.is_floating_point():
+        raise error(f"{name} is {found.dtype}, expected floating numbers{remedy}.")
+    return found if found.dtype in (torch.float32, torch.float64) else found.float()
+
+
+def as_pixels(value: Any, name: str = "pixels", dims: tuple[int, ...] = (4,)) -> Tensor:
+    """Images in [0, 1], (B, C, H, W) or, where `dims` allows it, (C, H, W).
+
+    Raises:
+        InputError: another type or shape, no image, or values outside [0, 1].
+    """
+    found = as_shaped_pixels(value, name, dims)
+    if not found.isfinite().all():
+        raise InputError(f"{name} has values that are not finite.")
+    low, high = found.amin(), found.amax()
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{name} has values in [{low:g}, {high:g}], expected [0, 1]: give pixels before normalisation."
+        )
+    return found
+
+
+def as_shaped_pixels(value: Any, name: str = "pixels", dims: tuple[int, ...] = (4,)) -> Tensor:
+    """The same, whatever the values (a fill may be noise, and a network may be fed normalised images)."""
+    found = as_floats(value, name, remedy=" in [0, 1]: divide bytes by 255")
+    if found.ndim not in dims:
+        shapes = " or ".join({3: "(C, H, W)", 4: "(B, C, H, W)"}[count] for count in dims)
+        one = ": add a dimension with pixels[None]" if found.ndim == 3 and 4 in dims else ""
+        raise InputError(f"{name} has shape {tuple(found.shape)}, expected {shapes}{one}.")
+    if found.numel() == 0 or max(found.shape[-2:]) > LARGEST_SIDE:
+        raise InputError(
+            f"{name} has shape {tuple(found.shape)}, expected at least one image of 1 to {LARGEST_SIDE} pixels a side."
+        )
+    return found
+
+
+def as_integers(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:
+    """Integers as they are, any width.
+
+    Raises:
+        FaithmapError: (of the type `error`) values that are not integers.
+    """
+    found = as_tensor(value, name, error)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise error(f"{name} is {found.dtype}, expected integers.")
+    return found
+
+
+def as_targets(value: Any, count: int, device: torch.device) -> Tensor:
+    """One class index per image, int64, on the images' device.
+
+    Raises:
+        InputError: not integers, not one per image, or below 0.
+    """
+    found = as_integers(value, "targets").to(device, torch.int64)
+    if tuple(found.shape) != (count,):
+        shape = tuple(found.shape)
+        raise InputError(f"targets has shape {shape} for {count} images: give one class index per image.")
+    if int(found.min()) < 0:
+        raise InputError(f"targets holds {int(found.min())}, expected class indices of at least 0.")
+    return found
+
+
+def as_integer(value: Any, name: str, low: int, high: int, error: type[FaithmapError] = InputError) -> int:
+    """An integer within bounds, NumPy's included; True and False are none.
+
+    Raises:
+        FaithmapError: (of the type `error`) says the bounds.
+    """
+    try:
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except Exception:  # whatever an object's own conversion raises
+        number = None
+    if number is None or not low <= number <= high:
+        raise error(f"{name} is {_value(value)}: give an integer from {low} to {high}.")
+    return number
+
+
+def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapError] = InputError) -> str:
+    """One of a few words.
+
+    Raises:
+        FaithmapError: (of the type `error`) says which.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise error(f"unknown {name} {_value(value)}{nearest(str(value), known)} Known: {', '.join(known)}.")
+    return value
+
+
+def _dense(value: Tensor, name: str, error: type[FaithmapError]) -> Tensor:
+    if value.is_meta or isinstance(value, UninitializedBuffer | UninitializedParameter):
+        raise error(f"{name} is a tensor without values (device 'meta', or not initialised): give one with values.")
+    if value.is_nested:
+        raise error(f"{name} is a nested tensor, whose images differ in size: give images of one size.")
+    found = value.detach()
+    if found.is_quantized:
+        found = found.dequantize()
+    if found.layout is not torch.strided:
+        found = found.to_dense()
+    if found.is_complex():
+        raise error(f"{name} is {found.dtype}, expected real numbers.")
+    # What was made in inference mode cannot be used where gradients are needed.
+    return found.clone() if found.is_inference() else found
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _value(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # anybody's object
+        text = _kind(value)
+    return text if len(text) <= 60 else f"{text[:40]}…"

@@ -1,0 +1,73 @@
+"""Files that others wrote: only regular ones are opened, and never more of them than was agreed on."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from pathlib import Path
+
+GIGABYTE = 1 << 30
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Open a regular file for reading. A pipe, a device or a socket is refused at once, because reading may never end.
+
+    Raises:
+        OSError: not a regular file, or one that cannot be opened.
+    """
+    # Looked at before it is opened, because opening a device may do something; without waiting, because a pipe may
+    # have taken the file's place in between.
+    _check_regular(os.stat(path).st_mode, path)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+        return io.BufferedReader(io.FileIO(handle, "rb"))
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: str | Path, most: int = GIGABYTE) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        OSError: not a regular file, one that cannot be read, or one of more than `most` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = b"" if size > most else file.read(size + 1)
+        if len(data) == size + 1 <= most:  # it has grown meanwhile
+            data += file.read(most - size)
+    if max(size, len(data)) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return data
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a regular file of any size, in hex digits."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(path: str | Path) -> tuple[int, ...]:
+    """Changes whenever a file is replaced or written: its number, size and times."""
+    found = os.stat(path)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` written out, where the home folder is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _check_regular(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
