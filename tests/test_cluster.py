@@ -82,7 +82,7 @@ def test_two_workers_give_the_table_of_one_process(cluster, whole, tmp_path, mon
     same(run.scores(), whole.scores())
     assert run.store.stored_heatmaps().places.keys() == whole.store.stored_heatmaps().places.keys()
     assert seen[-1] == (len(whole.scores()), 20)
-    assert (run.manifest["executor"], run.manifest["workers"], run.manifest["threads"]) == ("ray", 2, 1)
+    assert (run.manifest.executor, run.manifest.workers, run.manifest.threads) == ("ray", 2, 1)
 
 
 def test_workers_that_are_killed_are_replaced(cluster, tmp_path):

@@ -178,9 +178,9 @@ def test_what_was_run_is_told(run):
     assert dict(details["protocol"])["region size"] == "5"
     assert "Protocol.from_dict" in details["command"]
     assert [row["image"] for row in details["skipped"]] == ["0-</broken>.png"]
-    run.manifest["command"] = "faithmap run --images 'a b'"
+    run.manifest = run.manifest.updated(command="faithmap run --images 'a b'")
     assert numbers.details(summarise(run))["command"] == "faithmap run --images 'a b'"
-    run.manifest["command"] = None
+    run.manifest = run.manifest.updated(command=None)
 
 
 def test_ranking_agrees_with_the_statistics(run):
@@ -204,7 +204,7 @@ def changed(run, frame=None, **manifest):
     """The same run with some of what it holds replaced."""
     parts = {name: getattr(run, name) for name in ("protocol", "skipped", "store", "examples", "removal_step", "fill")}
     scores = run.scores() if frame is None else frame
-    return SimpleNamespace(**parts, scores=lambda: scores, manifest=run.manifest | manifest)
+    return SimpleNamespace(**parts, scores=lambda: scores, manifest=run.manifest.updated(**manifest))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 
 import faithmap
 from faithmap.errors import FaithmapError, RegionError, StoreError
-from faithmap.experiment.planning import gaps, images_of_task
+from faithmap.experiment.planning import images_of_task, missing_steps
 from faithmap.run import Run
 from tests.reference.experiment import aopc_twin, network_twin, noise_twin, scores_twin
 
@@ -60,7 +60,7 @@ def test_a_whole_run_equals_brute_force(network, folder, placement):
     scores = run.scores()
     assert len(scores) == 5 * 3 * 2 * 5
     forward = network_twin(network.module, network.mean, network.std)
-    for image in run.manifest["images"]:
+    for image in run.manifest.images:
         pixels = np.array(Image.open(folder / image)).transpose(2, 0, 1).astype(np.float32) / 255
         logits = forward(pixels)
         target = logits.index(max(logits))
@@ -82,7 +82,7 @@ def test_a_whole_run_equals_brute_force(network, folder, placement):
 def test_examples_rebuild_the_curves_that_were_stored(network, folder):
     run = faithmap.evaluate(network, folder, METHODS, protocol(orders=("morf", "lerf"), paired_fill=False))
     examples = run.examples()
-    assert {example.image for example in examples} == set(run.manifest["images"])
+    assert {example.image for example in examples} == set(run.manifest.images)
     stored = run.scores().set_index(["image", "method", "order", "draw", "step"]).logit
     for example in examples:
         for method in ("edges", "signed", "random"):
@@ -147,10 +147,11 @@ def test_steps_that_are_lost_in_the_middle_are_filled_in(network, folder, tmp_pa
     same(faithmap.evaluate(network, folder, METHODS, protocol(draws=1), out).scores(), before)
 
 
-def test_gaps():
-    assert gaps([range(3), range(5, 6)], 8) == [range(3, 5), range(6, 8)]
-    assert gaps([], 3) == [range(3)]
-    assert gaps([range(9), range(2)], 5) == []
+def test_missing_steps():
+    assert missing_steps([range(3), range(5, 6)], range(8)) == (3, 4, 6, 7)
+    assert missing_steps([], range(3)) == (0, 1, 2)
+    assert missing_steps([range(9), range(2)], range(5)) == ()
+    assert missing_steps([range(2), range(4, 9)], (0, 3, 7, 10)) == (3, 10)
 
 
 def test_another_question_in_the_same_folder_is_refused(network, folder, tmp_path):

@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faithmap.errors import StoreError
+from faithmap.protocol import Protocol
 from faithmap.store.folder import Store, _heatmap_part
 from faithmap.store.index import Builder
+from faithmap.store.manifest import ClassifierRecord, ImageRecord, Manifest
 from faithmap.store.records import FORMAT, Example
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -345,10 +347,10 @@ class TestNotOnADisk:
         example = Example("i", torch.rand(3, 6, 5), None, 1, 2, {"a": torch.randn(6, 5)})
         with store.lock():
             store.write_examples([example])
-            store.write_manifest({"a": 1})
+            store.write_manifest(manifest_of("i"))
         assert torch.equal(next(store.examples()).heatmaps["a"], example.heatmaps["a"])
         assert torch.equal(store.stored_heatmaps().heatmap("i", "a", 2), example.heatmaps["a"])
-        assert store.read_manifest()["a"] == 1
+        assert store.read_manifest() == manifest_of("i")
         assert len(pd.read_parquet(store.export(tmp_path / "all.parquet"))) == 8
         with pytest.raises(StoreError, match="not on a disk"):
             _ = store.folder
@@ -374,27 +376,62 @@ class TestNotOnADisk:
         assert Store(f"file://{tmp_path}/run").folder == tmp_path / "run"
 
 
+def manifest_of(*images: str, **parts) -> Manifest:
+    return Manifest(
+        protocol=Protocol(),
+        fingerprint="0123",
+        classifier=ClassifierRecord(name="net", fingerprint="4567", preprocessing={"crop": [6, 5]}),
+        images={name: ImageRecord(content="89ab", group="one") for name in images},
+        methods={"m": {"method": "m", "parameters": {"n": 1}}},
+        **parts,
+    )
+
+
 def test_a_damaged_manifest_is_found(store):
     random.seed(2)
-    manifest = {"images": {"a\udcff": {"content": "0123"}}, "seed": 0, "list": (1, 2)}
+    manifest = manifest_of("a\udcff", "b", command="x \udcff")  # text that is no UTF-8 is written as an escape
     store.write_manifest(manifest)
-    assert store.read_manifest()["images"] == manifest["images"]
+    assert store.read_manifest() == manifest
+    assert set(manifest.images) == {"a\\udcff", "b"}
     for damage in damages(store.manifest_path.read_bytes()):
         store.manifest_path.write_bytes(damage)
         read = None
         with contextlib.suppress(StoreError):
             read = store.read_manifest()
         if read is not None:  # white space, or the name of the checksum itself
-            assert read.items() >= {"seed": 0, "list": [1, 2], "images": manifest["images"]}.items()
+            assert read.model_dump(exclude=read.model_extra.keys()) == manifest.model_dump(
+                exclude=read.model_extra.keys()
+            )
 
 
 def test_a_newer_manifest_is_refused(store):
-    store.write_manifest({"a": 1})
-    assert store.read_manifest() == {"format": FORMAT, "a": 1}
-    assert Store(store.folder).read_manifest() == {"format": FORMAT, "a": 1}
+    store.write_manifest(manifest_of("a"))
+    assert store.read_manifest() == Store(store.folder).read_manifest()
+    assert store.read_manifest().format == FORMAT
     store.manifest_path.write_text(json.dumps({"format": FORMAT + 1, "versions": {"faithmap": "9.9"}}))
     with pytest.raises(StoreError, match=r"written by faithmap 9\.9"):
         store.read_manifest()
+
+
+@pytest.mark.parametrize(
+    ("edited", "says"),
+    [
+        ('{"format": 1}', "protocol: Field required"),
+        ('{"format": 1, "protocol": {"tempo": 3}}', "a protocol has no part 'tempo'"),
+        ('{"format": 1, "protocol": {"steps": -3}}', "steps is -3"),
+        ("[" * 200_000, "is damaged"),
+        ('{"a":' * 200_000 + "1" + "}" * 200_000, "is damaged"),
+        ('{"format": "1"}', "is damaged"),
+        ("7", "is damaged"),
+    ],
+    ids=["empty", "unknown part", "wrong part", "nested", "nested objects", "wrong type", "a number"],
+)
+def test_a_manifest_edited_by_hand_gets_one_sentence(store, edited, says):
+    store.manifest_path.write_text(edited)
+    with pytest.raises(StoreError) as caught:
+        store.read_manifest()
+    assert says in str(caught.value)
+    assert str(caught.value).count("\n") == 0
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path):

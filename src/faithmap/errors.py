@@ -94,6 +94,10 @@ class PluginWarning(UserWarning):
     """Another package that adds methods, fills or measures could not be loaded and is left out."""
 
 
+class GroupWarning(UserWarning):
+    """Images look like parts of the same photos, and are counted as independent."""
+
+
 class StoreError(FaithmapError):
     """A run folder that cannot be read, written or extended."""
 

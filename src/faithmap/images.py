@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import io
 import os
+import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
 import torch
@@ -77,8 +80,9 @@ class ImageFile:
         id: stable name of the image, unique in its set; printable text, never used as a path.
         path: where the file is.
         label: true class as an index or a name; None where it is not known.
-        cut: None for the whole picture, or (side, x, y) of a square cut as in the embedded photos.
+        cut: None for the whole picture, or (side, x, y) of a square crop as in the embedded photos.
         content: the hash that the file must have when it is read; see `Images.pinned`. None takes any.
+        group: the independent unit that it belongs to (photo, patient, video); None: the image is its own.
     """
 
     id: str
@@ -86,6 +90,7 @@ class ImageFile:
     label: int | str | None = None
     cut: tuple[float, float, float] | None = None
     content: str | None = field(default=None, compare=False)
+    group: str | None = None
 
     def absolute(self) -> ImageFile:
         """The same image as processes with another working directory see it."""
@@ -148,6 +153,7 @@ class TensorImage:
     id: str
     pixels: Tensor = field(repr=False)
     label: int | str | None = None
+    group: str | None = None
     content: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -235,6 +241,102 @@ class Images(Sequence[AnyImage]):
         Reads every file once. A file that cannot be read stays in the list, and is named when its turn comes.
         """
         return Images(self.name, [replace(item, content=_content(item)) for item in self.items])
+
+    def grouped(self, groups: Groups) -> Images:
+        """The same images with their groups.
+
+        Args:
+            groups: what belongs together and is not independent. ``"folder"``: the images of one folder; a regular
+                expression with one capture, searched in the ids; a CSV file with the columns image and group; or a
+                mapping id → group. None leaves the groups as they are.
+        Raises:
+            InputError: a pattern without exactly one capture, a file that cannot be read, or images without a group.
+        """
+        if groups is None:
+            return self
+        group_of = _group_of(groups)
+        found = {item.id: group_of(item.id) for item in self}
+        lacking = [name for name, group in found.items() if not group]
+        if lacking:
+            raise InputError(
+                f"groups {_named(groups)} gives none for image '{lacking[0]}'"
+                f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}: every image needs one."
+            )
+        return Images(self.name, [replace(item, group=found[item.id]) for item in self])
+
+    def suggested_groups(self) -> str | None:
+        """A sentence where names look like several crops of the same photos and no groups are given, else None."""
+        if any(item.group is not None for item in self):
+            return None
+        stems = Counter(stem for item in self if (stem := _shared_stem(item.id)) is not None)
+        inside = sum(stems.values())
+        if len(stems) < 2 or inside < 0.8 * len(self) or inside < 2 * len(stems):
+            return None
+        stem, count = stems.most_common(1)[0]
+        return (
+            f"the names of {len(self)} images suggest {len(stems)} groups (such as {count} of '{stem}'), and none are "
+            "given: every image counts as independent. If they are crops of the same photos or images of the same "
+            r"patients, say so, for example with groups=r'^(.+)-' or a CSV file (image,group)."
+        )
+
+
+Groups = str | Path | Mapping[str, str] | None
+# What stands behind the name of a photo when there are several images of it: cat-top-left, cat_crop3, cat-2.
+_SEVERAL = re.compile(
+    r"^(?P<stem>.*?[^-_. ])[-_. ]+"
+    r"((crop|tile|patch|view|aug|slice|frame|flip|rot)[-_. ]?\d*"
+    r"|whole|cent(re|er)|(top|bottom|upper|lower)[-_ ]?(left|right)|left|right|\d{1,3})$",
+    re.IGNORECASE,
+)
+
+
+def _shared_stem(image_id: str) -> str | None:
+    """The part of an id that other images of the same photo would share; None where it does not look like that."""
+    path = PurePosixPath(image_id)
+    match = _SEVERAL.match(path.stem if path.suffix else path.name)
+    if match is None or match["stem"] == path.parent.name:  # n01440764/n01440764_18 names its class
+        return None
+    return str(path.parent / match["stem"])
+
+
+def _named(groups: Groups) -> str:
+    return "as a mapping" if isinstance(groups, Mapping) else f"'{groups}'"
+
+
+def _group_of(groups: str | Path | Mapping[str, str]) -> Callable[[str], str | None]:
+    """Image id → group."""
+    if isinstance(groups, Mapping):
+        return lambda name: None if groups.get(name) is None else str(groups[name])
+    if groups == "folder":
+        return lambda name: str(parent) if (parent := PurePosixPath(name).parent) != PurePosixPath() else name
+    if isinstance(groups, Path) or groups.endswith(".csv"):
+        return _group_table(Path(groups)).get
+    try:
+        pattern = re.compile(groups)
+    except re.error as error:
+        raise InputError(f"groups '{groups}' is no regular expression ({error}): give one with one capture.") from None
+    if pattern.groups != 1:
+        raise InputError(
+            f"groups '{groups}' has {pattern.groups} captures, expected one, such as r'(patient\\d+)_'; or give "
+            "'folder', a CSV file or a mapping."
+        )
+    return lambda name: match[1] if (match := pattern.search(name)) else None
+
+
+def _group_table(path: Path) -> dict[str, str]:
+    """A CSV file with the columns image and group."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {"image", "group"} <= set(rows.fieldnames or ()):
+                raise InputError(
+                    f"groups {path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}, expected image,group."
+                )
+            return {str(row["image"]): str(row["group"] or "") for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"groups {path} cannot be read ({error}): give a CSV file with the columns image,group."
+        ) from None
 
 
 def _content(item: AnyImage) -> str:
@@ -337,6 +439,7 @@ def load_images(
     limit: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
+    groups: Groups = None,
 ) -> Images:
     """Images by name, folder or tensor; nothing is decoded yet.
 
@@ -348,11 +451,14 @@ def load_images(
         seed: of the subset.
         data: where data sets are kept; by default the user's cache folder. A folder ``imagenette2-320`` in `data` or in
             the working directory is used as it is.
+        groups: what belongs together (photo, patient, video) and is not independent; see `Images.grouped`. The embedded
+            photos come grouped, all others are their own group.
     Raises:
-        InputError: a folder that does not exist or holds no image, or anything that is no source of images.
+        InputError: a folder that does not exist or holds no image, anything that is no source of images, or groups that
+            cannot be.
         DownloadError: no network, or a file with the wrong hash.
     """
-    return _loaded(source, data).limit(limit, seed)
+    return _loaded(source, data).grouped(groups).limit(limit, seed)
 
 
 def _loaded(source: Any, data: str | Path | None) -> Images:
@@ -434,7 +540,7 @@ def _photos() -> Images:
         path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
         if path is None or not path.exists():
             raise InputError(f"the embedded photos need the package of {package}: run `pip install 'faithmap[demo]'`.")
-        items += [ImageFile(f"{photo}-{name}", path, cut=cut) for name, cut in _CUTS.items()]
+        items += [ImageFile(f"{photo}-{name}", path, cut=cut, group=photo) for name, cut in _CUTS.items()]
     return Images(PHOTOS, sorted(items, key=lambda item: item.id))
 
 

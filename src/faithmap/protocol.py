@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
@@ -89,6 +90,9 @@ class Protocol:
         draws: repetitions with new fill (and a new random order), averaged within an image.
         target: `Target.PREDICTED` or `Target.LABEL`.
         score: the score that tables and figures show; both are always stored.
+        points: how many of the steps 0…L are scored: ``"all"``, or a number of at least 2. These are dense at both ends
+            (cosine spacing), where curves bend most; 0 and L are always among them. See `scored_steps`.
+        random_draws: draws of the random order, whose noise enters every difference; None: as many as `draws`.
         orders: `Order.MORF`, `Order.LERF` or both.
         paired_fill: True shares one fill among all methods of an image and draw; False draws one for each method.
         method_defaults: parameters that this protocol adds to methods, as ``{"deconvolution": "start=features"}``;
@@ -106,6 +110,8 @@ class Protocol:
     direction: Direction = Direction.REMOVE
     fill: str = "uniform"
     draws: int = 10
+    points: int = Steps.ALL
+    random_draws: int | None = None
     target: Target = Target.PREDICTED
     score: Score = Score.LOGIT
     orders: tuple[Order, ...] = (Order.MORF,)
@@ -149,12 +155,21 @@ class Protocol:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         parts["method_defaults"] = dict(self.method_defaults)
         parts["orders"] = [str(order) for order in self.orders]
-        parts["steps"] = "all" if self.steps is Steps.ALL else self.steps
+        for part in ("steps", "points"):
+            parts[part] = "all" if parts[part] is Steps.ALL else parts[part]
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in parts.items()}
 
     @classmethod
     def from_dict(cls, parts: Mapping[str, Any]) -> Protocol:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ProtocolError: a part that this version does not know, or a value that cannot be measured.
+        """
+        known = {f.name for f in fields(cls)}
+        for part in parts:
+            if part not in known:
+                raise ProtocolError(f"a protocol has no part '{part}': it was written by another version of faithmap.")
         return cls(**_checked(parts))
 
     @property
@@ -165,11 +180,40 @@ class Protocol:
     def measured(self) -> dict[str, Any]:
         """The parts on which stored numbers depend.
 
-        Left out: `steps`, `draws` and `orders` (a run can be extended by more of them), `score` (both are stored),
-        `name`, and later parts at their default, so that protocols written before these parts existed stay the same.
+        Left out: `steps`, `points`, `draws`, `random_draws` and `orders` (a run can be extended by more of them),
+        `score` (both are stored), `name`, and later parts at their default, so that protocols written before these
+        parts existed stay the same.
         """
-        parts = {k: v for k, v in self.to_dict().items() if k not in ("name", "steps", "draws", "orders", "score")}
+        parts = {k: v for k, v in self.to_dict().items() if k not in _EXTENDED}
         return {k: v for k, v in parts.items() if k not in _LATER_PARTS or v != _LATER_PARTS[k]}
+
+    def draws_of(self, method: str) -> int:
+        """How many draws a method has; random orders may have more than the others."""
+        return max(self.draws, self.random_draws or 0) if method == RANDOM else self.draws
+
+    def scored_steps(self) -> tuple[int, ...]:
+        """The steps that are scored, in ascending order: all, or `points` of them, dense at both ends.
+
+        Point i of n is step L (1 − cos(π i / (n − 1))) / 2, rounded; where two round to the same step it counts once.
+
+        Example:
+            >>> Protocol.preset(steps=100, points=6).scored_steps()
+            (0, 10, 35, 65, 90, 100)
+        """
+        if self.points > self.steps:
+            return tuple(range(self.steps + 1))
+        angles = (math.pi * i / (self.points - 1) for i in range(self.points))
+        return tuple(sorted({round(self.steps * (1 - math.cos(angle)) / 2) for angle in angles}))
+
+    def joined(self, other: Protocol) -> Protocol:
+        """What a folder holds that was measured under one protocol and then extended under the other."""
+        return other.override(
+            steps=max(self.steps, other.steps),
+            draws=max(self.draws, other.draws),
+            points=max(self.points, other.points),
+            random_draws=max(self.random_draws or 0, other.random_draws or 0) or None,
+            orders=tuple(dict.fromkeys([*self.orders, *other.orders])),
+        )
 
     def fitted(self, height: int, width: int) -> Protocol:
         """The same protocol with `steps` as a number, for images of this size.
@@ -213,9 +257,12 @@ def as_protocol(value: Any) -> Protocol:
 def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts with names turned into enum members and numbers checked, or a `ProtocolError` that names the part."""
     checked = dict(parts)
-    if checked.get("steps") == "all":
-        checked["steps"] = Steps.ALL
-    for name, least in (("steps", 1), ("region_size", 1), ("draws", 1), ("seed", 0)):
+    for name in ("steps", "points"):
+        if checked.get(name) == "all":
+            checked[name] = Steps.ALL
+    if checked.get("random_draws") is None:
+        checked.pop("random_draws", None)
+    for name, least in _LEAST.items():
         value = checked.get(name, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ProtocolError(f"{name} is {value!r}: give a whole number of at least {least}.")
@@ -251,11 +298,24 @@ _KINDS: Mapping[str, type[StrEnum]] = {
 }
 _LATER_PARTS: Mapping[str, str] = {"segments": "", "direction": "remove"}
 _MOST_STEPS = 32_767
+_LEAST = {"steps": 1, "points": 2, "region_size": 1, "draws": 1, "random_draws": 1, "seed": 0}
+# Parts of which a folder may get more later; its numbers stay.
+_EXTENDED = frozenset({"name", "steps", "points", "draws", "random_draws", "orders", "score"})
 
 PRESETS: Mapping[str, Protocol] = MappingProxyType(
     {
         # Samek et al. 2017: 9×9 regions on a grid, uniform noise, 100 steps, 10 repetitions, predicted class.
         "samek2017": Protocol(),
+        # Symmetric relevance gain (Blücher et al. 2024): both orders to full removal, at 20 steps dense at both ends.
+        "srg": Protocol(
+            name="srg",
+            steps=Steps.ALL,
+            points=20,
+            region_size=16,
+            draws=1,
+            random_draws=3,
+            orders=(Order.MORF, Order.LERF),
+        ),
         # The 2021 replication, departures included; see docs/protocols.md.
         "replication2021": Protocol(
             name="replication2021",

@@ -118,7 +118,7 @@ class Run(StoredRun):
 
 def _titled(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
     """Network and images of each run → its scores; numbered where they are the same."""
-    titles = [f"{run.manifest['classifier']['name']}, {run.manifest['image_set']}" for run in runs]
+    titles = [f"{run.manifest.classifier.name}, {run.manifest.image_set}" for run in runs]
     twice = len(set(titles)) < len(titles)
     names = [f"{run.folder.name}: {title}" if twice else title for run, title in zip(runs, titles, strict=True)]
     return {name: run.scores() for name, run in zip(names, runs, strict=True)}

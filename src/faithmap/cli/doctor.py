@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from faithmap.classifiers.weights import check_weights, weights_path
 from faithmap.errors import ClassifierError, FaithmapError, StoreError
 from faithmap.run import Run
 from faithmap.store.folder import DAMAGED, Store
+from faithmap.store.manifest import Manifest
 
 GOOD, HINT, BAD = "good", "hint", "bad"
 # What is needed always, and what an extra brings: package → extra.
@@ -223,11 +223,11 @@ def run_folder(folder: str | Path) -> Iterator[Finding]:
         yield Finding(f"{free / 1e9:.1f} GB free where the run is kept", state, remedy)
 
 
-def completeness(store: Store, manifest: dict[str, Any]) -> Finding:
+def completeness(store: Store, manifest: Manifest) -> Finding:
     """How many of the rows that the manifest speaks of are there."""
-    protocol = manifest["protocol"]
-    per_image = len(protocol["orders"]) * protocol["draws"] * (protocol["steps"] + 1)
-    expected = len(manifest["images"]) * len(manifest["methods"]) * per_image
+    protocol = manifest.protocol
+    draws = sum(protocol.draws_of(method) for method in manifest.methods)
+    expected = len(manifest.images) * draws * len(protocol.orders) * len(protocol.scored_steps())
     found = int(store.index().count.sum())
     if found >= expected:
         return Finding(f"{found} scores, none missing")

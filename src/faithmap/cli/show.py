@@ -100,7 +100,7 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
 
     protocol, order = run.protocol, str(run.protocol.shown_order)
     score, last = str(protocol.score), int(frame["step"].max())
-    title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest['classifier']['name']}"
+    title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest.classifier.name}"
     if run.precision != "float32":
         title += f", {run.precision}: for screening only"
     columns = {"AOPC": aopc_table(frame, score, order=order, relative=False, steps=[last])}

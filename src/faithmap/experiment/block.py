@@ -23,6 +23,7 @@ class Block:
     """Images that could be read, with the class that is scored and, where they are asked for, their segments."""
 
     ids: list[str]
+    groups: list[str]
     pixels: Tensor
     targets: Tensor
     predicted: Tensor
@@ -32,20 +33,22 @@ class Block:
     def keep(self, rows: Sequence[int]) -> Block:
         """Some of the images."""
         at = torch.tensor(rows, dtype=torch.int64, device=self.pixels.device)
-        ids, labels = [self.ids[i] for i in rows], [self.labels[i] for i in rows]
+        ids, groups = [self.ids[i] for i in rows], [self.groups[i] for i in rows]
+        labels = [self.labels[i] for i in rows]
         segments = None if self.segments is None else self.segments[at]
-        return Block(ids, self.pixels[at], self.targets[at], self.predicted[at], labels, segments)
+        return Block(ids, groups, self.pixels[at], self.targets[at], self.predicted[at], labels, segments)
 
 
-# By position in the block: an image whose heatmap or order failed is missing.
+# By position in the block: an image whose heatmap failed is missing.
 Heatmaps = Mapping[int, Tensor]
-Orders = Mapping[tuple[str, str], Mapping[int, Tensor]]
+# (method, order) → by position in the block.
+RemovalSteps = Mapping[tuple[str, str], Mapping[int, Tensor]]
 
 
 def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Block, list[Skipped]]:
     """Decode the images and choose the class that is scored."""
     classifier, protocol = experiment.classifier, experiment.protocol
-    ids, pixels, segments, skipped = [], [], [], []
+    ids, groups, pixels, segments, skipped = [], [], [], [], []
     for image in images:
         try:
             read = image.read(classifier.preprocessing)
@@ -53,11 +56,12 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
                 segments.append(segment(protocol.segments, read, image.id))
             pixels.append(read)
             ids.append(image.id)
+            groups.append(image.group or image.id)
         except ImageError as error:
             skipped.append(Skipped(image.id, None, str(error)))
     if not ids:
         nothing = torch.empty(0, dtype=torch.int64, device=classifier.device)
-        return Block([], torch.empty(0, 3, *classifier.preprocessing.crop), nothing, nothing, []), skipped
+        return Block([], [], torch.empty(0, 3, *classifier.preprocessing.crop), nothing, nothing, []), skipped
     stacked = torch.stack(pixels).to(classifier.device)
     with torch.no_grad():
         logits = torch.cat([classifier(padded(some))[: len(some)] for some in torch.split(stacked, BLOCK)])
@@ -66,7 +70,7 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
     if protocol.target is Target.LABEL:
         targets = torch.tensor([label or 0 for label in labels], device=predicted.device)
     maps = torch.stack(segments).to(classifier.device) if segments else None
-    block, rows = Block(ids, stacked, targets, predicted, labels, maps), []
+    block, rows = Block(ids, groups, stacked, targets, predicted, labels, maps), []
     for row, name in enumerate(ids):
         if reason := not_scored(logits[row], labels[row], protocol):
             skipped.append(Skipped(name, None, f"image '{name}' cannot be used: {reason}"))
@@ -154,7 +158,7 @@ def failing_alone(method: Method, batch: Batch, rows: Sequence[int], size: int) 
     return wrong
 
 
-def block_orders(
+def block_removal_steps(
     found: Heatmaps, method: Method, block: Block, protocol: Protocol, order: str
 ) -> tuple[Mapping[int, Tensor], list[Skipped]]:
     """Removal steps (H, W) by position in the block; a heatmap without an order is skipped alone."""
@@ -169,7 +173,7 @@ def block_orders(
             raise
         row = list(found)[error.index]
         rest = {other: one for other, one in found.items() if other != row}
-        orders, failed = block_orders(rest, method, block, protocol, order)
+        orders, failed = block_removal_steps(rest, method, block, protocol, order)
         return orders, [Skipped(block.ids[row], method.name, str(error)), *failed]
 
 

@@ -3,75 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from faithmap.experiment.block import Block, Orders
+from faithmap.experiment.block import Block, RemovalSteps
 from faithmap.experiment.task import ChainKey, Experiment
 from faithmap.inference import Chains
-from faithmap.perturbation import draw_fill, is_imputed, perturb
-from faithmap.perturbation.regions import removal_steps
-from faithmap.protocol import RANDOM, Direction, Order
-from faithmap.randomness import random_heatmap
+from faithmap.perturbation import chain_fill, chain_removal_step, is_imputed, perturb
+from faithmap.protocol import RANDOM, Direction
 
 
-def draw_orders(
-    experiment: Experiment, block: Block, keys: Sequence[ChainKey], orders: Orders
-) -> list[tuple[int, ChainKey, Tensor]]:
-    """(position in the block, key, removal steps) of all chains that have an order; random orders are drawn here."""
-    protocol, rows = experiment.protocol, []
+@dataclass(frozen=True)
+class BlockChain:
+    """One chain of a block: the row of its image, what it is, and its removal steps."""
+
+    row: int
+    key: ChainKey
+    removal_step: Tensor
+
+
+def chains_of_draw(
+    experiment: Experiment, block: Block, keys: Sequence[ChainKey], removal_steps: RemovalSteps
+) -> list[BlockChain]:
+    """All chains of one draw that have an order; random orders are drawn here."""
+    found = []
     for row, name in enumerate(block.ids):
+        segments = None if block.segments is None else block.segments[row].cpu()
         for key in keys:
             if key.method == RANDOM:
-                heatmap = random_heatmap(block.pixels.shape[-2:], seed=protocol.seed, image_id=name, draw=key.draw)
-                maps = None if block.segments is None else block.segments[row : row + 1].cpu()
-                steps = removal_steps(heatmap.unsqueeze(0), protocol, Order(key.order), maps)[0]
-                steps = steps.to(block.pixels.device)
-                rows.append((row, key, steps))
-            elif row in orders.get((key.method, key.order), {}):
-                rows.append((row, key, orders[key.method, key.order][row]))
-    return rows
+                steps = chain_removal_step(
+                    experiment.protocol,
+                    None,
+                    block.pixels[row].cpu(),
+                    image_id=name,
+                    order=key.order,
+                    draw=key.draw,
+                    segments=segments,
+                )
+                found.append(BlockChain(row, key, steps.to(block.pixels.device)))
+            elif row in removal_steps.get((key.method, key.order), {}):
+                found.append(BlockChain(row, key, removal_steps[key.method, key.order][row]))
+    return found
 
 
-def draw_chains(
-    experiment: Experiment, block: Block, rows: Sequence[tuple[int, ChainKey, Tensor]], steps: range
-) -> Chains:
-    """Images, fills and removal steps of all chains of one draw, from the step before the first missing one on."""
+def engine_chains(experiment: Experiment, block: Block, chains: Sequence[BlockChain], steps: Sequence[int]) -> Chains:
+    """What the engine receives: images, fills and removal steps, from the step before the first missing one on."""
     protocol, device = experiment.protocol, block.pixels.device
-    fills: dict[tuple[int, str | None], Tensor] = {}
-    fill_index = []
+    # Chains that share their fill share its place, so that step 0 is computed once for them.
     places: dict[tuple[int, str | None], int] = {}
-    for row, key, _ in rows:
-        own = None if protocol.paired_fill else key.method
-        if (row, own) not in fills:
-            places[row, own] = len(fills)
-            fills[row, own] = draw_fill(
-                protocol.fill,
-                block.pixels[row],
-                seed=protocol.seed,
-                image_id=block.ids[row],
-                draw=key.draw,
-                method=own,
-                others=experiment.others,
+    fills: list[Tensor] = []
+    fill_index = []
+    for chain in chains:
+        shared = (chain.row, None if protocol.paired_fill else chain.key.method)
+        if shared not in places:
+            places[shared] = len(fills)
+            fills.append(
+                chain_fill(
+                    protocol,
+                    block.pixels[chain.row],
+                    image_id=block.ids[chain.row],
+                    draw=chain.key.draw,
+                    method=chain.key.method,
+                    others=experiment.others,
+                )
             )
-        fill_index.append(places[row, own])
-    image = torch.tensor([row for row, _, _ in rows], device=device)
-    chains = Chains(
+        fill_index.append(places[shared])
+    image = torch.tensor([chain.row for chain in chains], device=device)
+    whole = Chains(
         pixels=block.pixels,
-        fill=torch.stack(list(fills.values())).to(device),
+        fill=torch.stack(fills).to(device),
         image=image,
         fill_index=torch.tensor(fill_index, device=device),
-        removal_step=torch.stack([steps for _, _, steps in rows]),
+        removal_step=torch.stack([chain.removal_step for chain in chains]),
         targets=block.targets[image],
         steps=steps[-1],
         imputed=is_imputed(protocol.fill),
         restore=protocol.direction is Direction.RESTORE,
     )
-    return chains if steps.start == 0 else resumed(chains, steps.start - 1)
+    return whole if steps[0] == 0 else resumed(whole, steps[0] - 1)
 
 
 def resumed(chains: Chains, done: int) -> Chains:
@@ -92,24 +105,25 @@ def resumed(chains: Chains, done: int) -> Chains:
 
 def score_frame(
     block: Block,
-    chains: Sequence[tuple[int, ChainKey]],
-    steps: range,
+    chains: Sequence[BlockChain],
+    steps: Sequence[int],
     logit: np.ndarray[tuple[int, int], np.dtype[np.float32]],
     probability: np.ndarray[tuple[int, int], np.dtype[np.float32]],
 ) -> pd.DataFrame:
-    """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
+    """One row per score: image, group, label, predicted, target, method, order, draw, step, logit, probability."""
     points = len(steps)
-    rows = [row for row, _ in chains]
+    rows = [chain.row for chain in chains]
     predicted, targets = block.predicted.tolist(), block.targets.tolist()
     return pd.DataFrame(
         {
             "image": np.repeat(np.array([block.ids[row] for row in rows], dtype=object), points),
+            "group": np.repeat(np.array([block.groups[row] for row in rows], dtype=object), points),
             "label": pd.array([block.labels[row] for row in rows], dtype="Int32").repeat(points),
             "predicted": np.repeat(np.array([predicted[row] for row in rows], dtype=np.int32), points),
             "target": np.repeat(np.array([targets[row] for row in rows], dtype=np.int32), points),
-            "method": np.repeat(np.array([key.method for _, key in chains], dtype=object), points),
-            "order": np.repeat(np.array([key.order for _, key in chains], dtype=object), points),
-            "draw": np.repeat(np.array([key.draw for _, key in chains], dtype=np.int16), points),
+            "method": np.repeat(np.array([chain.key.method for chain in chains], dtype=object), points),
+            "order": np.repeat(np.array([chain.key.order for chain in chains], dtype=object), points),
+            "draw": np.repeat(np.array([chain.key.draw for chain in chains], dtype=np.int16), points),
             "step": np.tile(np.array(steps, dtype=np.int16), len(rows)),
             "logit": logit.reshape(-1).astype(np.float32),
             "probability": probability.reshape(-1).astype(np.float32),

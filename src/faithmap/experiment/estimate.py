@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from faithmap.attribution import Method
-from faithmap.experiment.block import Block, Orders, block_batch, block_heatmaps, block_orders, read_block
-from faithmap.experiment.chains import draw_chains, draw_orders, score_frame
+from faithmap.experiment.block import Block, RemovalSteps, block_batch, block_heatmaps, block_removal_steps, read_block
+from faithmap.experiment.chains import BlockChain, chains_of_draw, engine_chains, score_frame
 from faithmap.experiment.executors import Executor, LocalExecutor
 from faithmap.experiment.planning import Plan
-from faithmap.experiment.task import ChainKey, Experiment, Task
+from faithmap.experiment.task import Experiment, Task
 from faithmap.inference import score_chains
 from faithmap.store.folder import Store
 
@@ -86,7 +86,7 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
 def forward_passes(task: Task) -> int:
     """Of the dense engine: step 0 once for an image and draw, or the step before the first missing one for a chain."""
     chains, steps = len(task.chains), len(task.steps)
-    alone = chains * (steps - 1) + len(task.draws) if task.steps.start == 0 else chains * (steps + 1)
+    alone = chains * (steps - 1) + len(task.draws) if task.steps[0] == 0 else chains * (steps + 1)
     return len(task.images) * alone if chains else 0
 
 
@@ -107,11 +107,10 @@ def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> t
     if task_seconds < seconds / 4:
         block, orders, task_seconds = heatmaps_of(experiment, task, seconds / 4)
     keys = [key for key in task.chains if key.draw == min(task.draws, default=0)]
-    rows = draw_orders(experiment, block, keys, orders)
-    if not rows:
+    chains = chains_of_draw(experiment, block, keys, orders)
+    if not chains:
         return float("inf"), task_seconds, 0.0
-    start = task.steps.start
-    score_chains(experiment.engine, draw_chains(experiment, block, rows, range(start, min(start + 3, task.steps.stop))))
+    score_chains(experiment.engine, engine_chains(experiment, block, chains, task.steps[:3]))
     found, begun = 0, time.perf_counter()
 
     def count(scores: int) -> None:
@@ -121,12 +120,12 @@ def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> t
             raise _EnoughError
 
     with suppress(_EnoughError):
-        score_chains(experiment.engine, draw_chains(experiment, block, rows, task.steps), count)
+        score_chains(experiment.engine, engine_chains(experiment, block, chains, task.steps), count)
     rate = found / (time.perf_counter() - begun)
-    return rate, task_seconds, row_bytes(block, [(row, key) for row, key, _ in rows], task.steps)
+    return rate, task_seconds, row_bytes(block, chains, task.steps)
 
 
-def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Block, Orders, float]:
+def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Block, RemovalSteps, float]:
     """Read the images of a task and compute heatmaps and orders, and how long it takes for all methods.
 
     Methods that the budget, in seconds, leaves no time for are taken to be like the others.
@@ -139,7 +138,7 @@ def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Bloc
     for method in methods:
         found, _ = block_heatmaps(experiment, method, block, batch)
         for order in sorted({key.order for key in task.chains if key.method == method.name}):
-            orders[method.name, order], _ = block_orders(found, method, block, experiment.protocol, order)
+            orders[method.name, order], _ = block_removal_steps(found, method, block, experiment.protocol, order)
         done += 1
         if time.perf_counter() - begun > budget:
             break
@@ -147,7 +146,7 @@ def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Bloc
     return block, orders, reading + computing * len(methods) / max(done, 1)
 
 
-def row_bytes(block: Block, chains: Sequence[tuple[int, ChainKey]], steps: range) -> float:
+def row_bytes(block: Block, chains: Sequence[BlockChain], steps: Sequence[int]) -> float:
     """What a row takes in a part, by writing one to memory (scores hardly compress, so random ones do)."""
     noise = np.random.default_rng(0).random((2, len(chains), len(steps)), dtype=np.float32)
     frame = score_frame(block, chains, steps, noise[0], noise[1])

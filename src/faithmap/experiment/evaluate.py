@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from faithmap.errors import EngineWarning, FaithmapError, StoreError
 from faithmap.experiment.executors import Executor, LocalExecutor, Report
 from faithmap.experiment.planning import Plan, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
-from faithmap.experiment.record import describe, extend_manifest, manifest_before, timestamp
+from faithmap.experiment.record import describe, manifest_before
 from faithmap.experiment.task import Experiment
-from faithmap.images import Images
+from faithmap.images import Groups, Images, load_images
 from faithmap.protocol import Protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store
+from faithmap.store.manifest import timestamp
 from faithmap.store.records import Skipped
 
 
@@ -40,6 +41,7 @@ def evaluate(
     progress: Callable[[Progress], None] | bool = False,
     save_heatmaps: bool = False,
     heatmaps_from: str | Path | None = None,
+    groups: Groups = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -60,19 +62,22 @@ def evaluate(
         save_heatmaps: store the heatmaps of all images instead of a sample of 24.
         heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
             image content, method and class.
+        groups: which images belong together and are not independent; see `load_images`.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
     Raises:
         FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
     """
-    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
+    images, experiment = prepare(
+        classifier, load_images(images, groups=groups), methods, protocol, engine, batch_size, precision
+    )
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
         manifest = describe(experiment, images, executor, command=command)
         if (before := manifest_before(store)) is not None:
-            manifest = extend_manifest(before, manifest, store.url)
+            manifest = before.extended(manifest, store.url)
         store.write_manifest(manifest)
         store.repair()
         tasks = pending(images, experiment, store, save_heatmaps, executor)
@@ -88,19 +93,19 @@ def evaluate(
             state.skipped += news.skipped
             show(state)
 
-        def verdicts() -> list[dict[str, Any]]:
-            """What was tried again has a new verdict; what was not keeps the old one."""
+        def skipped() -> list[Skipped]:
+            """What was tried again is judged anew; what was not keeps its old judgement."""
             tried = {image.id for task in tasks for image in task.images}
-            kept = [one for one in manifest["skipped"] if one["image"] not in tried]
-            return kept + [asdict(one) for one in dict.fromkeys(state.skipped)]
+            kept = [one for one in manifest.skipped if one.image not in tried]
+            return kept + list(dict.fromkeys(state.skipped))
 
         try:
             executor.run(experiment, tasks, store, report)
         except BaseException:
             with contextlib.suppress(StoreError):  # what went wrong first is what counts
-                store.write_manifest({**manifest, "skipped": verdicts()})
+                store.write_manifest(manifest.updated(skipped=skipped()))
             raise
-        store.write_manifest({**manifest, "skipped": verdicts(), "finished": timestamp()})
+        store.write_manifest(manifest.updated(skipped=skipped(), finished=timestamp()))
     if not store.parts():
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
@@ -148,5 +153,5 @@ def plan(
     images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
-        extend_manifest(before, describe(experiment, images, LocalExecutor(), command=None), store.url)
+        before.extended(describe(experiment, images, LocalExecutor(), command=None), store.url)
     return Plan(images, experiment, pending(images, experiment, store, save_heatmaps, executor or LocalExecutor()))

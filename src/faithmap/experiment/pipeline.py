@@ -5,24 +5,22 @@ images ─► heatmaps ─► removal steps ─► fills ─► scores, one row 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-
-from torch import Tensor
 
 from faithmap.attribution import unchanged_network
 from faithmap.errors import CurveError
 from faithmap.experiment.block import (
     Block,
     Heatmaps,
-    Orders,
+    RemovalSteps,
     block_batch,
     block_heatmaps,
-    block_orders,
+    block_removal_steps,
     kept_examples,
     read_block,
 )
-from faithmap.experiment.chains import draw_chains, draw_orders, score_frame
+from faithmap.experiment.chains import chains_of_draw, engine_chains, score_frame
 from faithmap.experiment.task import ChainKey, Experiment, Result, Task
 from faithmap.inference import score_chains
 from faithmap.store.records import Skipped
@@ -38,53 +36,67 @@ def evaluate_task(
         task: images and the chains that they miss.
         progress: called with the number of scores computed since the last call.
     """
+    # Images.
     block, skipped = read_block(experiment, task.images)
+    # Heatmaps, and in which order each removes the regions.
+    heatmaps, removal_steps, failed = explain(experiment, task, block)
+    yield Result(examples=kept_examples(task, block, heatmaps), skipped=list(dict.fromkeys(skipped + failed)))
+    del heatmaps
+    # Fills and scores, draw by draw.
+    for draw in task.draws:
+        keys = [key for key in task.chains if key.draw == draw]
+        yield replace(score_draw(experiment, block, keys, removal_steps, task.steps, progress), draw=draw)
+
+
+def explain(
+    experiment: Experiment, task: Task, block: Block
+) -> tuple[dict[str, Heatmaps], RemovalSteps, list[Skipped]]:
+    """Heatmaps and removal steps of all methods but `random`, whose orders are drawn with each draw."""
+    heatmaps: dict[str, Heatmaps] = {}
+    removal_steps: dict[tuple[str, str], Heatmaps] = {}
+    skipped: list[Skipped] = []
     batch = block_batch(experiment, block)
-    found: dict[str, Heatmaps] = {}
-    orders: dict[tuple[str, str], Mapping[int, Tensor]] = {}
     wanted = {(key.method, key.order) for key in task.chains}
     kept = {method for methods in task.heatmaps.values() for method in methods}
     with unchanged_network(experiment.classifier, experiment.methods):
         for method in experiment.methods:
-            directions = [order for name, order in sorted(wanted) if name == method.name]
-            if (directions or method.name in kept) and not method.is_random:
-                found[method.name], failed = block_heatmaps(experiment, method, block, batch)
+            orders = [order for name, order in sorted(wanted) if name == method.name]
+            if (orders or method.name in kept) and not method.is_random:
+                heatmaps[method.name], failed = block_heatmaps(experiment, method, block, batch)
                 skipped += failed
-                for order in directions:
-                    orders[method.name, order], failed = block_orders(
-                        found[method.name], method, block, experiment.protocol, order
+                for order in orders:
+                    removal_steps[method.name, order], failed = block_removal_steps(
+                        heatmaps[method.name], method, block, experiment.protocol, order
                     )
                     skipped += failed
-    yield Result(examples=kept_examples(task, block, found), skipped=list(dict.fromkeys(skipped)))
-    del batch, found
-    for draw in task.draws:
-        keys = [key for key in task.chains if key.draw == draw]
-        yield replace(score_draw(experiment, block, keys, orders, task.steps, progress), draw=draw)
+    return heatmaps, removal_steps, skipped
 
 
 def score_draw(
     experiment: Experiment,
     block: Block,
     keys: Sequence[ChainKey],
-    orders: Orders,
-    steps: range,
+    removal_steps: RemovalSteps,
+    steps: Sequence[int],
     progress: Callable[[int], None],
 ) -> Result:
     """Score one draw of all chains: every method of an image meets the same fill."""
-    rows = draw_orders(experiment, block, keys, orders)
-    if not rows:
+    chains = chains_of_draw(experiment, block, keys, removal_steps)
+    if not chains:
         return Result()
     try:
-        logit, probability = score_chains(experiment.engine, draw_chains(experiment, block, rows, steps), progress)
+        asked = engine_chains(experiment, block, chains, steps)
+        scored = score_chains(experiment.engine, asked, progress)
     except CurveError as error:
         if error.index is None:
             raise
-        at = error.index if steps.start == 0 else rows[error.index][0]
+        # One image at fault: the others are scored without it.
+        at = error.index if steps[0] == 0 else chains[error.index].row
         rest = [row for row in range(len(block.ids)) if row != at]
-        left = {key: {new: order[old] for new, old in enumerate(rest) if old in order} for key, order in orders.items()}
+        left = {key: {new: of[old] for new, old in enumerate(rest) if old in of} for key, of in removal_steps.items()}
         result = score_draw(experiment, block.keep(rest), keys, left, steps, progress)
         return replace(result, skipped=[Skipped(block.ids[at], None, str(error)), *result.skipped])
-    # Points before the first missing step are stored already.
-    logit, probability = logit[:, -len(steps) :], probability[:, -len(steps) :]
-    chains = [(row, key) for row, key, _ in rows]
-    return Result(scores=score_frame(block, chains, steps, logit.cpu().numpy(), probability.cpu().numpy()))
+    # A chain that goes on begins at the step before the first missing one.
+    columns = [step - (steps[-1] - asked.steps) for step in steps]
+    logit, probability = (score[:, columns].cpu().numpy() for score in scored)
+    return Result(scores=score_frame(block, chains, steps, logit, probability))

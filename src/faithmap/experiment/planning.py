@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
 from faithmap.classifiers import Classifier, check_classifier, kind_of
-from faithmap.errors import ProtocolError
+from faithmap.errors import GroupWarning, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
-from faithmap.experiment.record import plain
 from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
@@ -25,7 +25,11 @@ from faithmap.perturbation.segments import resolve_segments
 from faithmap.protocol import Placement, Protocol, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
+from faithmap.store.manifest import Manifest, plain
 from faithmap.store.reading import EXAMPLES, no_run, sample
+
+# Steps that are missing, and the chains that miss them.
+Lacking = tuple[tuple[int, ...], tuple[ChainKey, ...]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def prepare(
     classifier = check_classifier(classifier)
     protocol = as_protocol(protocol)
     images = load_images(images).pinned()
+    if (suggestion := images.suggested_groups()) is not None:
+        warnings.warn(suggestion, GroupWarning, stacklevel=3)
     others = PixelSource(images, classifier.preprocessing)
     protocol = settled(protocol, others, input_size(images, classifier))
     experiment = Experiment(
@@ -84,20 +90,27 @@ def images_of_task(images: int, device: str, executor: Mapping[str, Any]) -> int
     return most if workers == 1 else min(most, max(BLOCK, images // (4 * workers)))
 
 
-def usable_heatmaps(stores: Sequence[Store], manifest: Mapping[str, Any]) -> HeatmapParts:
+def usable_heatmaps(stores: Sequence[Store], manifest: Manifest) -> HeatmapParts:
     """Heatmaps stored before that this run would compute again: same classifier, image content and method."""
     places: dict[tuple[str, str], tuple[str, str, str, int]] = {}
     for store in stores:
         before = store.read_manifest()
         if before is None:
             raise no_run(store)
-        if plain(before["classifier"]) != plain(manifest["classifier"]) or before["seed"] != manifest["seed"]:
+        if before.classifier.decides() != manifest.classifier.decides() or before.seed != manifest.seed:
             continue
         for (image, method), place in store.stored_heatmaps().places.items():
-            same_image = before["images"].get(image) == manifest["images"].get(image)
-            if same_image and before["methods"].get(method) == plain(manifest["methods"].get(method)):
+            if same_heatmap(before, manifest, image, method):
                 places[image, method] = place
     return HeatmapParts(places)
+
+
+def same_heatmap(before: Manifest, now: Manifest, image: str, method: str) -> bool:
+    """Whether two runs of one network mean the same by an image and a method."""
+    if {image} - (before.images.keys() & now.images.keys()) or {method} - (before.methods.keys() & now.methods.keys()):
+        return False
+    same_image = before.images[image].decides() == now.images[image].decides()
+    return same_image and plain(before.methods[method]) == plain(now.methods[method])
 
 
 def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
@@ -140,35 +153,36 @@ def missing(
         ChainKey(method.name, str(order), draw)
         for method in methods
         for order in protocol.orders
-        for draw in range(protocol.draws)
+        for draw in range(protocol.draws_of(method.name))
     ]
     heatmaps = missing_heatmaps(keep, methods, store)
     index = store.index()
-    known: dict[bytes, list[tuple[range, tuple[ChainKey, ...]]]] = {}
-    groups: dict[tuple[range, tuple[ChainKey, ...]], list[AnyImage]] = defaultdict(list)
+    known: dict[bytes, list[Lacking]] = {}
+    alike: dict[Lacking, list[AnyImage]] = defaultdict(list)
     for image in images:
         stored = index.of_image(image.id)
         signature = stored.signature()
         if signature not in known:  # few sorts of images: nothing stored, all stored, some draws stored, …
-            known[signature] = missing_chains(asked, stored.steps(), protocol.steps + 1)
-        wanted = known[signature] or ([(range(0), ())] if image.id in heatmaps else [])
+            known[signature] = missing_chains(asked, stored.steps(), protocol.scored_steps())
+        wanted = known[signature] or ([((), ())] if image.id in heatmaps else [])
         for steps_and_keys in wanted:
-            groups[steps_and_keys].append(image)
+            alike[steps_and_keys].append(image)
     tasks = []
-    for (steps, keys), group in groups.items():
-        own = {image.id: heatmaps.pop(image.id) for image in group if image.id in heatmaps}
-        tasks.append(Task(tuple(group), keys, steps, own))
+    for (steps, keys), together in alike.items():
+        own = {image.id: heatmaps.pop(image.id) for image in together if image.id in heatmaps}
+        tasks.append(Task(tuple(together), keys, steps, own))
     return tasks
 
 
 def missing_chains(
-    asked: Sequence[ChainKey], stored: Mapping[Chain, Sequence[range]], points: int
-) -> list[tuple[range, tuple[ChainKey, ...]]]:
+    asked: Sequence[ChainKey], stored: Mapping[Chain, Sequence[range]], steps: Sequence[int]
+) -> list[Lacking]:
     """Of one image: steps, and the chains that miss these."""
-    by_steps: dict[range, list[ChainKey]] = defaultdict(list)
+    by_steps: dict[tuple[int, ...], list[ChainKey]] = defaultdict(list)
     for key in asked:
-        for steps in gaps(stored.get((key.method, key.order, key.draw), []), points):
-            by_steps[steps].append(key)
+        lacking = missing_steps(stored.get((key.method, key.order, key.draw), []), steps)
+        if lacking:
+            by_steps[lacking].append(key)
     return [(steps, tuple(keys)) for steps, keys in by_steps.items()]
 
 
@@ -180,16 +194,12 @@ def missing_heatmaps(keep: Iterable[str], methods: Sequence[Method], store: Stor
     return {image: found for image, found in lacking.items() if found}
 
 
-def gaps(have: Sequence[range], points: int) -> list[range]:
-    """What is missing of 0 … points − 1.
+def missing_steps(have: Sequence[range], asked: Sequence[int]) -> tuple[int, ...]:
+    """What is missing of the steps that are asked for.
 
     Example:
-        >>> gaps([range(0, 3), range(5, 6)], 8)
-        [range(3, 5), range(6, 8)]
+        >>> missing_steps([range(0, 3), range(5, 6)], range(8))
+        (3, 4, 6, 7)
     """
-    missing, reached = [], 0
-    for steps in [*sorted(have, key=lambda steps: steps.start), range(points, points)]:
-        if reached < min(steps.start, points):
-            missing.append(range(reached, min(steps.start, points)))
-        reached = max(reached, steps.stop)
-    return missing
+    stored = {step for steps in have for step in steps}
+    return tuple(step for step in asked if step not in stored)

@@ -37,13 +37,13 @@ class Task:
     """Some images and the chains that they miss, computed together.
 
     Attributes:
-        steps: the steps that are missing; others are stored already, or not asked for.
+        steps: the steps that are missing, in ascending order; others are stored already, or not asked for.
         heatmaps: image id → methods whose heatmaps are to be stored.
     """
 
     images: tuple[AnyImage, ...]
     chains: tuple[ChainKey, ...]
-    steps: range
+    steps: tuple[int, ...]
     heatmaps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property

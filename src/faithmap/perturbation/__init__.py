@@ -9,11 +9,13 @@ from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, 
 from faithmap.perturbation.imputation import impute, imputed_steps
 from faithmap.perturbation.regions import check_regions_fit, removal_steps
 from faithmap.perturbation.segments import resolve_segments, segment
-from faithmap.perturbation.steps import perturb
+from faithmap.perturbation.steps import chain_fill, chain_removal_step, perturb
 
 __all__ = [
     "FILLS",
     "FillKind",
+    "chain_fill",
+    "chain_removal_step",
     "check_fill",
     "check_regions_fit",
     "draw_fill",

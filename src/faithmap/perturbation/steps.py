@@ -6,6 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.images import PixelSource
+from faithmap.perturbation.fills import draw_fill
+from faithmap.perturbation.regions import removal_steps
+from faithmap.perturbation.segments import segment
+from faithmap.protocol import Order, Placement, Protocol
+from faithmap.randomness import random_heatmap
+
 
 def perturb(
     pixels: Float[Tensor, "*batch 3 height width"],
@@ -25,3 +32,48 @@ def perturb(
     """
     removed = (removal_step > 0) & (removal_step <= step)
     return torch.where(removed.unsqueeze(-3), fill, pixels)
+
+
+def chain_removal_step(
+    protocol: Protocol,
+    heatmap: Float[Tensor, "height width"] | None,
+    pixels: Float[Tensor, "channels height width"],
+    *,
+    image_id: str,
+    order: Order | str,
+    draw: int,
+    segments: Int[Tensor, "height width"] | None = None,
+) -> Int[Tensor, "height width"]:
+    """The step at which each pixel of one image is removed under a protocol, 0 for never.
+
+    Args:
+        heatmap: None for a random order, drawn from the protocol's seed, the image's id and the draw.
+        pixels: the untouched image.
+        segments: of this image, where they are known already.
+    """
+    if heatmap is None:
+        size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+        heatmap = random_heatmap(size, seed=protocol.seed, image_id=image_id, draw=draw)
+    if segments is None and protocol.placement is Placement.SEGMENT:
+        segments = segment(protocol.segments, pixels, image_id)
+    maps = None if segments is None else segments.to(heatmap.device).unsqueeze(0)
+    return removal_steps(heatmap.unsqueeze(0), protocol, order, maps)[0]
+
+
+def chain_fill(
+    protocol: Protocol,
+    pixels: Float[Tensor, "channels height width"],
+    *,
+    image_id: str,
+    draw: int,
+    method: str | None,
+    others: PixelSource | None = None,
+) -> Float[Tensor, "channels height width"]:
+    """What replaces the regions of one image under a protocol: shared by all methods, or one for each.
+
+    Args:
+        method: whose chain it is; it matters only where fills are not paired.
+        others: the image set, for fills that take pixels of another image.
+    """
+    own = None if protocol.paired_fill else method
+    return draw_fill(protocol.fill, pixels, seed=protocol.seed, image_id=image_id, draw=draw, method=own, others=others)

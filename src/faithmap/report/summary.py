@@ -126,8 +126,7 @@ class Summary:
     @property
     def labels(self) -> Sequence[str] | None:
         """Class names."""
-        labels: Sequence[str] | None = self.run.manifest["classifier"].get("labels")
-        return labels
+        return self.run.manifest.classifier.labels
 
     def class_name(self, index: int | None) -> str:
         """A class as people know it."""
@@ -214,7 +213,7 @@ def opening(summary: Summary) -> dict[str, Any]:
     """What stands at the top of the page."""
     manifest = summary.run.manifest
     images = summary.frame["image"].nunique()
-    classifier, image_set = printable(manifest["classifier"]["name"]), manifest.get("image_set")
+    classifier, image_set = printable(manifest.classifier.name), manifest.image_set
     counted = f"{grouped(images)} {'image' if images == 1 else 'images'}"
     return {
         "title": f"{classifier}, {counted}",
@@ -235,9 +234,9 @@ def opening(summary: Summary) -> dict[str, Any]:
 def unfinished(summary: Summary) -> str:
     """A sentence about a run that is not done; empty otherwise."""
     manifest = summary.run.manifest
-    if manifest.get("finished"):
+    if manifest.finished:
         return ""
-    have, asked = summary.frame["image"].nunique(), len(manifest["images"])
+    have, asked = summary.frame["image"].nunique(), len(manifest.images)
     return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
 
 
@@ -390,21 +389,21 @@ def details(summary: Summary) -> dict[str, Any]:
         for one in run.skipped
     ]
     about = {
-        "classifier": manifest["classifier"]["name"],
-        "images": manifest.get("image_set"),
-        "protocol fingerprint": manifest.get("fingerprint"),
-        "device": manifest.get("device"),
-        "engine": manifest.get("engine"),
-        "precision": manifest.get("precision"),
-        "started": moment(manifest.get("started")),
-        "finished": moment(manifest.get("finished")) or "not yet",
+        "classifier": manifest.classifier.name,
+        "images": manifest.image_set,
+        "protocol fingerprint": manifest.fingerprint,
+        "device": manifest.device,
+        "engine": manifest.engine,
+        "precision": manifest.precision,
+        "started": moment(manifest.started),
+        "finished": moment(manifest.finished) or "not yet",
     }
     return {
-        "command": printable(manifest.get("command") or python_call(run), 20_000),
+        "command": printable(manifest.command or python_call(run), 20_000),
         "protocol": [(name.replace("_", " "), words(value)) for name, value in run.protocol.to_dict().items()],
         "run": [(name, words(value)) for name, value in about.items() if value is not None],
-        "versions": [(name, words(value)) for name, value in manifest.get("versions", {}).items()],
-        "methods": [(display_name(name), words(spec)) for name, spec in manifest["methods"].items()],
+        "versions": [(name, words(value)) for name, value in manifest.versions.items()],
+        "methods": [(display_name(name), words(spec)) for name, spec in manifest.methods.items()],
         "skipped": skipped,
         "skipped_text": f"{len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}",
     }
@@ -412,7 +411,7 @@ def details(summary: Summary) -> dict[str, Any]:
 
 def python_call(run: StoredRun) -> str:
     """The call of a run that was not started from the command line."""
-    methods = [name for name in run.manifest["methods"] if name != RANDOM]
+    methods = [name for name in run.manifest.methods if name != RANDOM]
     return (
         f"faithmap.evaluate(classifier, images, methods={methods!r}, "
         f"protocol=faithmap.Protocol.from_dict({run.protocol.to_dict()!r}))"

@@ -39,13 +39,14 @@ from torch import Tensor
 from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
 from faithmap.store.index import KEYS, Builder, Segments
+from faithmap.store.manifest import DamagedError, Manifest, damaged, newer
 from faithmap.store.records import FORMAT, SCHEMA, Example
 from faithmap.store.storage import LocalStorage, open_storage
 
 _DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
+# Written with the scores for those who read the parts; groups that count are those of the manifest.
+GROUP = "group"
 SCORES, HEATMAPS, DAMAGED, MANIFEST = "scores", "heatmaps", "damaged", "manifest.json"
-# What decides a number, kept in every part: the folder's manifest, cut to the images and methods of the part.
-_OWN_CLASSIFIER = ("name", "fingerprint", "preprocessing")
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,6 @@ class HeatmapParts:
             return None
 
 
-class DamagedError(StoreError):
-    """A file whose bytes are not those that were written."""
-
-
 class Store:
     """A run folder.
 
@@ -79,7 +76,7 @@ class Store:
     def __init__(self, folder: str | Path) -> None:
         self.storage = open_storage(folder)
         self.url = self.storage.url
-        self._manifest: dict[str, Any] | None = None
+        self._manifest: Manifest | None = None
 
     @property
     def folder(self) -> Path:
@@ -120,7 +117,7 @@ class Store:
 
     # The manifest.
 
-    def read_manifest(self) -> dict[str, Any] | None:
+    def read_manifest(self) -> Manifest | None:
         """The manifest, or None where there is none.
 
         Raises:
@@ -128,33 +125,20 @@ class Store:
         """
         name = f"{self.url}/{MANIFEST}"
         try:
-            manifest = json.loads(self.storage.read(MANIFEST).decode("utf-8"))
+            data = self.storage.read(MANIFEST)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(f"{name} cannot be read ({error.strerror or error}).") from error
-        except ValueError:
-            manifest = None
-        if not isinstance(manifest, dict):
-            raise _damaged(name)
-        found = manifest.get("format")
-        if isinstance(found, int) and found > FORMAT:
-            versions = manifest.get("versions")
-            raise _newer(name, found, versions.get("faithmap") if isinstance(versions, dict) else None)
-        checksum = manifest.pop("checksum", None)
-        if found != FORMAT or (checksum is not None and checksum != _checksum(manifest)):
-            raise _damaged(name)
-        self._manifest = manifest
-        return manifest
+        self._manifest = Manifest.from_bytes(data, name)
+        return self._manifest
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest as a whole."""
-        whole = json.loads(json.dumps({**manifest, "format": FORMAT}))
-        self._manifest = whole
-        text = json.dumps({"format": FORMAT, **whole, "checksum": _checksum(whole)}, indent=2, ensure_ascii=False)
-        self._put(MANIFEST, text.encode("utf-8", "backslashreplace"))
+        self._manifest = manifest
+        self._put(MANIFEST, manifest.to_bytes())
 
-    def recover_manifest(self) -> dict[str, Any] | None:
+    def recover_manifest(self) -> Manifest | None:
         """What the parts say of the run: for a folder whose manifest is damaged or gone. None where there are no parts.
 
         Raises:
@@ -163,19 +147,17 @@ class Store:
         with suppress(FileNotFoundError):
             self.storage.read(MANIFEST, 1)
             self._set_aside(MANIFEST)
-        found: dict[str, Any] | None = None
+        found: Manifest | None = None
         for name in self.parts():
-            own = _run_of(_metadata(self._part(name)))
+            own = _run_of(_metadata(self._part(name)), name)
             if own is None:
                 continue
             if found is None:
-                found = {**own, "skipped": [], "started": None}
+                found = own
                 continue
-            for what in ("fingerprint", "classifier"):
-                if found[what] != own[what]:
-                    raise StoreError(f"{self.url} has no manifest and holds parts of different runs: choose a new one.")
-            for what in ("images", "methods"):
-                found[what].update(own[what])
+            if found.fingerprint != own.fingerprint or found.classifier.decides() != own.classifier.decides():
+                raise StoreError(f"{self.url} has no manifest and holds parts of different runs: choose a new one.")
+            found = found.joined(own)
         return found
 
     # Parts.
@@ -191,7 +173,8 @@ class Store:
         """
         table = pa.Table.from_pandas(frame, preserve_index=False)
         further = [table.schema.field(name) for name in table.column_names if name not in SCHEMA.names]
-        table = table.select([*SCHEMA.names, *(one.name for one in further)]).cast(pa.schema([*SCHEMA, *further]))
+        known = [one for one in SCHEMA if one.name != GROUP or GROUP in table.column_names]
+        table = table.select([one.name for one in (*known, *further)]).cast(pa.schema([*known, *further]))
         return self._write_table(table, key or rows_key(frame), self._metadata(frame))
 
     def _write_table(self, table: pa.Table, key: str, metadata: Mapping[Any, Any]) -> str:
@@ -204,14 +187,9 @@ class Store:
 
     def _metadata(self, frame: pd.DataFrame) -> dict[str, str]:
         metadata = {"faithmap_format": str(FORMAT), "faithmap_version": __version__}
-        if self._manifest is None:
-            self._manifest = self.read_manifest() or {}
-        if "fingerprint" in self._manifest:
-            own = {what: self._manifest[what] for what in ("fingerprint", "protocol")}
-            own["classifier"] = {part: self._manifest["classifier"][part] for part in _OWN_CLASSIFIER}
-            for what, column in (("images", "image"), ("methods", "method")):
-                all_of = self._manifest[what]
-                own[what] = {name: all_of[name] for name in frame[column].unique() if name in all_of}
+        manifest = self._manifest or self.read_manifest()
+        if manifest is not None:
+            own = manifest.of(frame["image"].unique(), frame["method"].unique())
             metadata["faithmap_run"] = json.dumps(own)
         return metadata
 
@@ -267,13 +245,13 @@ class Store:
             data = self._part(name)
         except DamagedError:
             return False
-        if name.startswith(HEATMAPS) or not self._manifest:
+        if name.startswith(HEATMAPS) or self._manifest is None:
             return True
-        own, run = _run_of(_metadata(data)), self._manifest
+        own, run = _run_of(_metadata(data), name), self._manifest
         return own is None or (
-            own["fingerprint"] == run.get("fingerprint")
-            and own["classifier"]["fingerprint"] == run.get("classifier", {}).get("fingerprint")
-            and all(run["images"].get(name, one)["content"] == one["content"] for name, one in own["images"].items())
+            own.fingerprint == run.fingerprint
+            and own.classifier.fingerprint == run.classifier.fingerprint
+            and all(run.images.get(name, one).content == one.content for name, one in own.images.items())
         )
 
     def repair(self) -> list[str]:
@@ -365,7 +343,7 @@ class Store:
         for which in np.split(by_part, np.flatnonzero(np.diff(segments.part[by_part])) + 1) if total else []:
             own = segments[which]
             rows, places = own.rows(), _ranges(to[which], own.count)
-            table = _table(self._part(parts[int(own.part[0])]), columns, but=KEYS)
+            table = _table(self._part(parts[int(own.part[0])]), columns, but=(*KEYS, GROUP))
             for name in table.column_names:
                 column = table[name].take(pa.array(rows))
                 if name in SCHEMA.names:
@@ -452,7 +430,7 @@ class Store:
             _check_format(metadata.get("format"), metadata.get("version"), f"{self.url}/{name}")
             return header, json.loads(metadata["examples"])
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise _damaged(f"{self.url}/{name}") from None
+            raise damaged(f"{self.url}/{name}") from None
 
 
 def rows_key(frame: pd.DataFrame) -> str:
@@ -489,24 +467,9 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:24]
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return _hash(json.dumps(manifest, sort_keys=True).encode())
-
-
-def _damaged(name: str) -> DamagedError:
-    return DamagedError(f"{name} is damaged: run the same command again to compute it anew.")
-
-
-def _newer(name: str, found: Any, version: str | None) -> StoreError:
-    written = f"written by faithmap {version}" if version else "written by a newer faithmap"
-    return StoreError(
-        f"{name} has format {found}, {written}; this is faithmap {__version__}, which reads up to {FORMAT}: update it."
-    )
-
-
 def _check_format(found: str | None, version: str | None, name: str) -> None:
     if found is not None and int(found) > FORMAT:
-        raise _newer(name, found, version)
+        raise newer(name, found, version)
 
 
 def _read_part(data: bytes, name: str) -> bytes:
@@ -527,9 +490,9 @@ def _read_part(data: bytes, name: str) -> bytes:
             )
         _check_format(found, version, name)
     except (ValueError, AttributeError, TypeError, OSError, pa.ArrowException):
-        raise _damaged(name) from None
+        raise damaged(name) from None
     if not whole:
-        raise _damaged(name)
+        raise damaged(name)
     return data
 
 
@@ -542,9 +505,9 @@ def _schema(part: bytes) -> pa.Schema:
     return pq.ParquetFile(pa.BufferReader(part)).schema_arrow.remove_metadata()
 
 
-def _run_of(metadata: Mapping[bytes, bytes]) -> dict[str, Any] | None:
+def _run_of(metadata: Mapping[bytes, bytes], name: str) -> Manifest | None:
     found = metadata.get(b"faithmap_run")
-    return json.loads(found) if found else None
+    return Manifest.from_parts(json.loads(found), name) if found else None
 
 
 def _table(part: bytes, columns: Sequence[str] | None = None, but: Sequence[str] = ()) -> pa.Table:

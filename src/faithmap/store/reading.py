@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.errors import StoreError
-from faithmap.perturbation import draw_fill, removal_steps, segment
-from faithmap.protocol import RANDOM, Order, Placement, Protocol
-from faithmap.randomness import random_heatmap
-from faithmap.store.folder import Store
+from faithmap.perturbation import chain_fill, chain_removal_step
+from faithmap.protocol import RANDOM, Order, Protocol
+from faithmap.store.folder import GROUP, Store
+from faithmap.store.manifest import Manifest
 from faithmap.store.records import Example, Skipped
 
 EXAMPLES = 24
@@ -35,7 +35,7 @@ class StoredRun:
         manifest = self.store.read_manifest()
         if manifest is None:
             raise no_run(self.store)
-        self.manifest: dict[str, Any] = manifest
+        self.manifest: Manifest = manifest
 
     @property
     def folder(self) -> Path:
@@ -45,25 +45,41 @@ class StoredRun:
     @property
     def protocol(self) -> Protocol:
         """What was measured."""
-        return Protocol.from_dict(self.manifest["protocol"])
+        return self.manifest.protocol
 
     @property
     def precision(self) -> str:
         """What scores were computed in; anything but float32 is for screening."""
-        return str(self.manifest.get("precision", "float32"))
+        return self.manifest.precision
 
     @property
     def skipped(self) -> list[Skipped]:
         """What could not be measured, with reasons."""
-        return [Skipped(one["image"], one["method"], one["reason"]) for one in self.manifest["skipped"]]
+        return list(self.manifest.skipped)
 
     def __repr__(self) -> str:
-        images, methods = len(self.manifest["images"]), ", ".join(self.manifest["methods"])
+        images, methods = len(self.manifest.images), ", ".join(self.manifest.methods)
         return f"{type(self).__name__}({self.store.url}: {images} images, {methods})"
 
     def scores(self) -> pd.DataFrame:
-        """One row a score: image, label, predicted, target, method, order, draw, step, logit, probability."""
-        return self.store.frame()
+        """One row per score: image, group, label, predicted, target, method, order, draw, step, logit, probability.
+
+        Only the steps that the protocol asks for; a folder may hold others, of an earlier question.
+        """
+        frame = self.store.frame()
+        protocol = self.protocol
+        if protocol.points <= protocol.steps:
+            frame = frame[frame["step"].isin(protocol.scored_steps())].reset_index(drop=True)
+        frame.insert(1, GROUP, pd.Series(self._groups(frame["image"].cat)))
+        return frame
+
+    def _groups(self, images: Any) -> pd.Categorical:
+        """The group of every row: that of its image."""
+        group_of = self.manifest.groups()
+        groups = [group_of.get(name, name) for name in images.categories]
+        names = sorted(set(groups))
+        code = pd.Index(names).get_indexer(pd.Index(groups))
+        return pd.Categorical.from_codes(code[images.codes], pd.Index(names, dtype="str"))
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
@@ -78,17 +94,12 @@ class StoredRun:
         Raises:
             StoreError: a method without a heatmap for this image.
         """
-        if method == RANDOM:
-            size = (int(example.pixels.shape[1]), int(example.pixels.shape[2]))
-            heatmap = random_heatmap(size, seed=self.protocol.seed, image_id=example.image, draw=draw)
-        elif method in example.heatmaps:
-            heatmap = example.heatmaps[method]
-        else:
+        if method != RANDOM and method not in example.heatmaps:
             raise StoreError(f"no heatmap of '{method}' is stored for '{example.image}'.")
-        maps = None
-        if self.protocol.placement is Placement.SEGMENT:
-            maps = segment(self.protocol.segments, example.pixels, example.image).unsqueeze(0)
-        return removal_steps(heatmap.unsqueeze(0), self.protocol, order, maps)[0]
+        heatmap = None if method == RANDOM else example.heatmaps[method]
+        return chain_removal_step(
+            self.protocol, heatmap, example.pixels, image_id=example.image, order=order, draw=draw
+        )
 
     def fill(self, example: Example, draw: int = 0, method: str | None = None) -> Float[Tensor, "3 height width"]:
         """What the regions of an example were replaced with (for noisy linear imputation: the noise alone).
@@ -96,10 +107,7 @@ class StoredRun:
         Raises:
             ProtocolError: the fill takes pixels of another image, which a run folder does not hold.
         """
-        own = None if self.protocol.paired_fill else method
-        return draw_fill(
-            self.protocol.fill, example.pixels, seed=self.protocol.seed, image_id=example.image, draw=draw, method=own
-        )
+        return chain_fill(self.protocol, example.pixels, image_id=example.image, draw=draw, method=method)
 
 
 def sample(ids: Iterable[str], count: int | None) -> list[str]:

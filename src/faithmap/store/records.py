@@ -22,6 +22,7 @@ FORMAT = 1
 SCHEMA = pa.schema(
     [
         ("image", pa.string()),
+        ("group", pa.string()),
         ("label", pa.int32()),
         ("predicted", pa.int32()),
         ("target", pa.int32()),
