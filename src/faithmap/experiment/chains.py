@@ -81,6 +81,7 @@ def engine_chains(experiment: Experiment, block: Block, chains: Sequence[BlockCh
         removal_step=torch.stack([chain.removal_step for chain in chains]),
         targets=block.targets[image],
         steps=steps[-1],
+        points=tuple(steps) if steps[0] == 0 else (0, *steps),
         imputed=is_imputed(protocol.fill),
         restore=protocol.direction is Direction.RESTORE,
     )
@@ -95,7 +96,8 @@ def resumed(chains: Chains, done: int) -> Chains:
     if chains.imputed:
         return chains
     left = (removal_step - done).clamp(min=0)
-    chains = replace(chains, removal_step=left, steps=chains.steps - done)
+    points = (0, *(step - done for step in chains.scored[1:]))
+    chains = replace(chains, removal_step=left, steps=chains.steps - done, points=points)
     return (
         replace(chains, fill=perturb(fill, removal_step, pixels, done))
         if chains.restore

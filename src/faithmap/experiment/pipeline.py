@@ -85,8 +85,7 @@ def score_draw(
     if not chains:
         return Result()
     try:
-        asked = engine_chains(experiment, block, chains, steps)
-        scored = score_chains(experiment.engine, asked, progress)
+        scored = score_chains(experiment.engine, engine_chains(experiment, block, chains, steps), progress)
     except CurveError as error:
         if error.index is None:
             raise
@@ -96,7 +95,6 @@ def score_draw(
         left = {key: {new: of[old] for new, old in enumerate(rest) if old in of} for key, of in removal_steps.items()}
         result = score_draw(experiment, block.keep(rest), keys, left, steps, progress)
         return replace(result, skipped=[Skipped(block.ids[at], None, str(error)), *result.skipped])
-    # A chain that goes on begins at the step before the first missing one.
-    columns = [step - (steps[-1] - asked.steps) for step in steps]
-    logit, probability = (score[:, columns].cpu().numpy() for score in scored)
+    # A chain that goes on begins at the step before the first missing one, which is stored already.
+    logit, probability = (score[:, -len(steps) :].cpu().numpy() for score in scored)
     return Result(scores=score_frame(block, chains, steps, logit, probability))

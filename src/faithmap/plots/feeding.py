@@ -113,4 +113,4 @@ def examples(run: StoredRun, images: Sequence[str]) -> list[Example]:
 
 def class_labels(run: StoredRun) -> Any:
     """Class names of a run's network, None where it has none."""
-    return run.manifest["classifier"].get("labels")
+    return run.manifest.classifier.labels
