@@ -117,11 +117,12 @@ def test_the_cheaper_way_is_chosen_chain_by_chain(monkeypatch):
     assert torch.equal(found[[0, 2, 3]], dense[[0, 2, 3]])
 
 
-def test_all_points_are_incremental_and_few_are_whole_images():
+def test_the_cost_model_takes_what_is_cheaper():
     network_cut = network_of(faithmap.load_classifier("squeezenet1_1-embedded", device="cpu"), (224, 224))
     assert leading_points(network_cut, 16, range(197)) == 197
     assert leading_points(network_cut, 16, (0, 50, 100, 150, 196)) == 0
-    assert leading_points(network_cut, 16, (*range(40), 80, 196)) == 40
+    assert leading_points(network_cut, 16, (0, 1, 2, 3, 100, 196)) == 4
+    assert leading_points(network_cut, 16, (*range(40), 60, *range(61, 100))) == 80  # across a gap that does not pay
 
 
 def test_examine_says_which_way_is_taken():
