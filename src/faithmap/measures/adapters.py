@@ -66,8 +66,10 @@ def _settings(metric: Any) -> str:
 
 
 def _own(metric: Callable[..., Any], subject: Subject, heatmaps: Tensor) -> Tensor:
-    with keyed(subject.generator("own")):
-        each = [metric(subject.classifier, subject.pixels, subject.targets, one.unsqueeze(0)) for one in heatmaps]
+    each = []
+    for one in heatmaps:
+        with keyed(subject.generator("own")):
+            each.append(metric(subject.classifier, subject.pixels, subject.targets, one.unsqueeze(0)))
     return torch.stack([torch.as_tensor(one, dtype=torch.float64).reshape(()).cpu() for one in each])
 
 
@@ -107,10 +109,10 @@ def _captum(metric: Any, subject: Subject, maps: Maps) -> Rows:
         if inner.__name__ == "sensitivity_max":
             explain = _explainer(one, method)
 
-            def maps_of(given: Any, **how: Any) -> Tensor:
+            def maps_of(given: Any, **how: Any) -> tuple[Tensor]:
                 at = given[0] if isinstance(given, tuple) else given
                 targets = one.targets[:1].expand(len(at))
-                return torch.from_numpy(explain(one.classifier.module, at.detach().cpu().numpy(), targets.numpy()))
+                return (torch.from_numpy(explain(one.classifier.module, at.detach().cpu().numpy(), targets.numpy())),)
 
             return metric(maps_of, inputs)
         attributions = heatmap[None, None].to(inputs).expand_as(inputs)

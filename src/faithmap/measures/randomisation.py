@@ -228,7 +228,8 @@ def histogram_entropy(heatmap: Float[Tensor, "height width"]) -> float:
 def forward_order(classifier: Classifier, pixels: Float[Tensor, "batch 3 height width"]) -> list[str]:
     """The layers with weights, in the order in which the network runs them.
 
-    A layer that runs inside another module without being called, as in attention, stands where that module is called.
+    A layer that runs inside another module without being called, as in attention, stands where that module is called;
+    one that does not run at all stands last.
 
     Raises:
         MeasureError: a network without weights.
@@ -253,9 +254,10 @@ def forward_order(classifier: Classifier, pixels: Float[Tensor, "batch 3 height 
             handle.remove()
 
     def place(name: str) -> int:
-        while name not in called and name:
-            name = name.rpartition(".")[0]
-        return called.get(name, len(called))
+        at = name
+        while at and at not in called:
+            at = at.rpartition(".")[0]
+        return called[at] if at or not name else len(called)  # the network as a whole says nothing of a layer
 
     return sorted(names, key=lambda name: (place(name), names.index(name)))
 

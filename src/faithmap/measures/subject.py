@@ -15,7 +15,7 @@ from torch import Tensor
 from faithmap.attribution import Batch, Method, batch_heatmaps
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, HeatmapError
-from faithmap.inference import Chains, make_engine, score_chains
+from faithmap.inference import Chains, Engine, make_engine, score_chains
 from faithmap.randomness import generator
 
 # Heatmaps that are computed anew are computed in blocks of this many rows, padded by repeating, so that no number
@@ -35,6 +35,7 @@ class Subject:
         ids: one a row; with `seed` and `draw`, the key of all randomness.
         seed, draw: see `ids`.
         masks: image id → mask (H, W), true on the object; images without one are missing.
+        engine: what scores perturbed images; by default the fastest one that is exact, see `make_engine`.
 
     What all methods of an image have in common is computed once (see `shared`).
     """
@@ -46,6 +47,7 @@ class Subject:
     seed: int = 0
     draw: int = 0
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    engine: Engine | None = field(default=None, repr=False)
     _shared: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -59,9 +61,9 @@ class Subject:
     def row(self, at: int) -> Subject:
         """One image as a subject of its own."""
         rows = slice(at, at + 1)
-        one = replace(self, pixels=self.pixels[rows], targets=self.targets[rows], ids=[self.ids[at]])
-        one.__dict__["engine"] = self.engine  # an engine is built once
-        return one
+        return replace(
+            self, pixels=self.pixels[rows], targets=self.targets[rows], ids=[self.ids[at]], engine=self.scorer
+        )
 
     def shared(self, key: Any, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, computed when it is first asked for; nobody may change it."""
@@ -74,9 +76,9 @@ class Subject:
         return generator("measure", measure, self.seed, self.ids[row], self.draw)
 
     @cached_property
-    def engine(self) -> Any:
-        """What scores perturbed images."""
-        return make_engine(self.classifier)
+    def scorer(self) -> Engine:
+        """The engine; built once."""
+        return self.engine or make_engine(self.classifier)
 
     @property
     def mean_colour(self) -> Float[Tensor, "3 height width"]:
@@ -104,7 +106,7 @@ class Subject:
             targets=self.targets[:1].expand(len(removed)),
             steps=1,
         )
-        return score_chains(self.engine, chains)
+        return score_chains(self.scorer, chains)
 
     def drops(
         self, removed: Bool[Tensor, "variants height width"], fill: Float[Tensor, "3 height width"]
