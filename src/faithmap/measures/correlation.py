@@ -12,7 +12,7 @@ from torch import Tensor
 
 def pearson(a: Float[Tensor, "rows values"], b: Float[Tensor, "values"]) -> Float[Tensor, "rows"]:
     """Pearson's correlation of every row with b; NaN for a constant."""
-    return torch.tensor([_correlation(row, b.double().numpy()) for row in a.double().numpy()], dtype=torch.float64)
+    return torch.tensor([correlation(row, b.double().numpy()) for row in a.double().numpy()], dtype=torch.float64)
 
 
 def spearman(a: Float[Tensor, "rows values"], b: Float[Tensor, "values"]) -> Float[Tensor, "rows"]:
@@ -22,10 +22,11 @@ def spearman(a: Float[Tensor, "rows values"], b: Float[Tensor, "values"]) -> Flo
 
 def rank_correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     """Spearman's ρ: the correlation of the ranks, equal values sharing their mean rank; NaN for a constant."""
-    return _correlation(rankdata(a), rankdata(b))
+    return correlation(rankdata(a), rankdata(b))
 
 
-def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+def correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Pearson's correlation; NaN for a constant."""
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
     first, second = ((one - one.mean()) / np.abs(one).max() for one in (a, b))

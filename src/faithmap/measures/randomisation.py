@@ -18,13 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from faithmap.attribution import Batch, Method, resolve_methods
 from faithmap.classifiers import Classifier
 from faithmap.declarations import Parameter, integer, number
 from faithmap.errors import FaithmapError, InputError, MeasureError, MethodError
-from faithmap.measures.correlation import rank_correlation
+from faithmap.measures.correlation import correlation, rank_correlation
 from faithmap.measures.measure import measure
 from faithmap.measures.subject import Subject, heatmaps_by_row
 
@@ -151,20 +152,21 @@ def cascade(subject: Subject, maps: Maps, *, from_top: bool, n: int, noise: floa
     order = layers[::-1] if from_top else layers
     noisy = [] if n == 1 else [_noisy(subject, row, n, noise) for row in range(len(subject))]
     trained = _averaged(subject, subject.classifier, maps, noisy) if n > 1 else maps
-    sums: dict[tuple[str, int], list[float]] = {(m.name, row): [] for m, rows in trained.items() for row in rows}
+    ranks = {(m.name, row): rankdata(abs(_flat(one))) for m, rows in trained.items() for row, one in rows.items()}
+    values: dict[tuple[str, int], list[float]] = {key: [] for key in ranks}
     random = _copied(subject.classifier)
     done = 0
     for count in stage_counts(len(order), stages):
         _redraw_in_place(random, order[done:count], subject.seed, subject.draw)
         done = count
         found = _averaged(subject, random, trained, noisy)
-        for method, rows in trained.items():
+        for method, rows in found.items():
             for row, one in rows.items():
-                if row in found[method]:
-                    sums[method.name, row].append(rank_correlation(*(abs(_flat(m)) for m in (one, found[method][row]))))
+                key = method.name, row
+                values[key].append(correlation(ranks[key], rankdata(abs(_flat(one)))))
     outcome: Rows = {}
-    for key, values in sums.items():
-        finite = [value for value in values if value == value]
+    for key, each in values.items():
+        finite = [value for value in each if value == value]
         outcome[key] = float(np.mean(finite)) if finite else "no network with redrawn layers gives a heatmap."
     return outcome
 

@@ -18,9 +18,8 @@ from faithmap.errors import FaithmapError, HeatmapError
 from faithmap.inference import Chains, Engine, make_engine, score_chains
 from faithmap.randomness import generator
 
-# Heatmaps that are computed anew are computed in blocks of this many rows, padded by repeating, so that no number
-# depends on which images are measured together.
-ROWS = 16
+# Rows that a method is given at a time where it takes whole batches, padded by repeating, so that no number depends on
+# which images are measured together. The other methods compute in blocks of a fixed size of their own.
 WHOLE_ROWS = 8
 
 
@@ -124,7 +123,7 @@ def recomputable(method: Method) -> bool:
 def heatmaps_by_row(method: Method, batch: Batch) -> list[Tensor | FaithmapError]:
     """A heatmap for every row of a batch, or why there is none; a row that fails does not disturb the others."""
     found: list[Tensor | FaithmapError] = []
-    rows = WHOLE_ROWS if method.batching == "whole" else ROWS
+    rows = WHOLE_ROWS if method.batching == "whole" else batch.block_size()
     for start in range(0, len(batch.pixels), rows):
         count = min(rows, len(batch.pixels) - start)
         found += _block(method, batch.rows(start, rows))[:count]
