@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ def evaluate(
     save_heatmaps: bool = False,
     heatmaps_from: str | Path | None = None,
     groups: Groups = None,
+    measures: Any = None,
+    masks: Mapping[str, Tensor] | None = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -63,6 +65,9 @@ def evaluate(
         heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
             image content, method and class.
         groups: which images belong together and are not independent; see `load_images`.
+        measures: what is measured besides the scores: names, sets, callables, metrics of Quantus or captum; see
+            `faithmap.measures`.
+        masks: image id → mask of the object (H, W), for measures that need one.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -70,7 +75,15 @@ def evaluate(
         FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
     """
     images, experiment = prepare(
-        classifier, load_images(images, groups=groups), methods, protocol, engine, batch_size, precision
+        classifier,
+        load_images(images, groups=groups),
+        methods,
+        protocol,
+        engine=engine,
+        batch_size=batch_size,
+        precision=precision,
+        measures=measures,
+        masks=masks,
     )
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
@@ -144,13 +157,26 @@ def plan(
     precision: str = "float32",
     save_heatmaps: bool = False,
     executor: Executor | None = None,
+    groups: Groups = None,
+    measures: Any = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
     Raises:
         FaithmapError: as `evaluate`; also a run folder with damaged parts.
     """
-    images, experiment = prepare(classifier, images, methods, protocol, engine, batch_size, precision)
+    images, experiment = prepare(
+        classifier,
+        load_images(images, groups=groups),
+        methods,
+        protocol,
+        engine=engine,
+        batch_size=batch_size,
+        precision=precision,
+        measures=measures,
+        masks=masks,
+    )
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
         before.extended(describe(experiment, images, LocalExecutor(), command=None), store.url)

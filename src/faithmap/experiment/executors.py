@@ -73,6 +73,8 @@ def compute(
     for result in evaluate_task(experiment, task, progress):
         if result.examples:
             store.write_examples(result.examples)
+        if result.measures is not None:
+            store.write_measures(result.measures)
         if result.scores is not None:
             store.write_part(result.scores, task_key(task, result.draw))
         yield Report(skipped=result.skipped)

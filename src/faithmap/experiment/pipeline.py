@@ -21,6 +21,7 @@ from faithmap.experiment.block import (
     read_block,
 )
 from faithmap.experiment.chains import chains_of_draw, engine_chains, score_frame
+from faithmap.experiment.measuring import measure_block
 from faithmap.experiment.task import ChainKey, Experiment, Result, Task
 from faithmap.inference import score_chains
 from faithmap.store.records import Skipped
@@ -29,7 +30,7 @@ from faithmap.store.records import Skipped
 def evaluate_task(
     experiment: Experiment, task: Task, progress: Callable[[int], None] = lambda scores: None
 ) -> Iterator[Result]:
-    """Measure a task, yielding heatmaps that are to be kept, then the scores of each draw as soon as it is done.
+    """Measure a task, yielding heatmaps and measures first, then the scores of each draw as soon as it is done.
 
     Args:
         experiment: classifier, methods, protocol and engine.
@@ -40,8 +41,12 @@ def evaluate_task(
     block, skipped = read_block(experiment, task.images)
     # Heatmaps, and in which order each removes the regions.
     heatmaps, removal_steps, failed = explain(experiment, task, block)
-    yield Result(examples=kept_examples(task, block, heatmaps), skipped=list(dict.fromkeys(skipped + failed)))
-    del heatmaps
+    skipped += failed
+    # What is measured besides the scores.
+    measured, failed = measure_block(experiment, task, block, heatmaps)
+    skipped = list(dict.fromkeys(skipped + failed))
+    yield Result(examples=kept_examples(task, block, heatmaps), measures=measured, skipped=skipped)
+    del heatmaps, measured
     # Fills and scores, draw by draw.
     for draw in task.draws:
         keys = [key for key in task.chains if key.draw == draw]
@@ -58,6 +63,7 @@ def explain(
     batch = block_batch(experiment, block)
     wanted = {(key.method, key.order) for key in task.chains}
     kept = {method for methods in task.heatmaps.values() for method in methods}
+    kept |= {key.method for key in task.measures}
     with unchanged_network(experiment.classifier, experiment.methods):
         for method in experiment.methods:
             orders = [order for name, order in sorted(wanted) if name == method.name]

@@ -16,9 +16,11 @@ from faithmap.attribution import Method, resolve_methods
 from faithmap.classifiers import Classifier, check_classifier, kind_of
 from faithmap.errors import GroupWarning, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
-from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, Task
+from faithmap.experiment.measuring import asked_measures
+from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, MeasureKey, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
+from faithmap.measures.registry import resolve_measures
 from faithmap.perturbation import check_fill, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
@@ -28,8 +30,8 @@ from faithmap.store.index import Chain
 from faithmap.store.manifest import Manifest, plain
 from faithmap.store.reading import EXAMPLES, no_run, sample
 
-# Steps that are missing, and the chains that miss them.
-Lacking = tuple[tuple[int, ...], tuple[ChainKey, ...]]
+# Of an image: steps that are missing, the chains that miss them, and the values of measures that are missing.
+Lacking = tuple[tuple[int, ...], tuple[ChainKey, ...], tuple[MeasureKey, ...]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,12 @@ def prepare(
     images: Images | Tensor | str | Path,
     methods: Any,
     protocol: Protocol | str,
+    *,
     engine: str,
     batch_size: int | None,
     precision: str,
+    measures: Any = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
@@ -67,6 +72,8 @@ def prepare(
         precision=precision,
         labels=classifier.class_indices(images),
         others=others,
+        measures=resolve_measures(measures),
+        masks=masks or {},
     )
     make_engine(classifier, engine, batch_size, precision=precision)
     return images, experiment
@@ -78,7 +85,7 @@ def pending(
     """What the store does not hold, in tasks for the executor."""
     ids = {image.id for image in images}
     keep = ids if save_heatmaps else sample(ids, EXAMPLES)
-    tasks = missing(images, experiment.methods, experiment.protocol, store, keep)
+    tasks = missing(images, experiment, store, keep)
     asked = sum(len(task.images) for task in tasks)
     return list(blocks(tasks, images_of_task(asked, experiment.classifier.device.type, executor.describe())))
 
@@ -139,16 +146,15 @@ def settled(protocol: Protocol, others: PixelSource, size: tuple[int, int]) -> P
     )
 
 
-def missing(
-    images: Images, methods: Sequence[Method], protocol: Protocol, store: Store, keep: Iterable[str] = ()
-) -> list[Task]:
-    """Tasks for all steps that the store does not hold; images that miss the same go together.
+def missing(images: Images, experiment: Experiment, store: Store, keep: Iterable[str] = ()) -> list[Task]:
+    """Tasks for all that the store does not hold; images that miss the same go together.
 
     Args:
-        images, methods, protocol: what is asked for.
+        images, experiment: what is asked for.
         store: what is there.
         keep: ids of the images whose heatmaps are stored.
     """
+    methods, protocol = experiment.methods, experiment.protocol
     asked = [
         ChainKey(method.name, str(order), draw)
         for method in methods
@@ -156,27 +162,30 @@ def missing(
         for draw in range(protocol.draws_of(method.name))
     ]
     heatmaps = missing_heatmaps(keep, methods, store)
+    values = asked_measures(methods, experiment.measures, protocol.draws)
+    valued = measured_before(store) if values else {}
     index = store.index()
-    known: dict[bytes, list[Lacking]] = {}
+    known: dict[bytes, list[tuple[tuple[int, ...], tuple[ChainKey, ...]]]] = {}
     alike: dict[Lacking, list[AnyImage]] = defaultdict(list)
     for image in images:
         stored = index.of_image(image.id)
         signature = stored.signature()
         if signature not in known:  # few sorts of images: nothing stored, all stored, some draws stored, …
             known[signature] = missing_chains(asked, stored.steps(), protocol.scored_steps())
-        wanted = known[signature] or ([((), ())] if image.id in heatmaps else [])
-        for steps_and_keys in wanted:
-            alike[steps_and_keys].append(image)
+        measures = tuple(key for key in values if key not in valued.get(image.id, ()))
+        wanted = known[signature] or ([((), ())] if image.id in heatmaps or measures else [])
+        for place, (steps, keys) in enumerate(wanted):
+            alike[steps, keys, measures if place == 0 else ()].append(image)
     tasks = []
-    for (steps, keys), together in alike.items():
+    for (steps, keys, measures), together in alike.items():
         own = {image.id: heatmaps.pop(image.id) for image in together if image.id in heatmaps}
-        tasks.append(Task(tuple(together), keys, steps, own))
+        tasks.append(Task(tuple(together), keys, steps, own, measures))
     return tasks
 
 
 def missing_chains(
     asked: Sequence[ChainKey], stored: Mapping[Chain, Sequence[range]], steps: Sequence[int]
-) -> list[Lacking]:
+) -> list[tuple[tuple[int, ...], tuple[ChainKey, ...]]]:
     """Of one image: steps, and the chains that miss these."""
     by_steps: dict[tuple[int, ...], list[ChainKey]] = defaultdict(list)
     for key in asked:
@@ -184,6 +193,15 @@ def missing_chains(
         if lacking:
             by_steps[lacking].append(key)
     return [(steps, tuple(keys)) for steps, keys in by_steps.items()]
+
+
+def measured_before(store: Store) -> dict[str, set[MeasureKey]]:
+    """Image → the values of measures that are stored."""
+    found: dict[str, set[MeasureKey]] = defaultdict(set)
+    row: Any
+    for row in store.measures().itertuples(index=False):
+        found[row.image].add(MeasureKey(row.method, row.measure, int(row.draw)))
+    return found
 
 
 def missing_heatmaps(keep: Iterable[str], methods: Sequence[Method], store: Store) -> dict[str, tuple[str, ...]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from faithmap._version import __version__
 from faithmap.experiment.executors import Executor
 from faithmap.experiment.task import Experiment
 from faithmap.images import Images
+from faithmap.measures.measure import Measure
 from faithmap.store.folder import Store
 from faithmap.store.manifest import (
     ClassifierRecord,
@@ -52,6 +57,7 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
         image_set=images.name,
         images=records,
         methods={method.name: method.spec for method in experiment.methods},
+        measures={measure.name: measure_record(measure, experiment.masks) for measure in experiment.measures},
         seed=protocol.seed,
         engine=experiment.engine_name,
         batch_size=experiment.batch_size,
@@ -61,6 +67,17 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
         command=encodable(command),
         started=timestamp(),
     )
+
+
+def measure_record(measure: Measure, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the manifest keeps of a measure; of one that needs masks also which."""
+    record = measure.to_dict()
+    if measure.needs == "masks":
+        digest = hashlib.sha256()
+        for name, mask in sorted(masks.items()):
+            digest.update(f"{name} {tuple(mask.shape)} ".encode() + mask.cpu().to(torch.uint8).numpy().tobytes())
+        record["spec"] = {**measure.spec, "masks": digest.hexdigest()[:16]}
+    return record
 
 
 def _versions() -> dict[str, str]:

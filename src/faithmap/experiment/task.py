@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
+from torch import Tensor
 
 from faithmap.attribution import Method
 from faithmap.classifiers import Classifier
 from faithmap.images import AnyImage, PixelSource
 from faithmap.inference import Engine, make_engine
+from faithmap.measures.measure import Measure
 from faithmap.protocol import Protocol
 from faithmap.store.folder import HeatmapParts
 from faithmap.store.records import Example, Skipped
@@ -32,6 +34,15 @@ class ChainKey:
     draw: int
 
 
+@dataclass(frozen=True, order=True)
+class MeasureKey:
+    """One value of an image: of which method, by which measure, in which draw."""
+
+    method: str
+    measure: str
+    draw: int
+
+
 @dataclass(frozen=True)
 class Task:
     """Some images and the chains that they miss, computed together.
@@ -39,12 +50,14 @@ class Task:
     Attributes:
         steps: the steps that are missing, in ascending order; others are stored already, or not asked for.
         heatmaps: image id → methods whose heatmaps are to be stored.
+        measures: the values that each of the images lacks.
     """
 
     images: tuple[AnyImage, ...]
     chains: tuple[ChainKey, ...]
     steps: tuple[int, ...]
     heatmaps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measures: tuple[MeasureKey, ...] = ()
 
     @property
     def draws(self) -> list[int]:
@@ -66,6 +79,8 @@ class Experiment:
         labels: image id → true class, None where it is not known.
         others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
+        measures: what is measured besides the scores.
+        masks: image id → mask of the object (H, W), for measures that need one.
     """
 
     classifier: Classifier
@@ -77,6 +92,8 @@ class Experiment:
     labels: Mapping[str, int | None]
     others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
+    measures: Sequence[Measure] = ()
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def engine(self) -> Engine:
@@ -91,4 +108,5 @@ class Result:
     draw: int | None = None
     scores: pd.DataFrame | None = None
     examples: list[Example] = field(default_factory=list)
+    measures: pd.DataFrame | None = None
     skipped: list[Skipped] = field(default_factory=list)

@@ -4,6 +4,7 @@
       manifest.json                        what was run
       scores/part-<rows>-<hash>.parquet    rows: see `SCHEMA`; <rows> stands for which rows were asked for
       heatmaps/part-<hash>.safetensors     images with their heatmaps: a sample, or all on request
+      measures/part-<hash>.parquet         rows: see `MEASURE_SCHEMA`
       damaged/                             what was set aside
 
 A part is there as a whole or not at all, and its name ends in the hash of its bytes, so that a part which was cut off
@@ -40,13 +41,13 @@ from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
 from faithmap.store.index import KEYS, Builder, Segments
 from faithmap.store.manifest import DamagedError, Manifest, damaged, newer
-from faithmap.store.records import FORMAT, SCHEMA, Example
+from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA, Example
 from faithmap.store.storage import LocalStorage, open_storage
 
 _DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
 # Written with the scores for those who read the parts; groups that count are those of the manifest.
 GROUP = "group"
-SCORES, HEATMAPS, DAMAGED, MANIFEST = "scores", "heatmaps", "damaged", "manifest.json"
+SCORES, HEATMAPS, MEASURES, DAMAGED, MANIFEST = "scores", "heatmaps", "measures", "damaged", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -175,13 +176,24 @@ class Store:
         further = [table.schema.field(name) for name in table.column_names if name not in SCHEMA.names]
         known = [one for one in SCHEMA if one.name != GROUP or GROUP in table.column_names]
         table = table.select([one.name for one in (*known, *further)]).cast(pa.schema([*known, *further]))
-        return self._write_table(table, key or rows_key(frame), self._metadata(frame))
+        return self._write_table(table, f"{SCORES}/part-{key or rows_key(frame)}", self._metadata(frame))
 
-    def _write_table(self, table: pa.Table, key: str, metadata: Mapping[Any, Any]) -> str:
+    def write_measures(self, frame: pd.DataFrame) -> str:
+        """Add values of measures; the part is there as a whole or not at all.
+
+        Args:
+            frame: see `MEASURE_SCHEMA`.
+        Raises:
+            StoreError: the disk is full, or cannot be written.
+        """
+        table = pa.Table.from_pandas(frame, MEASURE_SCHEMA, preserve_index=False)
+        return self._write_table(table, f"{MEASURES}/part", self._metadata(frame))
+
+    def _write_table(self, table: pa.Table, name: str, metadata: Mapping[Any, Any]) -> str:
         buffer = io.BytesIO()
         pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         data = buffer.getvalue()
-        name = f"{SCORES}/part-{key}-{_hash(data)}.parquet"
+        name = f"{name}-{_hash(data)}.parquet"
         self._put(name, data)
         return name
 
@@ -228,6 +240,10 @@ class Store:
         """Names of all parts with heatmaps, whole or not."""
         return [name for name in self.storage.names(HEATMAPS) if _is_part(name, ".safetensors")]
 
+    def measure_parts(self) -> list[str]:
+        """Names of all parts with measures, whole or not."""
+        return [name for name in self.storage.names(MEASURES) if _is_part(name, ".parquet")]
+
     def keys(self) -> set[str]:
         """What was asked for in the parts that are there; see `write_part`."""
         return {name.rpartition("-")[0].rpartition("part-")[2] for name in self.parts()}
@@ -238,7 +254,9 @@ class Store:
         Raises:
             StoreError: a part of a newer format.
         """
-        return [name for name in (*self.parts(), *self.heatmap_parts()) if not self._is_good(name)]
+        return [
+            name for name in (*self.parts(), *self.heatmap_parts(), *self.measure_parts()) if not self._is_good(name)
+        ]
 
     def _is_good(self, name: str) -> bool:
         try:
@@ -272,7 +290,8 @@ class Store:
                 data = self._part(parts[number])
                 rows = np.sort(segments[np.flatnonzero(segments.part == number)].rows())
                 table = _table(data).take(pa.array(rows))
-                self._write_table(table, rows_key(table.select(KEYS).to_pandas()), _metadata(data))
+                key = rows_key(table.select(KEYS).to_pandas())
+                self._write_table(table, f"{SCORES}/part-{key}", _metadata(data))
             self._remove(parts[number])
         return damaged
 
@@ -386,6 +405,18 @@ class Store:
             temporary.unlink(missing_ok=True)
             raise
         return path
+
+    def measures(self) -> pd.DataFrame:
+        """All values of measures: image, group, method, measure, draw, value; sorted, each once.
+
+        Raises:
+            StoreError: a part that is damaged.
+        """
+        tables = [pq.read_table(pa.BufferReader(self._part(name))) for name in self.measure_parts()]
+        frame = pa.concat_tables([MEASURE_SCHEMA.empty_table(), *(table.cast(MEASURE_SCHEMA) for table in tables)])
+        keys = ["image", "method", "measure", "draw"]
+        values: pd.DataFrame = frame.to_pandas().drop_duplicates(keys).sort_values(keys, ignore_index=True)
+        return values
 
     def stored_heatmaps(self) -> HeatmapParts:
         """Where the heatmaps are. Bytes are checked when a heatmap is read."""

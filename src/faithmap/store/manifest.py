@@ -229,7 +229,8 @@ def _changes(before: Manifest, now: Manifest) -> list[str]:
     tried_again |= {name for m in (before, now) for name, one in m.images.items() if UNREADABLE in one.content}
     changed += _changed("image", before.images, now.images, tried_again)
     changed += _changed("method", before.methods, now.methods, ())
-    return changed + _changed("measure", before.measures, now.measures, ())
+    specs = [{name: one.get("spec", one) for name, one in m.measures.items()} for m in (before, now)]
+    return changed + _changed("measure", specs[0], specs[1], ())
 
 
 def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any], but: Collection[str]) -> list[str]:

@@ -81,6 +81,15 @@ class StoredRun:
         code = pd.Index(names).get_indexer(pd.Index(groups))
         return pd.Categorical.from_codes(code[images.codes], pd.Index(names, dtype="str"))
 
+    def measures(self) -> pd.DataFrame:
+        """One row per value of a measure: image, group, method, measure, draw, value.
+
+        Measures that follow from the scores (SRG, MoRF, …) are not among them; see `Run.ranking`.
+        """
+        frame = self.store.measures()
+        frame["group"] = frame["image"].map(self.manifest.groups()).fillna(frame["image"])
+        return frame
+
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
         """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
         stored = {image for image, _ in self.store.stored_heatmaps().places}

@@ -36,6 +36,18 @@ SCHEMA = pa.schema(
 )
 
 
+MEASURE_SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("group", pa.string()),
+        ("method", pa.string()),
+        ("measure", pa.string()),
+        ("draw", pa.int16()),
+        ("value", pa.float64()),
+    ]
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """One image with its heatmaps, as a run stores them.
