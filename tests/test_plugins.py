@@ -1,4 +1,4 @@
-"""Methods and fills of other people's packages: built, installed, listed and used; a broken one does no harm."""
+"""Methods, fills and measures of other packages: built, installed, listed and used; a broken one does no harm."""
 
 import subprocess
 import sys
@@ -16,12 +16,15 @@ version = "1.0"
 anything = "{module}"
 [project.entry-points."faithmap.fills"]
 anything = "{module}"
+[project.entry-points."faithmap.measures"]
+anything = "{module}"
 [tool.setuptools]
 py-modules = ["{module}"]
 """
 GOOD = """
 from faithmap.attribution import heatmap_method
 from faithmap.declarations import Parameter, integer
+from faithmap.measures.measure import measure
 from faithmap.perturbation import fill
 
 @heatmap_method("toy-channel", line="one channel", source="Toy et al.", parameters={"of": Parameter(0, integer(low=0))})
@@ -31,6 +34,11 @@ def channel(batch, *, of):
 @fill("toy-mirror", line="left and right exchanged", source="Toy et al.")
 def mirror(pixels, random):
     return pixels.flip(2)
+
+@measure("toy-peak", line="largest relevance", source="Toy et al.", set="complexity", needs="heatmap",
+         higher_is_better=True)
+def peak(heatmaps):
+    return heatmaps.amax((1, 2))
 """
 BROKEN = """
 from faithmap.attribution import heatmap_method
@@ -83,7 +91,8 @@ def test_packages_are_listed_and_broken_ones_named(installed):
     lines = done.stdout.splitlines()
     (method,) = [line for line in lines if "toy-channel:of=0" in line]
     (fill,) = [line for line in lines if "toy-mirror" in line]
-    assert method.split()[-1] == fill.split()[-1] == "faithmap-toy"
+    (measure,) = [line for line in lines if "toy-peak" in line]
+    assert method.split()[-1] == fill.split()[-1] == measure.split()[-1] == "faithmap-toy"
     assert any(line.split()[0] == "grad-cam" and line.split()[-1] == "faithmap" for line in lines if line.strip())
     assert "half-done" not in done.stdout
     notes = " ".join(done.stderr.split())
@@ -100,9 +109,11 @@ def test_what_packages_declare_is_used_by_name_and_who_uses_ours_never_meets_a_b
         """
 import sys, torch, faithmap
 from faithmap.attribution import resolve_methods
+from faithmap.measures.registry import resolve_measures
 from faithmap.perturbation import check_fill
 
 resolve_methods("fig4,grad-cam")
+resolve_measures("gini")
 check_fill("blur:sigma=3")
 assert not {"toy_things", "broken_things", "clashing_things"} & sys.modules.keys()
 print("nothing was said", file=sys.stderr)
@@ -113,6 +124,7 @@ protocol = faithmap.Protocol.preset(steps=2, region_size=4, draws=1, fill="toy-m
 run = faithmap.evaluate(faithmap.Classifier(module), images, "toy-channel:2", protocol)
 assert set(run.scores()["method"]) == {"toy-channel:of=2", "random"}
 assert torch.equal(faithmap.draw_fill("toy-mirror", images[0], seed=0, image_id="0", draw=0), images[0].flip(2))
+assert torch.equal(resolve_measures("toy-peak")[0].function(images[:, 0]), images[:, 0].amax((1, 2)))
 """,
     )
     assert done.stderr.startswith("nothing was said")

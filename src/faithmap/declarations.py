@@ -31,6 +31,22 @@ class Parameter:
     check: Callable[[str], Any]
 
 
+def split_names(text: str) -> list[str]:
+    """Names between commas; ``n=25,sigma=0.1`` goes with the name before it.
+
+    Example:
+        >>> split_names("smoothgrad:n=25,sigma=0.1,random")
+        ['smoothgrad:n=25,sigma=0.1', 'random']
+    """
+    names: list[str] = []
+    for piece in (part.strip() for part in text.split(",")):
+        if names and "=" in piece.split(":")[0]:
+            names[-1] += f",{piece}"
+        elif piece:
+            names.append(piece)
+    return names
+
+
 def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
     """A finite number within bounds."""
     if high != float("inf"):
@@ -180,6 +196,35 @@ class Declarations(Mapping[str, D], Generic[D]):
         except KeyError:
             known = [*self, *self.aliases, *also]
             raise self.error(f"unknown {self.kind} '{name}'{nearest(name, known)} Known: {', '.join(known)}.") from None
+
+    def given(self, declaration: D, text: str, rest: str) -> dict[str, Any]:
+        """The parameters that a name gives.
+
+        Args:
+            declaration: whose parameters.
+            text: the whole name, for messages.
+            rest: what follows its colon: ``key=value`` between commas; the first may be given without its key.
+        Raises:
+            FaithmapError: of the kind `error`: an unknown parameter, or a value that cannot be.
+        """
+        declared = declaration.parameters
+        found: dict[str, Any] = {}
+        for place, piece in enumerate(rest.split(",") if rest else []):
+            key, equals, value = piece.partition("=")
+            if not equals and place == 0 and declared:
+                key, value = next(iter(declared)), piece
+            elif not equals:
+                raise self.error(f"{self.kind} '{text}': '{piece}' is not understood: write parameters as name=value.")
+            if key not in declared:
+                known = ", ".join(declared) or "none"
+                raise self.error(
+                    f"{self.kind} '{text}' has no parameter '{key}'{nearest(key, declared)} Known: {known}."
+                )
+            try:
+                found[key] = declared[key].check(value)
+            except ValueError as error:
+                raise self.error(f"{self.kind} '{text}': {key} is {value!r}, expected {error}.") from None
+        return found
 
     def packages(self) -> dict[str, str]:
         """Name → the installed package that declares it, ours left out."""

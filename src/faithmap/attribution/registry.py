@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from faithmap.attribution import given
-from faithmap.attribution.method import METHODS, HeatmapMethod, Method
-from faithmap.errors import MethodError, nearest
+from faithmap.attribution.method import METHODS, Method
+from faithmap.declarations import split_names
+from faithmap.errors import MethodError
 from faithmap.protocol import RANDOM, Protocol
 
 SETS = {
@@ -51,7 +52,10 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
 
 def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
     if isinstance(methods, str):
-        for name in split_names(methods):
+        names = split_names(methods)
+        if not names:
+            raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
+        for name in names:
             for member in SETS.get(name, (name,)):
                 yield as_method(member, defaults)
     elif isinstance(methods, Mapping):
@@ -69,24 +73,6 @@ def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
 def method_table() -> list[tuple[str, str, str]]:
     """Name with parameters and their defaults, one line, and source of every method."""
     return [(method.written(method.defaults), method.line, method.source) for method in METHODS.values()]
-
-
-def split_names(text: str) -> list[str]:
-    """Names between commas; ``n=25,sigma=0.1`` goes with the name before it.
-
-    Example:
-        >>> split_names("smoothgrad:n=25,sigma=0.1,random")
-        ['smoothgrad:n=25,sigma=0.1', 'random']
-    """
-    names: list[str] = []
-    for piece in (part.strip() for part in text.split(",")):
-        if names and "=" in piece.split(":")[0]:
-            names[-1] += f",{piece}"
-        elif piece:
-            names.append(piece)
-    if not names:
-        raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
-    return names
 
 
 def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | None = None) -> Method:
@@ -121,29 +107,10 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     method = METHODS.find(base, *SETS)
     if base == RANDOM and not rest:
         return Method(RANDOM, {"method": RANDOM}, method.function)
-    said = _parameters(text, method, rest)
-    values = method.defaults | _parameters(text, method, defaults.get(base, "")) | said
+    said = METHODS.given(method, text, rest)
+    values = method.defaults | METHODS.given(method, text, defaults.get(base, "")) | said
     spec = {"method": base, "parameters": values}
     return Method(method.written(values, said), spec, partial(method.function, **values), method.batching)
-
-
-def _parameters(text: str, method: HeatmapMethod, rest: str) -> dict[str, Any]:
-    declared = method.parameters
-    values: dict[str, Any] = {}
-    for place, piece in enumerate(rest.split(",") if rest else []):
-        key, equals, value = piece.partition("=")
-        if not equals:
-            if place > 0 or not declared:
-                raise MethodError(f"'{text}': '{piece}' is not understood: write parameters as name=value.")
-            key, value = next(iter(declared)), piece
-        if key not in declared:
-            known = ", ".join(declared) or "none"
-            raise MethodError(f"'{text}' has no parameter '{key}'{nearest(key, declared)} Known: {known}.")
-        try:
-            values[key] = declared[key].check(value)
-        except ValueError as error:
-            raise MethodError(f"'{text}': {key} is {value!r}, expected {error}.") from None
-    return values
 
 
 def _from_callable(function: Any) -> Method:

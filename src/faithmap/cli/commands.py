@@ -133,7 +133,7 @@ def report_command(
 
 @command("methods")
 def methods_command() -> None:
-    """List heatmap methods and fills, with one line and the source each; those of other packages too."""
+    """List heatmap methods, fills and measures, with one line and the source each; those of other packages too."""
     from faithmap.cli.listing import KINDS
 
     for kind in KINDS:

@@ -47,6 +47,7 @@ class Kind:
 KINDS = (
     Kind("Heatmap methods", "attribution", "heatmap_method", "faithmap.methods", "faithmap.attribution.method:METHODS"),
     Kind("Fills", "perturbation", "fill", "faithmap.fills", "faithmap.perturbation.fills:FILLS"),
+    Kind("Measures", "measures", "measure", "faithmap.measures", "faithmap.measures.measure:MEASURES"),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any
 
+from faithmap.declarations import split_names
 from faithmap.errors import MeasureError
 from faithmap.measures.adapters import foreign
 from faithmap.measures.measure import MEASURES, SETS, Measure, MeasureKind
@@ -47,24 +48,6 @@ def measure_table() -> list[dict[str, str]]:
     return rows
 
 
-def split_names(text: str) -> list[str]:
-    """Names between commas; ``n=25,side=0.1`` goes with the name before it.
-
-    Example:
-        >>> split_names("infidelity:n=25,side=0.1,gini")
-        ['infidelity:n=25,side=0.1', 'gini']
-    """
-    names: list[str] = []
-    for piece in (part.strip() for part in text.split(",")):
-        if names and "=" in piece.split(":")[0]:
-            names[-1] += f",{piece}"
-        elif piece:
-            names.append(piece)
-    if not names:
-        raise MeasureError(f"no measure was given: give a name such as 'infidelity', or a set: {', '.join(SETS)}.")
-    return names
-
-
 def members(name: str) -> list[str]:
     """The measures that the name of a set stands for."""
     return [kind.name for kind in MEASURES.values() if kind.set == name and kind.in_set]
@@ -78,18 +61,7 @@ def parse_measure(text: str) -> Measure:
     """
     base, _, rest = text.partition(":")
     kind = MEASURES.find(base, *SETS)
-    said: dict[str, Any] = {}
-    for place, piece in enumerate(rest.split(",") if rest else []):
-        key, equals, value = piece.partition("=")
-        if not equals and place == 0 and kind.parameters:
-            key, value = next(iter(kind.parameters)), piece
-        if key not in kind.parameters:
-            known = ", ".join(kind.parameters) or "none"
-            raise MeasureError(f"measure '{text}' has no parameter '{key}'; it has: {known}.")
-        try:
-            said[key] = kind.parameters[key].check(value)
-        except ValueError as error:
-            raise MeasureError(f"'{text}': {key} is {value!r}, expected {error}.") from None
+    said = MEASURES.given(kind, text, rest)
     values = kind.defaults | said
     return of_kind(kind, kind.written(values, said), values)
 
@@ -118,7 +90,10 @@ def _flat(measures: Any) -> Iterable[Measure]:
     if measures is None:
         return
     if isinstance(measures, str):
-        for name in split_names(measures):
+        names = split_names(measures)
+        if not names:
+            raise MeasureError(f"no measure was given: give a name such as 'infidelity', or a set: {', '.join(SETS)}.")
+        for name in names:
             yield from map(parse_measure, members(name) if name in SETS else [name])
     elif isinstance(measures, Measure):
         yield measures

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
-from faithmap.errors import ImageError, ProtocolError, nearest
+from faithmap.errors import ImageError, ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.randomness import generator
 
@@ -232,23 +232,13 @@ _DATASET_MEAN = "constant:dataset-mean"
 
 def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
     """The declaration of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
-    name, colon, detail = fill.partition(":")
+    name, _, detail = fill.partition(":")
     kind = FILLS.find(name)
     if name == "constant":
         return kind, _colour(fill, detail)
     if name == "swap" and re.fullmatch(r"set=[0-9a-f]{16}", detail):
         return kind, {}
-    parameters = kind.defaults
-    for part in detail.split(",") if colon else ():
-        key, _, text = part.partition("=")
-        if key not in parameters:
-            known = ", ".join(parameters) or "none"
-            raise ProtocolError(f"fill '{fill}' has no parameter '{key}'{nearest(key, parameters)} Known: {known}.")
-        try:
-            parameters[key] = kind.parameters[key].check(text)
-        except ValueError as error:
-            raise ProtocolError(f"fill '{fill}': {key} is '{text}', give {error}.") from None
-    return kind, parameters
+    return kind, kind.defaults | FILLS.given(kind, fill, detail)
 
 
 def _colour(fill: str, detail: str) -> dict[str, Any]:
