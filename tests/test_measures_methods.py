@@ -8,7 +8,7 @@ import torch
 from captum.metrics import sensitivity_max
 
 import faithmap
-from faithmap.attribution import resolve_methods
+from faithmap.attribution import Batch, batch_heatmaps, resolve_methods
 from faithmap.errors import MeasureError
 from faithmap.measures import randomisation, robustness
 from faithmap.measures.adapters import _pixels
@@ -95,7 +95,8 @@ def quantus_says(metric, whole, method, maps, softmax=False):
     def explain(model, inputs, targets, **_):
         other = faithmap.Classifier(model, mean=classifier.mean, std=classifier.std)
         given = _pixels(other, torch.as_tensor(inputs, dtype=torch.float32))
-        found = faithmap.heatmaps(other, given, torch.as_tensor(np.asarray(targets)).long(), method)
+        batch = Batch.of(other, given, torch.as_tensor(np.asarray(targets)).long())
+        found = batch_heatmaps(method, batch)
         return found.unsqueeze(1).numpy()
 
     found = metric(
@@ -168,8 +169,8 @@ def test_cascades_equal_the_definition_with_noisy_copies(tiny):
         noisy = image + 0.1 * float(image.max() - image.min()) * torch.from_numpy(normal).float()
 
         def averaged(classifier, noisy=noisy, row=row):
-            targets = whole.targets[row].repeat(2)
-            return faithmap.heatmaps(classifier, noisy, targets, method).mean(0).abs().flatten().tolist()
+            batch = Batch.of(classifier, noisy, whole.targets[row].repeat(2))
+            return batch_heatmaps(method, batch).mean(0).abs().flatten().tolist()
 
         trained = averaged(tiny)
         layers = ["head", "features.3", "features.0"]

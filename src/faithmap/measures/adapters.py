@@ -158,8 +158,8 @@ def _inputs(classifier: Classifier, pixels: Tensor) -> Tensor:
 def _pixels(classifier: Classifier, inputs: Tensor) -> Tensor:
     """The inverse of `Classifier.normalise`."""
     inputs = inputs.flip(1) if classifier.bgr else inputs
-    mean = torch.tensor(classifier.mean, dtype=inputs.dtype, device=inputs.device).view(1, 3, 1, 1)
-    std = torch.tensor(classifier.std, dtype=inputs.dtype, device=inputs.device).view(1, 3, 1, 1)
+    mean = torch.tensor(classifier.mean, dtype=inputs.dtype, device=inputs.device).view(1, -1, 1, 1)
+    std = torch.tensor(classifier.std, dtype=inputs.dtype, device=inputs.device).view(1, -1, 1, 1)
     return inputs * std + mean
 
 

@@ -202,7 +202,7 @@ def _averaged(
     return found
 
 
-def _noisy(subject: Subject, row: int, n: int, noise: float) -> Float[Tensor, "copies 3 height width"]:
+def _noisy(subject: Subject, row: int, n: int, noise: float) -> Float[Tensor, "copies channels height width"]:
     pixels = subject.pixels[row]
     spread = noise * float(pixels.max() - pixels.min())
     normal = subject.generator("randomisation", row).standard_normal((n, *pixels.shape))
@@ -227,7 +227,7 @@ def histogram_entropy(heatmap: Float[Tensor, "height width"]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def forward_order(classifier: Classifier, pixels: Float[Tensor, "batch 3 height width"]) -> list[str]:
+def forward_order(classifier: Classifier, pixels: Float[Tensor, "batch channels height width"]) -> list[str]:
     """The layers with weights, in the order in which the network runs them.
 
     A layer that runs inside another module without being called, as in attention, stands where that module is called;
@@ -316,7 +316,7 @@ def _redraw(layer: nn.Module) -> None:
 
 def randomisation_check(
     classifier: Classifier,
-    pixels: Float[Tensor, "batch 3 height width"],
+    pixels: Float[Tensor, "batch channels height width"],
     methods: Any,
     *,
     targets: Int[Tensor, "batch"] | None = None,

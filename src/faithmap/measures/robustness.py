@@ -65,7 +65,7 @@ def max_sensitivity(
     return largest
 
 
-def noisy_copies(subject: Subject, row: int, n: int, radius: float) -> Float[Tensor, "draws 3 height width"]:
+def noisy_copies(subject: Subject, row: int, n: int, radius: float) -> Float[Tensor, "draws channels height width"]:
     """n copies of an image with uniform noise, clamped to [0, 1]."""
     pixels = subject.pixels[row]
     noise = subject.generator("max-sensitivity", row).uniform(-radius, radius, (n, *pixels.shape))

@@ -40,7 +40,7 @@ class Subject:
     """
 
     classifier: Classifier
-    pixels: Float[Tensor, "batch 3 height width"]
+    pixels: Float[Tensor, "batch channels height width"]
     targets: Int[Tensor, "batch"]
     ids: Sequence[str]
     seed: int = 0
@@ -80,12 +80,12 @@ class Subject:
         return self.engine or make_engine(self.classifier)
 
     @property
-    def mean_colour(self) -> Float[Tensor, "3 height width"]:
+    def mean_colour(self) -> Float[Tensor, "channels height width"]:
         """The mean colour of the network's training images in pixel space: 0 after normalisation."""
-        return torch.tensor(self.classifier.mean).view(3, 1, 1).expand(3, *self.size).contiguous()
+        return torch.tensor(self.classifier.mean).view(-1, 1, 1).expand(self.pixels.shape[1:]).contiguous()
 
     def scores_without(
-        self, removed: Bool[Tensor, "variants height width"], fill: Float[Tensor, "3 height width"]
+        self, removed: Bool[Tensor, "variants height width"], fill: Float[Tensor, "channels height width"]
     ) -> tuple[Float[Tensor, "variants points"], Float[Tensor, "variants points"]]:
         """Logit and probability of the target class of the (one) image, untouched and with pixels replaced.
 
@@ -108,7 +108,7 @@ class Subject:
         return score_chains(self.scorer, chains)
 
     def drops(
-        self, removed: Bool[Tensor, "variants height width"], fill: Float[Tensor, "3 height width"]
+        self, removed: Bool[Tensor, "variants height width"], fill: Float[Tensor, "channels height width"]
     ) -> Float[Tensor, "variants"]:
         """f(x) − f(x with pixels replaced), the logit of the target class, float64, on the CPU."""
         logits, _ = self.scores_without(removed, fill)
