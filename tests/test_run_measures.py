@@ -1,4 +1,4 @@
-"""Measures of a run: stored beside the scores, resumed and extended like methods, the same however they are computed."""
+"""Measures of a run: stored beside the scores, resumed and extended like methods, however they are computed."""
 
 import pandas as pd
 import pytest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -43,9 +43,13 @@ class HeatmapMethod(Declaration):
 
     Attributes:
         batching: see `Method`.
+        of_another: its first parameter, ``of``, is another method; see `heatmap_method`.
+        reads: parts of the protocol on which its numbers depend; see `heatmap_method`.
     """
 
     batching: Literal["fixed", "single"] = "fixed"
+    of_another: bool = False
+    reads: tuple[str, ...] = ()
 
 
 METHODS: Declarations[HeatmapMethod] = Declarations(
@@ -63,6 +67,8 @@ def heatmap_method(
     batching: Literal["fixed", "single"] = "fixed",
     first_shown: bool = False,
     aliases: Mapping[str, str] | None = None,
+    of_another: bool = False,
+    reads: Sequence[str] = (),
 ) -> Callable[[_F], _F]:
     """Declare a function as a heatmap method.
 
@@ -75,6 +81,10 @@ def heatmap_method(
             many variants of an image).
         first_shown: the first parameter is always part of the name.
         aliases: other name → the name that it stands for, with parameters.
+        of_another: the first parameter, ``of``, names another method, parameters included, as in
+            ``blend:lrp-epsilon:0.01,share=0.5``; the function receives what computes that method's relevance.
+        reads: parts of the protocol, such as ``"region_size"``; the function receives the run's `Protocol` as
+            ``protocol``, and these parts are kept in the run folder with the method.
     Returns:
         A decorator that registers the function and returns it unchanged. The function takes a `Batch` and returns
         relevance (B, C, H, W), which is summed over channels, or a heatmap (B, H, W).
@@ -87,7 +97,20 @@ def heatmap_method(
     """
 
     def declare(function: _F) -> _F:
-        METHODS.add(HeatmapMethod(name, function, line, source, parameters or {}, aliases or {}, first_shown, batching))
+        METHODS.add(
+            HeatmapMethod(
+                name,
+                function,
+                line,
+                source,
+                parameters or {},
+                aliases or {},
+                first_shown,
+                batching,
+                of_another,
+                tuple(reads),
+            )
+        )
         return function
 
     return declare

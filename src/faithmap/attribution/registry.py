@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from faithmap.attribution import given
-from faithmap.attribution.method import METHODS, Method
+from faithmap.attribution.method import METHODS, HeatmapMethod, Method
 from faithmap.declarations import split_names
 from faithmap.errors import MethodError
 from faithmap.protocol import RANDOM, Protocol
@@ -25,7 +25,19 @@ SETS = {
         "sensitivity:l2",
         "sensitivity:linf",
         RANDOM,
-    )
+    ),
+    # One of each family, so that a ranking is not one of near-twins.
+    "families": (
+        "lrp-epsilon:0.01",
+        "lrp-epsilon:100",
+        "lrp-epsilon-plus",
+        "deconvolution:l2",
+        "sensitivity:l2",
+        "grad-cam",
+        "gradient-x-input",
+        "edge",
+        RANDOM,
+    ),
 }
 
 
@@ -36,13 +48,13 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
         methods: a name, a set's name, names with commas between them, a callable, an object of captum or zennit, the
             path of precomputed heatmaps, a `Method`, a mapping name → one of these or a mapping image id → heatmap, or
             a list of these.
-        protocol: its `method_defaults` are parameters where the name does not say.
+        protocol: its `method_defaults` are parameters where the name does not say; methods that depend on its regions
+            or its fill are given it. None: the preset ``"srg"``.
     Raises:
         MethodError: an unknown name, a parameter that cannot be, or two methods of one name.
     """
-    defaults = protocol.method_defaults if protocol is not None else {}
     found: dict[str, Method] = {}
-    for method in _flat(methods, defaults):
+    for method in _flat(methods, protocol):
         if method.name in found and found[method.name].spec != method.spec:
             raise MethodError(f"two methods are called '{method.name}': give each its own name.")
         found[method.name] = method
@@ -50,24 +62,24 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
     return [*found.values(), reference]
 
 
-def _flat(methods: Any, defaults: Mapping[str, str]) -> Iterable[Method]:
+def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
     if isinstance(methods, str):
         names = split_names(methods)
         if not names:
             raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
         for name in names:
             for member in SETS.get(name, (name,)):
-                yield as_method(member, defaults)
+                yield as_method(member, protocol)
     elif isinstance(methods, Mapping):
         for name, one in methods.items():
-            yield as_method(one, defaults, str(name))
+            yield as_method(one, protocol, str(name))
     elif isinstance(methods, Method | os.PathLike) or callable(methods) or hasattr(methods, "attribute"):
-        yield as_method(methods, defaults)
+        yield as_method(methods, protocol)
     elif isinstance(methods, Iterable):
         for one in methods:
-            yield from _flat(one, defaults)
+            yield from _flat(one, protocol)
     else:
-        yield as_method(methods, defaults)
+        yield as_method(methods, protocol)
 
 
 def method_table() -> list[tuple[str, str, str]]:
@@ -75,14 +87,14 @@ def method_table() -> list[tuple[str, str, str]]:
     return [(method.written(method.defaults), method.line, method.source) for method in METHODS.values()]
 
 
-def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | None = None) -> Method:
+def as_method(one: Any, protocol: Protocol | None = None, name: str | None = None) -> Method:
     """One method from whatever stands for it; `name` is what it is called instead of its own name."""
     if isinstance(one, Method):
         found = one
     elif isinstance(one, os.PathLike | Mapping) or (isinstance(one, str) and given.is_path(one)):
         found = _from_heatmaps(one)
     elif isinstance(one, str):
-        found = parse_method(one, defaults or {})
+        found = parse_method(one, protocol)
     elif callable(one) or hasattr(one, "attribute"):
         found = _from_callable(one)
     else:
@@ -97,9 +109,11 @@ def as_method(one: Any, defaults: Mapping[str, str] | None = None, name: str | N
     return replace(found, name=name)
 
 
-def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
+def parse_method(text: str, protocol: Protocol | None = None) -> Method:
     """A method from its name and parameters.
 
+    Args:
+        protocol: as in `resolve_methods`.
     Raises:
         MethodError: an unknown method or parameter (the nearest is proposed), or a value that cannot be.
     """
@@ -107,10 +121,36 @@ def parse_method(text: str, defaults: Mapping[str, str]) -> Method:
     method = METHODS.find(base, *SETS)
     if base == RANDOM and not rest:
         return Method(RANDOM, {"method": RANDOM}, method.function)
+    usual = protocol.method_defaults.get(base, "") if protocol is not None else ""
+    inner = None
+    if method.of_another:
+        of, rest = _of_another(method, rest)
+        inner = parse_method(of or str(method.defaults["of"]), protocol)
+        if inner.is_random or METHODS[inner.name.partition(":")[0]].of_another:
+            raise MethodError(f"'{text}' is made from '{inner.name}': name a method that computes heatmaps of its own.")
     said = METHODS.given(method, text, rest)
-    values = method.defaults | METHODS.given(method, text, defaults.get(base, "")) | said
-    spec = {"method": base, "parameters": values}
-    return Method(method.written(values, said), spec, partial(method.function, **values), method.batching)
+    values = method.defaults | METHODS.given(method, text, usual) | said
+    spec: dict[str, Any] = {"method": base, "parameters": values}
+    bound = dict(values)
+    batching: Literal["fixed", "single", "whole"] = method.batching
+    if inner is not None:
+        values["of"], bound["of"], batching = inner.name, inner.compute, inner.batching
+        said = {"of": inner.name, **said}
+        spec["of"] = inner.spec
+    if method.reads:
+        bound["protocol"] = protocol or Protocol.preset("srg")
+        parts = bound["protocol"].to_dict()
+        spec["protocol"] = {part: parts[part] for part in method.reads}
+    return Method(method.written(values, said), spec, partial(method.function, **bound), batching)
+
+
+def _of_another(method: HeatmapMethod, rest: str) -> tuple[str, str]:
+    """What stands behind the colon: the other method with its parameters, and this method's own, which come last."""
+    pieces = rest.split(",") if rest else []
+    own: list[str] = []
+    while pieces and pieces[-1].partition("=")[0] in method.parameters and len(own) < len(method.parameters) - 1:
+        own.insert(0, pieces.pop())
+    return ",".join(pieces), ",".join(own)
 
 
 def _from_callable(function: Any) -> Method:

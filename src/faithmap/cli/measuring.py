@@ -38,7 +38,7 @@ def measure(
 
     tune_allocator()
     check_fill(protocol.fill)
-    resolved = resolve_methods(methods, protocol)
+    resolve_methods(methods, protocol)
     how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
     how["out"] = files.out or out or default_out(inputs)
     found = faithmap.load_images(inputs.images, data=files.data) if inputs.images != IMAGENETTE else None
@@ -55,10 +55,10 @@ def measure(
         from faithmap.experiment.evaluate import plan
 
         del how["heatmaps_from"]
-        show_estimate(estimate(plan(classifier, found, resolved, protocol, **how), how["executor"]))
+        show_estimate(estimate(plan(classifier, found, methods, protocol, **how), how["executor"]))
         return None
     with ProgressDisplay(err) as display:
-        return faithmap.evaluate(classifier, found, resolved, protocol, progress=display, command=command_line(), **how)
+        return faithmap.evaluate(classifier, found, methods, protocol, progress=display, command=command_line(), **how)
 
 
 def described_steps(protocol: Protocol) -> str:
