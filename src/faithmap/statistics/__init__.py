@@ -2,8 +2,10 @@
 
 from faithmap.statistics.comparing import compare, ranking
 from faithmap.statistics.curves import abpc, aopc, mean_over_fraction, relative_to_random, srg
+from faithmap.statistics.grade import Grade, grade
 from faithmap.statistics.headline import headline, verdict
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms
+from faithmap.statistics.settings import Settings, agreement_of_settings, attainable_fraction, kendalls_w, rank_table
 from faithmap.statistics.subsets import subsets
 from faithmap.statistics.tables import (
     abpc_table,
@@ -19,16 +21,22 @@ from faithmap.statistics.tables import (
 
 __all__ = [
     "SCORE_MEASURES",
+    "Grade",
     "Measured",
+    "Settings",
     "abpc",
     "abpc_table",
     "agreement",
+    "agreement_of_settings",
     "aopc",
     "aopc_table",
+    "attainable_fraction",
     "chosen_images",
     "compare",
     "curve_table",
+    "grade",
     "headline",
+    "kendalls_w",
     "mean_over_fraction",
     "measure_table",
     "measured",
@@ -37,6 +45,7 @@ __all__ = [
     "per_image_curves",
     "r_oms",
     "r_oms_table",
+    "rank_table",
     "ranking",
     "relative_to_random",
     "srg",

@@ -203,9 +203,10 @@ class _Facts:
             return "it is significantly worse than random orders"
         tests, fewest = self.found.comparisons(VS_RANDOM), self.found.fewest(VS_RANDOM)
         if self._too_few_for_random():
-            what = f"none of {tests} comparisons" if tests > 1 else "no comparison"
-            have = _units(int(self._row["groups"]), self._row["n"])
-            return f"with {have} {what} with random orders can be significant, at least {fewest} are needed"
+            what = f"none of {tests} comparisons with random orders can"
+            if tests == 1 or self._most(VS_RANDOM) >= fewest:
+                what = "its comparison with random orders cannot"
+            return f"with {self._have()} {what} be significant, at least {fewest} are needed"
         some = ""
         if self.better:
             some = f", while {_listed(self.better)} {'is' if len(self.better) == 1 else 'are'} significantly better"
@@ -235,13 +236,21 @@ class _Facts:
         return bool(self._row["groups"] < self.found.fewest(VS_RANDOM))
 
     def _enough_for_pairs(self) -> bool:
-        return bool(self._row["groups"] >= self.found.fewest(PAIRS))
+        return self._most(PAIRS) >= self.found.fewest(PAIRS)
+
+    def _most(self, family: str) -> int:
+        """Groups of the pair that has most of them; a run that is half finished has fewer for some."""
+        return int(self.found.pairs.loc[self.found.pairs["family"] == family, "groups"].max())
+
+    def _have(self) -> str:
+        """ "8 groups", or "8 images" where each image is its own."""
+        groups, images = int(self._row["groups"]), int(self._row["n"])
+        return f"{groups} {'image' if groups == images else 'group'}{'s' if groups != 1 else ''}"
 
     def _too_few_for_pairs(self) -> str:
         tests, fewest = self.found.comparisons(PAIRS), self.found.fewest(PAIRS)
-        have = _units(int(self._row["groups"]), self._row["n"])
         what = f"none of {tests} pairs of methods can be" if tests > 1 else "two methods cannot be"
-        return f"with {have} {what} significantly different, at least {fewest} are needed"
+        return f"with {self._have()} {what} significantly different, at least {fewest} are needed"
 
     def worse_than_random(self) -> str:
         rest = [name for name in self.worse if name != self._row["method"]]
@@ -254,11 +263,6 @@ class _Facts:
         if not self.found.measured.has_random:
             return mean
         return f"{mean} above random" if self._row["mean"] > 0 else f"{mean} relative to random"
-
-
-def _units(groups: int, images: int) -> str:
-    """ "8 groups", or "8 images" where each image is its own."""
-    return f"{groups} {'image' if groups == images else 'group'}{'s' if groups != 1 else ''}"
 
 
 def _rounded(mean: float, low: float, high: float) -> list[str]:
