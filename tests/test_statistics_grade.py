@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -36,6 +37,7 @@ rankings = st.integers(2, 6).flatmap(
 )
 
 
+@limits(deadline=None)
 @given(rankings)
 def test_w_and_tau_equal_the_loops(rows: list[list[float]]) -> None:
     if any(len(set(row)) > 1 for row in rows):
@@ -50,6 +52,7 @@ def test_w_and_tau_equal_the_loops(rows: list[list[float]]) -> None:
         assert np.isnan(found[0, 1])
 
 
+@limits(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=2, max_size=6))
 def test_krippendorffs_alpha_equals_the_loops(rows: list[list[int]]) -> None:
     values = np.array(rows, dtype=float)
