@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "_version"},
     {"text", "protocol", "files", "checks"},
     {"randomness", "declarations"},
+    {"mosaics"},
     {"images"},
     {"classifiers"},
     {"perturbation"},

@@ -92,6 +92,7 @@ _SUBMODULES = (
     "images",
     "inference",
     "measures",
+    "mosaics",
     "perturbation",
     "plots",
     "protocol",

@@ -30,6 +30,7 @@ from torchvision.transforms import functional as transforms
 from faithmap.checks import as_integer, as_shaped_pixels
 from faithmap.errors import DownloadError, ImageError, InputError
 from faithmap.files import expanded, read_bytes
+from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 
 PHOTOS = "photos"
 IMAGENETTE = "imagenette"
@@ -142,7 +143,7 @@ class ImageFile:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             raise ImageError(f"image '{self.id}' cannot be used: {reason}.") from None
         if self.cut is not None:
-            picture = _cut(picture, *self.cut)
+            picture = cropped(picture, *self.cut)
         return to_pixels(picture, preprocessing, self.id)
 
 
@@ -188,7 +189,7 @@ class TensorImage:
         return self.pixels.to(torch.float32, copy=True)
 
 
-AnyImage = ImageFile | TensorImage
+AnyImage = ImageFile | TensorImage | MosaicImage
 
 
 class Images(Sequence[AnyImage]):
@@ -427,7 +428,8 @@ def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:
     return picture.convert("RGB")
 
 
-def _cut(picture: PillowImage.Image, share: float, x: float, y: float) -> PillowImage.Image:
+def cropped(picture: PillowImage.Image, share: float, x: float, y: float) -> PillowImage.Image:
+    """A square crop, see `ImageFile.cut`."""
     width, height = picture.size
     side = round(min(width, height) * share)
     left, top = round((width - side) * x), round((height - side) * y)
@@ -445,7 +447,8 @@ def load_images(
 
     Args:
         source: ``"photos"`` (embedded: 8 photos, 6 cuts each), ``"imagenette"`` (the 320 px validation images;
-            downloaded once and verified), a folder (flat, or one folder a class) or file, a list of files, or a
+            downloaded once and verified), ``"mosaic:FOLDER"`` (four images of the folder in one, see
+            `faithmap.mosaics`), a folder (flat, or one folder a class) or file, a list of files, or a
             tensor or array (N, 3, H, W) in [0, 1] at the network's input size.
         limit: how many; a random subset that depends on the seed and the ids alone. None takes all.
         seed: of the subset.
@@ -464,6 +467,9 @@ def load_images(
 def _loaded(source: Any, data: str | Path | None) -> Images:
     if isinstance(source, Images):
         return source
+    if isinstance(source, str) and source.startswith(PREFIX):
+        parts = _loaded(source.removeprefix(PREFIX), data)
+        return Images(source, mosaics(parts.items))
     if isinstance(source, Path) or (isinstance(source, str) and source not in (PHOTOS, IMAGENETTE)):
         return _folder(_path(source))
     if isinstance(source, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def evaluate(
     heatmaps_from: str | Path | None = None,
     groups: Groups = None,
     measures: Any = None,
-    masks: Mapping[str, Tensor] | None = None,
+    masks: Any = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -67,7 +67,8 @@ def evaluate(
         groups: which images belong together and are not independent; see `load_images`.
         measures: what is measured besides the scores: names, sets, callables, metrics of Quantus or captum; see
             `faithmap.measures`.
-        masks: image id → mask of the object (H, W), for measures that need one.
+        masks: where the object is, for measures that need it: a folder of PNG masks or VOC boxes, a COCO file, or image
+            id → mask (H, W); see `faithmap.measures.masks.load_masks`.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -159,7 +160,7 @@ def plan(
     executor: Executor | None = None,
     groups: Groups = None,
     measures: Any = None,
-    masks: Mapping[str, Tensor] | None = None,
+    masks: Any = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 

@@ -40,6 +40,7 @@ def measure_block(
         ids=block.ids,
         seed=experiment.protocol.seed,
         masks=experiment.masks,
+        engine=experiment.engine if experiment.precision == "float32" else None,
     )
     lacking: dict[str, set[str]] = defaultdict(set)  # measure → the methods that lack it
     for key in task.measures:

@@ -20,6 +20,7 @@ from faithmap.experiment.measuring import asked_measures
 from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, MeasureKey, Task
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
+from faithmap.measures.masks import masks_for
 from faithmap.measures.registry import resolve_measures
 from faithmap.perturbation import check_fill, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
@@ -53,7 +54,7 @@ def prepare(
     batch_size: int | None,
     precision: str,
     measures: Any = None,
-    masks: Mapping[str, Tensor] | None = None,
+    masks: Any = None,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
@@ -63,6 +64,7 @@ def prepare(
         warnings.warn(suggestion, GroupWarning, stacklevel=3)
     others = PixelSource(images, classifier.preprocessing)
     protocol = settled(protocol, others, input_size(images, classifier))
+    asked = resolve_measures(measures)
     experiment = Experiment(
         classifier=classifier,
         methods=resolve_methods(methods, protocol),
@@ -72,8 +74,8 @@ def prepare(
         precision=precision,
         labels=classifier.class_indices(images),
         others=others,
-        measures=resolve_measures(measures),
-        masks=masks or {},
+        measures=asked,
+        masks=masks_for(asked, images, masks, classifier.preprocessing),
     )
     make_engine(classifier, engine, batch_size, precision=precision)
     return images, experiment

@@ -69,13 +69,14 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
     )
 
 
-def measure_record(measure: Measure, masks: Mapping[str, Tensor]) -> dict[str, Any]:
+def measure_record(measure: Measure, masks: Mapping[str, Tensor | str]) -> dict[str, Any]:
     """What the manifest keeps of a measure; of one that needs masks also which."""
     record = measure.to_dict()
     if measure.needs == "masks":
         digest = hashlib.sha256()
         for name, mask in sorted(masks.items()):
-            digest.update(f"{name} {tuple(mask.shape)} ".encode() + mask.cpu().to(torch.uint8).numpy().tobytes())
+            digest.update(f"{name} {mask if isinstance(mask, str) else tuple(mask.shape)} ".encode())
+            digest.update(b"" if isinstance(mask, str) else mask.cpu().to(torch.uint8).numpy().tobytes())
         record["spec"] = {**measure.spec, "masks": digest.hexdigest()[:16]}
     return record
 

@@ -80,7 +80,7 @@ class Experiment:
         others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
         measures: what is measured besides the scores.
-        masks: image id → mask of the object (H, W), for measures that need one.
+        masks: image id → mask of the object (H, W), or why it cannot be used, for measures that need one.
     """
 
     classifier: Classifier
@@ -93,7 +93,7 @@ class Experiment:
     others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
     measures: Sequence[Measure] = ()
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor | str] = field(default_factory=dict)
 
     @cached_property
     def engine(self) -> Engine:

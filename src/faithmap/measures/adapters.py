@@ -84,7 +84,7 @@ def _quantus(metric: Any, subject: Subject, maps: Maps) -> Rows:
             x_batch=_inputs(one.classifier, one.pixels).cpu().numpy(),
             y_batch=one.targets.cpu().numpy(),
             a_batch=heatmap[None, None].detach().cpu().numpy(),
-            s_batch=None if mask is None else mask[None, None].cpu().numpy(),
+            s_batch=mask[None, None].cpu().numpy() if isinstance(mask, Tensor) else None,
             explain_func=explain,
             channel_first=True,
             softmax=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -68,7 +68,7 @@ def compute_measures(
     failed: list[Unmeasured] = []
     asked = [one for one in measures if one.needs != "scores"]
     for draw in range(max([draws if one.drawn else 1 for one in asked], default=0)):
-        now = replace(subject, draw=draw)
+        now = subject.at(draw)
         if draw == 0 or any(method.is_random for method in methods):
             maps = {method: _maps(now, method, heatmaps) for method in methods}
         for one in asked:
@@ -141,6 +141,8 @@ def _of_masks(subject: Subject, function: Callable[..., Any], maps: Maps) -> dic
         mask = subject.masks.get(subject.ids[row])
         if mask is None:
             raise MeasureError(f"image '{subject.ids[row]}' has no mask: give one with --masks, named by its id.")
+        if isinstance(mask, str):
+            raise MeasureError(mask)
         if tuple(mask.shape) != tuple(heatmap.shape):
             raise MeasureError(
                 f"the mask of image '{subject.ids[row]}' is {tuple(mask.shape)}, its heatmap is "

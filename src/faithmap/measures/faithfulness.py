@@ -7,6 +7,8 @@ images are the same for all methods, and are scored once.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,12 +42,8 @@ def infidelity_of_squares(
     subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, side: float
 ) -> Float[Tensor, "methods"]:
     """Infidelity over n squares at random places, `side` of the image's short side each."""
-
-    def drawn() -> tuple[Tensor, Tensor]:
-        removed = squares(subject.size, n, side, subject.generator("infidelity"))
-        return removed, subject.drops(removed, subject.mean_colour)
-
-    removed, drops = subject.shared(("squares", n, side), drawn)
+    removed = squares(subject.size, n, side, subject.generator("infidelity"))
+    drops = subject.shared(("squares", n, side), lambda: subject.drops(removed, subject.mean_colour))
     return torch.stack([infidelity(relevance, drops) for relevance in relevance_of(heatmaps, removed)])
 
 
@@ -89,17 +87,11 @@ def sensitivity_n(
 
     A heatmap that gives all subsets of a size the same relevance forecasts nothing there: its correlation counts as 0.
     """
-
-    def drawn() -> list[tuple[Tensor, Tensor]]:
-        labels = grid(subject.size, cell)
-        random, found = subject.generator("sensitivity-n"), []
-        for size in subset_sizes(int(labels.max()) + 1, sizes):
-            removed = subsets(labels, size, n, random)
-            found.append((removed, subject.drops(removed, subject.mean_colour)))
-        return found
-
-    found = subject.shared(("subsets", sizes, n, cell), drawn)
-    each = [pearson(relevance_of(heatmaps, removed), drops) for removed, drops in found]
+    labels, random, each = grid(subject.size, cell), subject.generator("sensitivity-n"), []
+    for size in subset_sizes(int(labels.max()) + 1, sizes):
+        removed = subsets(labels, size, n, random)
+        drops = subject.shared(("subsets", size, n, cell), partial(subject.drops, removed, subject.mean_colour))
+        each.append(pearson(relevance_of(heatmaps, removed), drops))
     return torch.stack(each).nan_to_num(0.0).mean(0)
 
 
@@ -123,14 +115,10 @@ def faithfulness_correlation(
     subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, part: float, cell: int
 ) -> Float[Tensor, "methods"]:
     """Correlation over n subsets of one size: `part` of the cells, at least one."""
-
-    def drawn() -> tuple[Tensor, Tensor]:
-        labels = grid(subject.size, cell)
-        size = max(1, round(part * (int(labels.max()) + 1)))
-        removed = subsets(labels, size, n, subject.generator("faithfulness-correlation"))
-        return removed, subject.drops(removed, subject.mean_colour)
-
-    removed, drops = subject.shared(("one size", n, part, cell), drawn)
+    labels = grid(subject.size, cell)
+    size = max(1, round(part * (int(labels.max()) + 1)))
+    removed = subsets(labels, size, n, subject.generator("faithfulness-correlation"))
+    drops = subject.shared(("one size", n, part, cell), lambda: subject.drops(removed, subject.mean_colour))
     return pearson(relevance_of(heatmaps, removed), drops)
 
 
@@ -229,19 +217,16 @@ def through_heatmaps(
 
 def single_regions(subject: Subject, n: int, cell: int) -> tuple[Tensor, Tensor]:
     """The cells of the grid, and the fall of the logit without each, (n, cells), under the first n uniform fills."""
+    labels = grid(subject.size, cell)
+    cells = labels == torch.arange(int(labels.max()) + 1).view(-1, 1, 1)
 
-    def drawn() -> tuple[Tensor, Tensor]:
-        labels = grid(subject.size, cell)
-        cells = labels == torch.arange(int(labels.max()) + 1).view(-1, 1, 1)
-        drops = []
-        for draw in range(n):
-            key = subject.draw * n + draw
-            fill = draw_fill("uniform", subject.pixels[0], seed=subject.seed, image_id=subject.ids[0], draw=key)
-            drops.append(subject.drops(cells, fill))
-        return cells, torch.stack(drops)
+    def drops(draw: int) -> Tensor:
+        fill = draw_fill("uniform", subject.pixels[0], seed=subject.seed, image_id=subject.ids[0], draw=draw)
+        return subject.drops(cells, fill)
 
-    found: tuple[Tensor, Tensor] = subject.shared(("single regions", n, cell), drawn)
-    return found
+    first = subject.draw * n
+    each = [subject.shared(("single", cell, draw), partial(drops, draw)) for draw in range(first, first + n)]
+    return cells, torch.stack(each)
 
 
 def relevance_of(

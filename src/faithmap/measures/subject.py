@@ -33,10 +33,10 @@ class Subject:
         targets: the class that is explained, (B,), int64.
         ids: one a row; with `seed` and `draw`, the key of all randomness.
         seed, draw: see `ids`.
-        masks: image id → mask (H, W), true on the object; images without one are missing.
+        masks: image id → mask (H, W), true on the object, or why it cannot be used; images without one are missing.
         engine: what scores perturbed images; by default the fastest one that is exact, see `make_engine`.
 
-    What all methods of an image have in common is computed once (see `shared`).
+    What several methods or measures of an image have in common is computed once (see `shared`).
     """
 
     classifier: Classifier
@@ -45,7 +45,7 @@ class Subject:
     ids: Sequence[str]
     seed: int = 0
     draw: int = 0
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor | str] = field(default_factory=dict)
     engine: Engine | None = field(default=None, repr=False)
     _shared: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
 
@@ -59,10 +59,16 @@ class Subject:
 
     def row(self, at: int) -> Subject:
         """One image as a subject of its own."""
-        rows = slice(at, at + 1)
-        return replace(
-            self, pixels=self.pixels[rows], targets=self.targets[rows], ids=[self.ids[at]], engine=self.scorer
+        pixels, targets = self.pixels[at : at + 1], self.targets[at : at + 1]
+        one: Subject = self.shared(
+            ("row", at), lambda: replace(self, pixels=pixels, targets=targets, ids=[self.ids[at]], engine=self.scorer)
         )
+        return one
+
+    def at(self, draw: int) -> Subject:
+        """The same images in another draw."""
+        other: Subject = self.shared(("draw", draw), lambda: replace(self, draw=draw, engine=self.scorer))
+        return other
 
     def shared(self, key: Any, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, computed when it is first asked for; nobody may change it."""

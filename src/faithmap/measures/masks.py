@@ -1,0 +1,262 @@
+"""Where the object is: masks from PNG files, VOC boxes or COCO annotations, brought to the network's input size.
+
+A mask goes through the same crop and resizing as its image, without interpolation.
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from faithmap.errors import FaithmapError, MeasureError
+from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
+from faithmap.measures.measure import Measure
+from faithmap.mosaics import MosaicImage
+from faithmap.text import first_line
+
+
+class MaskSource(Protocol):
+    """Where masks come from."""
+
+    def picture(self, image: AnyImage) -> PillowImage.Image | None:
+        """The mask of an image before any crop or resizing, white on the object; None where there is none."""
+        ...
+
+
+def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
+    """Masks from a folder, a COCO file or memory.
+
+    Args:
+        source: a folder of PNG masks (non-zero on the object) or of VOC annotations (.xml), named by image id with or
+            without the suffix of the image; a COCO annotation file (.json), whose images are found by file name; a
+            mapping image id → mask (H, W) at the network's input size; None where there are none. Mosaics know their
+            own.
+        category: objects of this class alone; by default all. ``"label"`` takes those of the image's own class name.
+    Raises:
+        MeasureError: nothing there, or a file that holds no annotations.
+    """
+    if source is None:
+        return None
+    if isinstance(source, Mapping):
+        return _Given({str(name): torch.as_tensor(np.asarray(mask)).bool() for name, mask in source.items()})
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".json":
+        return _Coco(path, category)
+    if path.is_dir():
+        files = {f.relative_to(path).with_suffix("").as_posix(): f for f in sorted(path.rglob("*")) if f.is_file()}
+        for kind, suffix in ((_Png, ".png"), (_Voc, ".xml")):
+            mine = {name: file for name, file in files.items() if file.suffix.lower() == suffix}
+            if mine:
+                return kind(mine, category)
+        raise MeasureError(f"no mask in {path}: expected .png masks or VOC .xml files named by image id.")
+    raise MeasureError(f"no masks at {path}: give a folder of .png or VOC .xml files, or a COCO .json file.")
+
+
+def masks_of(
+    images: Iterable[AnyImage], source: MaskSource | None, preprocessing: Preprocessing
+) -> dict[str, Tensor | str]:
+    """The masks of some images at the network's input size, or why there is none.
+
+    Args:
+        images: mosaics bring their own mask.
+        source: from `load_masks`.
+        preprocessing: of the classifier.
+    Returns:
+        Image id → mask (H, W), true on the object, or a reason. Images without a mask are missing.
+    """
+    found: dict[str, Tensor | str] = {}
+    for image in images:
+        try:
+            mask = mask_of(image, source, preprocessing)
+        except Exception as error:  # files from outside
+            reason = str(error) if isinstance(error, FaithmapError) else first_line(error)
+            found[image.id] = f"the mask of image '{image.id}' cannot be used: {reason}"
+        else:
+            if mask is not None:
+                found[image.id] = mask
+    return found
+
+
+def masks_for(
+    measures: Iterable[Measure], images: Iterable[AnyImage], source: Any, preprocessing: Preprocessing
+) -> dict[str, Tensor | str]:
+    """The masks that some measures need, see `masks_of`; none where none is needed.
+
+    Args:
+        measures: what is asked for.
+        images, preprocessing: as in `masks_of`.
+        source: as in `load_masks`.
+    Raises:
+        MeasureError: a measure needs masks, and no image has one.
+    """
+    found = load_masks(source)
+    needy = [measure.name for measure in measures if measure.needs == "masks"]
+    if not needy:
+        return {}
+    masks = masks_of(images, found, preprocessing)
+    if not masks:
+        raise MeasureError(
+            f"measure '{needy[0]}' needs to know where the object is, and no image has a mask: give masks by image id "
+            "(--masks FOLDER), or images as mosaics (mosaic:FOLDER)."
+        )
+    return masks
+
+
+def mask_of(
+    image: AnyImage, source: MaskSource | None, preprocessing: Preprocessing
+) -> Bool[Tensor, "height width"] | None:
+    """The mask of one image at the network's input size.
+
+    Raises:
+        MeasureError: a mask whose size is neither the image's nor the network's input size.
+    """
+    if isinstance(image, MosaicImage):
+        return image.mask(*image.read(preprocessing).shape[-2:])
+    picture = None if source is None else source.picture(image)
+    if picture is None:
+        return None
+    height, width = _input_size(image, preprocessing)
+    if isinstance(image, ImageFile) and picture.size == upright_size(image.path):
+        picture = picture if image.cut is None else cropped(picture, *image.cut)
+        return replace(preprocessing, interpolation="nearest")(picture)[0] > 0
+    if picture.size != (width, height):
+        raise MeasureError(
+            f"it is {picture.size[0]}×{picture.size[1]} pixels, expected the size of the image or {width}×{height}."
+        )
+    return torch.from_numpy(np.asarray(picture) > 0)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file as it is shown, its orientation (EXIF) followed."""
+    with PillowImage.open(path) as file:
+        width, height = file.size
+        turned = file.getexif().get(0x0112, 1) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def _input_size(image: AnyImage, preprocessing: Preprocessing) -> tuple[int, int]:
+    if isinstance(image, ImageFile):
+        return preprocessing.crop
+    height, width = image.read(preprocessing).shape[-2:]
+    return int(height), int(width)
+
+
+def _key(names: Mapping[str, Any], image: AnyImage) -> str | None:
+    """Under which name an image's mask stands: its id, which may lack its suffix or its folder."""
+    path = PurePosixPath(image.id)
+    for name in (image.id, str(path.with_suffix("")), path.name, path.stem):
+        if name in names:
+            return name
+    return None
+
+
+def _white(mask: Any) -> PillowImage.Image:
+    return PillowImage.fromarray(np.where(np.asarray(mask), 255, 0).astype(np.uint8))
+
+
+@dataclass
+class _Given:
+    masks: Mapping[str, Tensor] = field(repr=False)
+
+    def picture(self, image: AnyImage) -> PillowImage.Image | None:
+        key = _key(self.masks, image)
+        return None if key is None else _white(self.masks[key])
+
+
+@dataclass
+class _Files:
+    files: Mapping[str, Path] = field(repr=False)
+    category: str | None = None
+
+    def _wanted(self, image: AnyImage) -> str | None:
+        return str(image.label) if self.category == "label" else self.category
+
+
+class _Png(_Files):
+    def picture(self, image: AnyImage) -> PillowImage.Image | None:
+        key = _key(self.files, image)
+        if key is None:
+            return None
+        with PillowImage.open(self.files[key]) as file:
+            # The index of a palette says what a pixel is; its colour does not.
+            values = np.asarray(file if file.mode in ("P", "1", "L", "I", "I;16") else file.convert("L"))
+        return _white(values > 0)
+
+
+class _Voc(_Files):
+    """Boxes; coordinates are of pixels, from 1, both ends included."""
+
+    def picture(self, image: AnyImage) -> PillowImage.Image | None:
+        key = _key(self.files, image)
+        if key is None:
+            return None
+        root = ElementTree.parse(self.files[key]).getroot()
+        size = {side: int(root.findtext(f"size/{side}") or 0) for side in ("width", "height")}
+        if min(size.values()) < 1:
+            raise MeasureError(f"{self.files[key].name} does not say the size of its image.")
+        mask, wanted = np.zeros((size["height"], size["width"]), dtype=bool), self._wanted(image)
+        for one in root.iter("object"):
+            if wanted is None or one.findtext("name") == wanted:
+                left, top, right, bottom = (
+                    round(float(one.findtext(f"bndbox/{end}") or "nan")) for end in ("xmin", "ymin", "xmax", "ymax")
+                )
+                mask[max(0, top - 1) : bottom, max(0, left - 1) : right] = True
+        return _white(mask)
+
+
+class _Coco(_Files):
+    """Segmentations, or boxes where there are none, through pycocotools."""
+
+    def __init__(self, path: Path, category: str | None) -> None:
+        super().__init__({path.name: path}, category)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self.images = {str(one["file_name"]): one for one in content["images"]}
+            self.names = {one["id"]: one["name"] for one in content.get("categories", [])}
+            self.annotations: dict[Any, list[dict[str, Any]]] = {}
+            for one in content["annotations"]:
+                self.annotations.setdefault(one["image_id"], []).append(one)
+        except (ValueError, KeyError, TypeError) as error:
+            raise MeasureError(f"{path} is no COCO annotation file: {first_line(error)}.") from error
+        for name in list(self.images):
+            self.images.setdefault(str(PurePosixPath(name).with_suffix("")), self.images[name])
+
+    def picture(self, image: AnyImage) -> PillowImage.Image | None:
+        key = _key(self.images, image)
+        if key is None:
+            return None
+        about, wanted = self.images[key], self._wanted(image)
+        height, width = int(about["height"]), int(about["width"])
+        mask = np.zeros((height, width), dtype=bool)
+        for one in self.annotations.get(about["id"], []):
+            if wanted is None or self.names.get(one.get("category_id")) == wanted:
+                mask |= self._mask(one, height, width)
+        return _white(mask)
+
+    @staticmethod
+    def _mask(annotation: Mapping[str, Any], height: int, width: int) -> Any:
+        shape = annotation.get("segmentation")
+        if not shape:
+            left, top, wide, high = (round(float(value)) for value in annotation["bbox"])
+            box = np.zeros((height, width), dtype=bool)
+            box[max(0, top) : top + high, max(0, left) : left + wide] = True
+            return box
+        try:
+            from pycocotools import mask as coco
+        except ImportError as error:
+            raise MeasureError("COCO masks need the package pycocotools: run `pip install pycocotools`.") from error
+        if isinstance(shape, list):
+            encoded = coco.merge(coco.frPyObjects(shape, height, width))
+        else:
+            encoded = coco.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+        return coco.decode(encoded).astype(bool)
