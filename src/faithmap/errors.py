@@ -102,6 +102,21 @@ class StoreError(FaithmapError):
     """A run folder that cannot be read, written or extended."""
 
 
+def install(extra: str) -> str:
+    """The command that installs an extra of faithmap."""
+    return f"pip install 'faithmap[{extra}]'"
+
+
+def missing(needs: str, package: str, extra: str) -> str:
+    """A message about a package that is not installed.
+
+    Example:
+        >>> missing("the executor 'ray' needs", "ray", extra="ray")
+        "the executor 'ray' needs the package ray: run `pip install 'faithmap[ray]'`."
+    """
+    return f"{needs} the package {package}: run `{install(extra)}`."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: ``; did you mean 'alexnet'?``, or a full stop.
 

@@ -28,7 +28,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 from faithmap.checks import as_integer, as_shaped_pixels
-from faithmap.errors import DownloadError, ImageError, InputError
+from faithmap.errors import DownloadError, ImageError, InputError, missing
 from faithmap.files import expanded, read_bytes
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 
@@ -539,13 +539,19 @@ def _folder(path: Path, name: str | None = None) -> Images:
     return Images(name or path.name, sorted(items, key=lambda item: item.id))
 
 
+def package_file(package: str, file: str) -> Path | None:
+    """A file that an installed package carries; None where it is not installed. Imports nothing of it."""
+    spec = find_spec(package)
+    path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
+    return path if path is not None and path.exists() else None
+
+
 def _photos() -> Images:
     items = []
     for photo, (package, file) in _PHOTOS.items():
-        spec = find_spec(package)
-        path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
-        if path is None or not path.exists():
-            raise InputError(f"the embedded photos need the package of {package}: run `pip install 'faithmap[demo]'`.")
+        path = package_file(package, file)
+        if path is None:
+            raise InputError(missing("the embedded photos need", package, extra="demo"))
         items += [ImageFile(f"{photo}-{name}", path, cut=cut, group=photo) for name, cut in _CUTS.items()]
     return Images(PHOTOS, sorted(items, key=lambda item: item.id))
 

@@ -352,7 +352,3 @@ PRESETS: Mapping[str, Protocol] = MappingProxyType(
         ),
     }
 )
-
-RANDOM = "random"
-
-RANDOM = "random"

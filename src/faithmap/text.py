@@ -54,8 +54,8 @@ def printable(text: str, longest: int = 200) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, or its type where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """The first line of what an error says, or its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 MINUS = "\u2212"
@@ -93,6 +93,22 @@ def number(value: float, digits: int) -> str:
         return "–"
     text = f"{abs(value):.{digits}f}"
     return (MINUS if value < 0 and float(text) != 0 else "") + text
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """A number for people with so many significant digits, and a true minus sign.
+
+    Example:
+        >>> significant(-0.012345)
+        '−0.0123'
+    """
+    value = float(value)
+    return f"{value:.{digits}g}".replace("-", MINUS) if math.isfinite(value) else "–"
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent: ``95 %``."""
+    return f"{100 * fraction:g} %"
 
 
 def grouped(count: float) -> str:

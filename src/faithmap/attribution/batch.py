@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode, kind_of
-from faithmap.errors import HeatmapError, InputError, MethodError
+from faithmap.errors import HeatmapError, InputError, MethodError, missing
 
 # Images that are run together: at least, at most, and the bytes that they may leave for the backward pass.
 BLOCKS = {"cpu": (4, 16, 96_000_000), "device": (8, 64, 800_000_000)}
@@ -252,7 +252,7 @@ def import_captum() -> Any:
     try:
         return importlib.import_module("captum.attr")
     except ImportError as error:
-        raise MethodError("needs the package captum: run `pip install 'faithmap[captum]'`.") from error
+        raise MethodError(missing("needs", "captum", extra="captum")) from error
 
 
 def l2_norm(relevance: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch height width"]:

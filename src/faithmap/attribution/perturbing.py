@@ -17,7 +17,7 @@ from faithmap.attribution.batch import Batch, attributable, import_captum
 from faithmap.attribution.gradients import VARIANTS
 from faithmap.attribution.method import heatmap_method
 from faithmap.declarations import Parameter, choice, integer, number
-from faithmap.errors import MethodError
+from faithmap.errors import MethodError, missing
 from faithmap.randomness import generator
 
 
@@ -129,7 +129,7 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
     """
     captum = import_captum()
     if find_spec("sklearn") is None:
-        raise MethodError("needs the package scikit-learn: run `pip install 'faithmap[captum]'`.")
+        raise MethodError(missing("needs", "scikit-learn", extra="captum"))
     found = []
     for row, name in enumerate(batch.image_ids):
         one = batch.rows(row, 1)
@@ -159,7 +159,7 @@ def segment(pixels: Float[Tensor, "3 height width"], count: int, shape: str) -> 
         squares: Tensor = rows.unsqueeze(1) * side + columns
         return squares
     if find_spec("skimage") is None:
-        raise MethodError("shape=slic needs the package scikit-image: run `pip install 'faithmap[captum]'`.")
+        raise MethodError(missing("shape=slic needs", "scikit-image", extra="captum"))
     from skimage.segmentation import slic
 
     labels = slic(pixels.permute(1, 2, 0).double().cpu().numpy(), n_segments=count, start_label=0)

@@ -278,6 +278,6 @@ def pick_device(device: torch.device | str = "auto") -> torch.device:
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
         raise ClassifierError(
-            f"device '{device}' cannot be used ({str(error).splitlines()[0]}): give cpu, cuda, cuda:N or auto."
+            f"device '{device}' cannot be used ({first_line(error)}): give cpu, cuda, cuda:N or auto."
         ) from None
     return picked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from torchvision.models import EfficientNet_B0_Weights, SqueezeNet1_1_Weights, s
 
 from faithmap.classifiers.base import Classifier
 from faithmap.classifiers.weights import check_sha256
-from faithmap.errors import ClassifierError
-from faithmap.images import Preprocessing
+from faithmap.errors import ClassifierError, missing
+from faithmap.images import Preprocessing, package_file
 
 SQUEEZENET = "squeezenet1_1-embedded"
 _SQUEEZENET_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
@@ -26,10 +25,9 @@ _EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49
 
 
 def _package_file(model: str, package: str, file: str) -> Path:
-    spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
-    if path is None or not path.exists():
-        raise ClassifierError(f"'{model}' needs the package {package}: run `pip install 'faithmap[demo]'`.")
+    path = package_file(package, file)
+    if path is None:
+        raise ClassifierError(missing(f"'{model}' needs", package, extra="demo"))
     return path
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from faithmap.classifiers.base import Classifier
-from faithmap.errors import ClassifierError, DownloadError
+from faithmap.errors import ClassifierError, DownloadError, missing
 from faithmap.images import Preprocessing
+from faithmap.text import first_line
 
 # As Pillow numbers them.
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -42,7 +43,7 @@ def huggingface_classifier(name: str) -> Classifier:
         DownloadError: the files could not be fetched.
     """
     if find_spec("transformers") is None:
-        raise ClassifierError(f"'hf:{name}' needs the package transformers: run `pip install 'faithmap[hf]'`.")
+        raise ClassifierError(missing(f"'hf:{name}' needs", "transformers", extra="hf"))
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     try:
@@ -50,12 +51,12 @@ def huggingface_classifier(name: str) -> Classifier:
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, http.client.HTTPException, ValueError, KeyError, RuntimeError, ImportError) as error:
         if Path(name).is_dir():
-            raise ClassifierError(f"the folder {name} holds no image classifier: {_first_line(error)}") from error
+            raise ClassifierError(f"the folder {name} holds no image classifier: {first_line(error)}") from error
         if isinstance(error, OSError | http.client.HTTPException):
             raise DownloadError(
-                f"'hf:{name}' could not be had ({_first_line(error)}): check name and network, or give a folder."
+                f"'hf:{name}' could not be had ({first_line(error)}): check name and network, or give a folder."
             ) from error
-        raise ClassifierError(f"'hf:{name}' is no image classifier that can be loaded: {_first_line(error)}") from error
+        raise ClassifierError(f"'hf:{name}' is no image classifier that can be loaded: {first_line(error)}") from error
     names = network.config.id2label
     classifier = Classifier(
         HuggingFaceLogits(network).eval(),
@@ -119,7 +120,3 @@ def _compare_with_processor(classifier: Classifier, processor: Any) -> None:
             f"{classifier.name}: its image processor does more than resize, cut and normalise: prepare images yourself "
             "and wrap the network in faithmap.Classifier."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

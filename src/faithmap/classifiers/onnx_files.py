@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from faithmap.classifiers.base import Classifier, ScoreOnly
-from faithmap.errors import ClassifierError
+from faithmap.errors import ClassifierError, missing
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from faithmap.text import first_line
 
 # What a network expects its input to be; an ONNX file does not say.
 NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -89,7 +90,7 @@ def onnx_classifier(name: str) -> Classifier:
             f"{', '.join(NORMALISATIONS)} (and, where needed, &resize=256&size=224)."
         )
     if find_spec("onnxruntime") is None:
-        raise ClassifierError(f"'onnx:{name}' needs the package onnxruntime: run `pip install 'faithmap[onnx]'`.")
+        raise ClassifierError(missing(f"'onnx:{name}' needs", "onnxruntime", extra="onnx"))
     if not Path(file).is_file():
         raise ClassifierError(f"there is no file {file}.")
     session = _open(Path(file))
@@ -110,8 +111,7 @@ def _open(path: Path) -> OnnxSession:
     except ClassifierError:
         raise
     except Exception as error:  # ONNX Runtime has its own tree of exceptions, which is not public
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ClassifierError(f"{path} cannot be read as an ONNX network: {first}") from error
+        raise ClassifierError(f"{path} cannot be read as an ONNX network: {first_line(error)}") from error
 
 
 def _pixels(name: str, settings: dict[str, str], key: str, usual: int) -> int:

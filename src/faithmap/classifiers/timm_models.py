@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from faithmap.classifiers.base import Classifier
-from faithmap.errors import ClassifierError, DownloadError, nearest
+from faithmap.errors import ClassifierError, DownloadError, missing, nearest
 from faithmap.images import Preprocessing
+from faithmap.text import first_line
 
 
 def timm_classifier(name: str, **settings: Any) -> Classifier:
@@ -25,7 +26,7 @@ def timm_classifier(name: str, **settings: Any) -> Classifier:
         DownloadError: the weights could not be fetched.
     """
     if find_spec("timm") is None:
-        raise ClassifierError(f"'timm:{name}' needs the package timm: run `pip install 'faithmap[timm]'`.")
+        raise ClassifierError(missing(f"'timm:{name}' needs", "timm", extra="timm"))
     import timm
 
     architecture = name.split(".")[0]
@@ -35,10 +36,10 @@ def timm_classifier(name: str, **settings: Any) -> Classifier:
         module = timm.create_model(name, **{"pretrained": True, **settings}).eval()
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
-            f"the weights of 'timm:{name}' could not be had ({_first_line(error)}): check the network and run again."
+            f"the weights of 'timm:{name}' could not be had ({first_line(error)}): check the network and run again."
         ) from error
     except (RuntimeError, ValueError) as error:
-        raise ClassifierError(f"timm cannot build '{name}': {_first_line(error)}") from error
+        raise ClassifierError(f"timm cannot build '{name}': {first_line(error)}") from error
     return with_timm_config(module, f"timm:{name}")
 
 
@@ -78,7 +79,3 @@ def _labels(module: nn.Module) -> list[str] | None:
         return None
     info = ImageNetInfo(subset)
     return [info.index_to_description(index) for index in range(info.num_classes())]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,6 +14,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import err, one_line, out, printable
 from faithmap.cli.options import Computed, Data, Device, Inputs, Measured, Places, Seed
+from faithmap.text import number, significant
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def operators_command(
     for name in ("ABPC", "95 % interval"):
         table.add_column(name, justify="right")
     for row in frame.itertuples():
-        table.add_row(str(row.fill), f"{row.mean:.4g}", f"{row.low:.4g} … {row.high:.4g}")
+        table.add_row(
+            str(row.fill), significant(row.mean, 4), f"{significant(row.low, 4)} … {significant(row.high, 4)}"
+        )
     out.print(table)
 
 
@@ -142,5 +145,5 @@ def sanity_command(
     for share in wide.columns[1:]:
         table.add_column(f"top {layers[share]}", justify="right", no_wrap=True)
     for row in wide.itertuples(index=False):
-        table.add_row(one_line(str(row[0])), *["–" if value != value else f"{value:.2f}" for value in row[1:]])
+        table.add_row(one_line(str(row[0])), *[number(value, 2) for value in row[1:]])
     out.print(table)

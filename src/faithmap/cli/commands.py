@@ -122,12 +122,15 @@ def report_command(
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="The HTML file. Default: report.html in the run folder.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=0, help="How many images the flipbook shows.")] = 24,
+    examples: Annotated[
+        int | None, typer.Option(min=0, help="How many images the flipbook shows. Default: the sample of every run.")
+    ] = None,
 ) -> None:
     """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
     from faithmap.run import Run
 
-    file = Run(run).report(out_file or files_of(run) / "report.html", examples=examples)
+    shown = {} if examples is None else {"examples": examples}
+    file = Run(run).report(out_file or files_of(run) / "report.html", **shown)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

@@ -18,10 +18,11 @@ import torch
 from faithmap import images
 from faithmap.classifiers.loading import EMBEDDED
 from faithmap.classifiers.weights import check_weights, weights_path
-from faithmap.errors import ClassifierError, FaithmapError, StoreError
+from faithmap.errors import ClassifierError, FaithmapError, StoreError, install
 from faithmap.run import Run
 from faithmap.store.folder import DAMAGED, Store
 from faithmap.store.manifest import Manifest
+from faithmap.text import first_line
 
 GOOD, HINT, BAD = "good", "hint", "bad"
 # What is needed always, and what an extra brings: package → extra.
@@ -74,7 +75,7 @@ def packages() -> Iterator[Finding]:
         try:
             yield Finding(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(f"{package} is not installed", HINT, f"pip install 'faithmap[{extra}]'")
+            yield Finding(f"{package} is not installed", HINT, install(extra))
 
 
 def devices() -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def devices() -> Iterator[Finding]:
                 "convolutions (float32)"
             )
         except RuntimeError as error:
-            yield Finding(f"cuda:{number} cannot be used: {str(error).splitlines()[0]}", BAD, "check the driver")
+            yield Finding(f"cuda:{number} cannot be used: {first_line(error)}", BAD, "check the driver")
     if not torch.cuda.is_available():
         built = torch.version.cuda
         yield Finding(
@@ -162,7 +163,7 @@ def data_sets(data: Path | None = None) -> Iterator[Finding]:
         photos = images.load_images(images.PHOTOS)
         broken = [image.id for image in photos if not readable(image)]
         if broken:
-            remedy = "pip install --force-reinstall 'faithmap[demo]'"
+            remedy = install("demo").replace("install", "install --force-reinstall")
             yield Finding(f"embedded photos: cannot be read: {', '.join(broken)}", BAD, remedy)
         else:
             yield Finding(f"embedded photos: {len(photos)} images, intact")

@@ -239,7 +239,7 @@ class Files(Places):
         "`NAME=PATH`: heatmaps that are there already, a file or a folder; images are matched by name. May be given "
         "several times.",
     ] = None
-    save_heatmaps: Annotated[bool, "Store the heatmaps of all images, not of a sample of 24."] = False
+    save_heatmaps: Annotated[bool, "Store the heatmaps of all images, not of a sample."] = False
     heatmaps_from: Annotated[Path | None, "Use the heatmaps that another run folder holds."] = None
     dry_run: Annotated[bool, "Say what it would take, from half a minute's measuring."] = False
 

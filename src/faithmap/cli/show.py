@@ -14,6 +14,7 @@ from rich.text import Text
 
 from faithmap.cli.console import err, files_of, one_line, out, place, printable
 from faithmap.protocol import RANDOM
+from faithmap.text import significant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,9 +127,9 @@ def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
         method = str(row.method)
-        interval = "reference" if method == RANDOM else f"{row.low:.3g} … {row.high:.3g}"
-        means = [f"{value[method]:.4g}" for value in values.values()]
-        cells = [one_line(method), f"{row.mean:.3g}", interval, *means, str(row.letters)]
+        interval = "reference" if method == RANDOM else f"{significant(row.low)} … {significant(row.high)}"
+        means = [significant(value[method], 4) for value in values.values()]
+        cells = [one_line(method), significant(row.mean), interval, *means, str(row.letters)]
         table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
     return table
 

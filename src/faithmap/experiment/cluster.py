@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from faithmap.errors import EngineWarning, FaithmapError
+from faithmap.errors import EngineWarning, FaithmapError, missing
 from faithmap.experiment.executors import Report, compute, task_key
 from faithmap.experiment.task import Experiment, Task
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.storage import absolute
+from faithmap.text import first_line
 
 IN_FLIGHT = 2  # tasks handed to a worker: the one it computes, and the next
 
@@ -99,7 +100,7 @@ class RayExecutor:
                 ray.init(self.address or "local", log_to_driver=False, **own)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise FaithmapError(
-                    f"no Ray cluster at '{self.address}' ({str(error).splitlines()[0]}): start one with "
+                    f"no Ray cluster at '{self.address}' ({first_line(error)}): start one with "
                     "`ray start --head`, or leave the address out."
                 ) from error
         return ray
@@ -173,6 +174,6 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ImportError:
-        raise FaithmapError("the executor 'ray' needs Ray: run `pip install 'faithmap[ray]'`.") from None
+        raise FaithmapError(missing("the executor 'ray' needs", "ray", extra="ray")) from None
     module: ModuleType = ray
     return module

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from faithmap.errors import ImageError, ProtocolError
+from faithmap.errors import ImageError, ProtocolError, missing
 
 _SLIC = {"n": 50.0, "compactness": 10.0}
 
@@ -23,7 +23,7 @@ def check_segments(name: str) -> None:
     if kind == "slic":
         _slic_parameters(name, detail)
         if find_spec("skimage") is None:
-            raise ProtocolError(f"segments '{name}' need scikit-image: run `pip install 'faithmap[demo]'`.")
+            raise ProtocolError(missing(f"segments '{name}' need", "scikit-image", extra="demo"))
     elif kind == "folder" and detail:
         if not _path(detail).is_dir():
             raise ProtocolError(f"segments '{name}': there is no folder {_path(detail)}.")

@@ -31,7 +31,7 @@ from faithmap.plots.style import (
 )
 from faithmap.plots.summaries import forest, forest_height
 from faithmap.protocol import RANDOM
-from faithmap.text import printable
+from faithmap.text import percent, printable
 
 # Variants of a method whose curves stay this close share one label; as a fraction of the range of all curves.
 _ALIKE = 0.04
@@ -305,7 +305,7 @@ def _note_images(ax: Axes, table: pd.DataFrame, drawn: Drawn) -> None:
     size = drawn.size
     lines = images_counted(table).split(", ")
     if np.isfinite(table["low"]).any() and any(drawn.shaded(name) for name in table["method"].unique()):
-        lines.append(f"band: {100 * drawn.confidence:g} %")
+        lines.append(f"band: {percent(drawn.confidence)}")
     ax.annotate(
         "\n".join(lines),
         xy=(1, 0),

@@ -12,7 +12,7 @@ from faithmap.plots.series import series_of
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, images_counted, new_figure, size_of, themed, title_of
 from faithmap.protocol import RANDOM
 from faithmap.statistics.significance import split_letters
-from faithmap.text import display_name
+from faithmap.text import display_name, percent
 
 
 @figure("ranking", line="methods, best first, with intervals and the groups that are not distinguishable")
@@ -43,7 +43,7 @@ def ranking(
         if ax is None:
             ax = new_figure(size.width, forest_height(len(table), size)).subplots()
         shared = "\nsame letter: not distinguishable" if table["letters"].duplicated().any() else ""
-        rests_on = f"{images_counted(table)}, {100 * confidence:g} % intervals{shared}"
+        rests_on = f"{images_counted(table)}, {percent(confidence)} intervals{shared}"
         forest(ax, table, size, f"AOPC relative to random ({score}, {last} steps)\n{rests_on}")
         title_of(ax, title, size)
     return ax

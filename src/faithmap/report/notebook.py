@@ -86,7 +86,7 @@ def _line(line: Line, rows: pd.DataFrame, path: Any, label_at: float | None) -> 
     return {
         "path": path(rows["step"], rows["mean"]),
         "band": band if len(bounded) else "",
-        "colour": "#8a8a8a" if hue == "random" else _COLOURS[int(hue)],
+        "colour": "#8a8a8a" if hue == RANDOM else _COLOURS[int(hue)],
         "dash": line.dash,
         "label": line.label if label_at is not None else "",
         "label_at": 0 if label_at is None else round(label_at + 4, 1),

@@ -17,13 +17,12 @@ from faithmap.report import summary as numbers
 from faithmap.report.flipbook import flipbook
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, policy, script_json, template
+from faithmap.store.reading import EXAMPLES, StoredRun
 from faithmap.text import decimals, number, printable
 
 if TYPE_CHECKING:
-    from faithmap.store.reading import StoredRun
     from faithmap.store.records import Example
 
-EXAMPLES = 24
 _TABLE_COLUMNS = 10
 _HEIGHT = 1060
 _SCRIPTS = ("chart.js", "flipbook.js", "page.js")

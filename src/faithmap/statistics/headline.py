@@ -12,7 +12,7 @@ import pandas as pd
 from faithmap.protocol import RANDOM, Score
 from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured, measured
-from faithmap.text import counted, display_name
+from faithmap.text import counted, display_name, percent, significant
 
 
 def headline(
@@ -193,7 +193,7 @@ class _Facts:
 
     def interval(self) -> str:
         _, low, high = _rounded(*(float(self._row[part]) for part in ("mean", "low", "high")))
-        return f"{100 * self.found.confidence:g} % interval {low} to {high}"
+        return f"{percent(self.found.confidence)} interval {low} to {high}"
 
     def beside_random(self) -> str:
         """Why the best is not significantly better than random orders; empty where it is."""
@@ -269,7 +269,7 @@ def _rounded(mean: float, low: float, high: float) -> list[str]:
     """With two digits of the interval's half width, and one more where an end would show as zero."""
     width = abs(high - low) / 2 or abs(mean)
     if not np.isfinite(width):
-        return [f"{value:.3g}".replace("-", "−") for value in (mean, low, high)]
+        return [significant(value) for value in (mean, low, high)]
     smallest = min((abs(end) for end in (low, high) if end), default=1.0)
     digits = max(0, 1 - _magnitude(width), min(-_magnitude(smallest), 2 - _magnitude(width)))
     return [f"{value:z.{digits}f}".replace("-", "−") for value in (mean, low, high)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from faithmap.errors import EngineError
+from faithmap.text import first_line
 
 aten: Any = torch.ops.aten
 
@@ -67,8 +68,7 @@ def trace(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device:
             warnings.simplefilter("ignore")
             program = torch.export.export(module, (torch.zeros(shape, dtype=dtype, device=device),), strict=False)
     except Exception as error:  # whatever a foreign forward pass raises when its tensors hold no data
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise EngineError(f"its forward pass cannot be recorded ({reason.strip()[:200]})") from error
+        raise EngineError(f"its forward pass cannot be recorded ({first_line(error)[:200]})") from error
     return _Purifier(program, shape[0]).run()
 
 
