@@ -139,7 +139,7 @@ def test_both_ends_is_the_mean_tau_of_each_image() -> None:
 
 
 def test_blends_in_the_right_order() -> None:
-    names = ["lrp", "random", *(f"blend:lrp,share={s}" for s in ("0.25", "0.5", "0.75"))]
+    names = ["lrp", "random", *(f"blend:lrp{s}" for s in (",share=0.25", "", ",share=0.75"))]
     values = noisy([4.0, 0.0, 3.5, 2.0, 2.1], 30, noise=0.3)
     table = known_answers.blends(made(values, names))
     assert table["share"].tolist() == [0, 0.25, 0.5, 0.75]
@@ -147,6 +147,9 @@ def test_blends_in_the_right_order() -> None:
     assert table["right"].tolist() == [True, True, False, True]
     assert table["gain"].iloc[0] == pytest.approx((values[:, 0] - values[:, 2]).mean())
     assert known_answers.blends(made(values[:, :2], names[:2])).empty
+    assert known_answers.smoothed_copies(made(values[:, :3], ["a:b", "random", "smoothed:a:b"]))["sigma"].tolist() == [
+        16
+    ]
 
 
 def test_how_much_of_a_lead_is_smoothness() -> None:

@@ -5,6 +5,7 @@ from faithmap.statistics.curves import abpc, aopc, mean_over_fraction, relative_
 from faithmap.statistics.grade import Grade, grade
 from faithmap.statistics.headline import headline, verdict
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms
+from faithmap.statistics.sequential import Decision, boundary, decided
 from faithmap.statistics.settings import Settings, agreement_of_settings, attainable_fraction, kendalls_w, rank_table
 from faithmap.statistics.subsets import subsets
 from faithmap.statistics.tables import (
@@ -21,6 +22,7 @@ from faithmap.statistics.tables import (
 
 __all__ = [
     "SCORE_MEASURES",
+    "Decision",
     "Grade",
     "Measured",
     "Settings",
@@ -31,9 +33,11 @@ __all__ = [
     "aopc",
     "aopc_table",
     "attainable_fraction",
+    "boundary",
     "chosen_images",
     "compare",
     "curve_table",
+    "decided",
     "grade",
     "headline",
     "kendalls_w",

@@ -109,10 +109,10 @@ class Comparison:
         return int(self.pairs.loc[self.pairs["family"] == family, "p"].notna().sum())
 
 
-def comparison(one: Measured, confidence: float = 0.95, seed: int = 0) -> Comparison:
-    """The ranking and the pairs of a measure."""
+def comparison(one: Measured, confidence: float = 0.95, seed: int = 0, power: float | None = POWER) -> Comparison:
+    """The ranking and the pairs of a measure; with `power` None nothing is said about groups that are needed."""
     one = one.candidates()
-    pairs = compared(one, confidence, seed)
+    pairs = compared(one, confidence, seed, power)
     relative = group_means(one.relative(), one.groups)
     best = _best_first(one.methods, one.sign * relative)
     at = [one.methods.index(name) for name in best]
@@ -152,7 +152,7 @@ def counted_columns(means: Means, per_image: np.ndarray, mean: str = "mean") -> 
     }
 
 
-def compared(one: Measured, confidence: float, seed: int) -> pd.DataFrame:
+def compared(one: Measured, confidence: float, seed: int, power: float | None = POWER) -> pd.DataFrame:
     """`compare` of a measure."""
     one = one.candidates()
     names = np.array(one.methods, dtype=object)
@@ -169,7 +169,7 @@ def compared(one: Measured, confidence: float, seed: int) -> pd.DataFrame:
     family = np.where((names[first] == RANDOM) | (names[second] == RANDOM), VS_RANDOM, PAIRS)
     tests = _tests(difference, means, family, 1 - confidence)
     effect = _effect_size(difference, means)
-    needed = _groups_needed(difference, tests["p"], family, 1 - confidence)
+    needed = _groups_needed(difference, tests["p"], family, 1 - confidence, power)
     more = np.where(tests["significant"], 0, np.where(needed > means.n, needed - means.n, np.nan))
     images_each = columns["n"] / np.maximum(means.n, 1)
     pairs = pd.DataFrame(
@@ -214,13 +214,17 @@ def _tests(difference: np.ndarray, means: Means, family: np.ndarray, level: floa
     }
 
 
-def _groups_needed(difference: np.ndarray, p: np.ndarray, family: np.ndarray, level: float) -> np.ndarray:
+def _groups_needed(
+    difference: np.ndarray, p: np.ndarray, family: np.ndarray, level: float, power: float | None
+) -> np.ndarray:
     """At the level of Holm's first step in each pair's family."""
     needed = np.full(len(p), np.nan)
+    if power is None:
+        return needed
     for pair in np.flatnonzero(np.isfinite(p)):
         tests = np.isfinite(p[family == family[pair]]).sum()
         column = difference[:, pair]
-        needed[pair] = units_needed(column[np.isfinite(column)], level / tests, POWER)
+        needed[pair] = units_needed(column[np.isfinite(column)], level / tests, power)
     return needed
 
 

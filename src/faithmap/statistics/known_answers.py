@@ -17,8 +17,10 @@ from faithmap.statistics.bootstrap import mean_intervals
 from faithmap.statistics.groups import group_means
 from faithmap.statistics.measured import Measured
 
-_BLEND = re.compile(r"blend:(?P<method>.+),share=(?P<share>[0-9.]+)$")
-_SMOOTHED = re.compile(r"smoothed:(?P<method>.+),sigma=(?P<sigma>[0-9.]+)$")
+# A parameter that a method's name leaves out has its default.
+_BLEND = re.compile(r"blend:(?P<method>.+?)(,share=(?P<share>[0-9.]+))?$")
+_SMOOTHED = re.compile(r"smoothed:(?P<method>.+?)(,sigma=(?P<sigma>[0-9.]+))?$")
+_SHARE, _SIGMA = 0.5, 16.0
 
 
 def blends(one: Measured, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -35,7 +37,7 @@ def blends(one: Measured, confidence: float = 0.95, seed: int = 0) -> pd.DataFra
     by_method: dict[str, dict[float, str]] = {}
     for name in one.methods:
         if found := _BLEND.match(name):
-            by_method.setdefault(found["method"], {})[float(found["share"])] = name
+            by_method.setdefault(found["method"], {})[float(found["share"] or _SHARE)] = name
     rows = []
     for method, shares in sorted(by_method.items()):
         if method in one.methods:
@@ -62,7 +64,7 @@ def smoothed_copies(one: Measured, confidence: float = 0.95, seed: int = 0) -> p
         NaN where the map leads).
     """
     rows = [
-        (found["method"], float(found["sigma"]), name)
+        (found["method"], float(found["sigma"] or _SIGMA), name)
         for name in one.methods
         if (found := _SMOOTHED.match(name)) and found["method"] in one.methods
     ]

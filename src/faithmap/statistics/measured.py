@@ -76,6 +76,8 @@ class Measured:
 
     def only(self, methods: list[str]) -> Measured:
         """The same for some methods."""
+        for name in methods:
+            self.column(name)
         return replace(self, methods=methods, values=self.values[:, [self.methods.index(name) for name in methods]])
 
     def candidates(self) -> Measured:
