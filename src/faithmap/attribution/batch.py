@@ -193,11 +193,13 @@ class Batch:
         return gradient
 
 
-def differentiate(output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = None) -> Tensor:
+def differentiate(
+    output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = None, retain_graph: bool = False
+) -> Tensor:
     """d output / d inputs; zeros where the output does not depend on the inputs."""
     if not output.requires_grad:
         return torch.zeros_like(inputs)
-    (gradient,) = torch.autograd.grad(output, inputs, grad_outputs, allow_unused=True)
+    (gradient,) = torch.autograd.grad(output, inputs, grad_outputs, allow_unused=True, retain_graph=retain_graph)
     return torch.zeros_like(inputs) if gradient is None else gradient
 
 

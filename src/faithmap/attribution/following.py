@@ -1,22 +1,23 @@
-"""A network's forward pass, followed function by function, so that zennit's rules apply whatever the code looks like.
+"""A network's forward pass, followed function by function, so that rules apply whatever the code looks like.
 
-Hooks on modules miss what a network does outside of modules (a functional ReLU, a residual sum, a mean over positions)
-and break on what modules do in place. Here every torch function that the network calls is seen instead, through torch's
-function mode, and each one that needs a rule is run as a small module of its own with the zennit rule attached. The
-network itself is not touched.
+Hooks on modules miss what a network does outside of modules (a functional ReLU, a residual sum, fused attention) and
+break on what modules do in place. Here every torch function that the network calls is seen instead, through torch's
+function mode. Subclasses decide how each one is run: with a rule in the place of its gradient (`relevance`,
+`rectifying`), or as it is, looked at in passing (`features`, `attention`). The network itself is not touched.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from zennit.core import BasicHook, Hook
-from zennit.rules import Norm, Pass, ReLUDeconvNet, ReLUGuidedBackprop
+from torch.utils import _pytree as pytree
 
 from faithmap.attribution.batch import Batch, on_leaving
 from faithmap.errors import MethodError
@@ -24,49 +25,57 @@ from faithmap.errors import MethodError
 Function = Callable[..., Any]
 
 
-class _Forward(torch.autograd.Function):
-    """A function whose gradient nobody looks at, because a rule takes its place: zeros that cost nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Function) -> Tensor:
-        ctx.shape = x.shape
-        result: Tensor = function(x)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None]:
-        return signal.new_zeros(()).expand(ctx.shape), None
-
-
-class Step(nn.Module):
-    """One torch function as a module, so that a zennit rule can be attached to it.
+@dataclass(frozen=True)
+class Call:
+    """One call of a torch function.
 
     Attributes:
-        replaced: a rule takes the place of the gradient, which need not be computed.
+        name: of the function, without underscores.
+        function, args, kwargs: the call.
+        values: the arguments that depend on the input, in order; a tensor that is given twice stands there twice.
     """
 
-    def __init__(self, function: Function, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.function = function
-        self.replaced = False
-        if weight is not None:
-            self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-            self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach(), requires_grad=False))
+    name: str
+    function: Function
+    args: Any
+    kwargs: Any
+    values: list[Tensor]
 
-    def forward(self, x: Tensor) -> Any:
-        """The function at `x`, with the parameters as they are now."""
-        return _Forward.apply(x, self._value) if self.replaced else self._value(x)
+    def run(self) -> Any:
+        """The function as it was called."""
+        return self.function(*self.args, **self.kwargs)
 
-    def _value(self, x: Tensor) -> Any:
-        return self.function(x, self.weight, self.bias) if hasattr(self, "weight") else self.function(x)
+    def at(self, *values: Tensor) -> Any:
+        """The function with these in the places of `values`, and nothing changed in place."""
+        given = iter([value.clone() for value in values] if self.in_place else values)
+        leaves, structure = pytree.tree_flatten((self.args, self.kwargs))
+        args, kwargs = pytree.tree_unflatten([next(given) if _moves(leaf) else leaf for leaf in leaves], structure)
+        return self.function(*args, **{key: value for key, value in kwargs.items() if key != "inplace"})
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the function itself changes its first argument."""
+        name = getattr(self.function, "__name__", "")
+        return (name.endswith("_") and not name.startswith("__")) or (name.startswith("__i") and name != "__init__")
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument that may be given by place or by name."""
+        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
 
 
 class Follower(TorchFunctionMode):
     """Runs a network and decides, for each torch function on values that depend on the input, how it is run.
 
-    Subclasses define `run`. In-place functions are run out of place, and later uses of the changed value get the new
+    Subclasses define `run`. In-place functions may be run out of place; later uses of the changed value get the new
     one.
+
+    Attributes:
+        unfused: attention is run as the products and the softmax that it is made of, each followed.
+        known: values that depend on the input, by id. Held here, so that no id is given to another tensor.
+        derived: values without gradient that were computed from values with one (masks, counts), by id.
     """
+
+    unfused = True
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -74,6 +83,7 @@ class Follower(TorchFunctionMode):
         self.path: list[str] = []
         self.kept: list[Any] = []  # rules live as long as the follower: zennit itself holds them weakly
         self.known: dict[int, Tensor] = {}
+        self.derived: dict[int, Tensor] = {}
         self.renewed: dict[int, Tensor] = {}
 
     def logits(self, batch: Batch, inputs: Tensor) -> Tensor:
@@ -113,26 +123,29 @@ class Follower(TorchFunctionMode):
 
     def _release(self) -> None:
         """Let go of the graph: rules hold tensors whose graph holds the rules, in a circle that Python cannot see."""
-        for module, hook in self.kept:
-            hook.remove()
-            module.function = None
-        for held in (self.kept, self.known, self.renewed):
+        for release in self.kept:
+            release()
+        for held in (self.kept, self.known, self.derived, self.renewed):
             held.clear()
 
-    def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
+    def run(self, call: Call) -> Any:
         """The value of a function that has at least one argument that depends on the input."""
         raise NotImplementedError
 
-    def step(self, rule: Hook, function: Function, x: Tensor, weight: Any = None, bias: Any = None) -> Any:
-        """The function at `x`, with a zennit rule for its backward pass."""
-        module, hook = Step(function, weight, bias), rule.copy()
-        hook.register(module)
-        self.kept.append((module, hook))
-        module.replaced = weight is not None and isinstance(hook, BasicHook)  # which computes it all by itself
-        try:
-            return module(x)
-        finally:
-            module.replaced = False
+    def made_of(self, function: Function, *args: Any, **kwargs: Any) -> Any:
+        """Run a function that calls torch functions, and follow these."""
+        with self:
+            return function(*args, **kwargs)
+
+    def is_derived(self, value: Any) -> bool:
+        """Whether a value without gradient was computed from values that depend on the input."""
+        return id(value) in self.derived
+
+    def constant(self, value: Tensor) -> Tensor:
+        """The value without its gradient, known to be derived from the input."""
+        value = value.detach()
+        self.derived[id(value)] = value
+        return value
 
     def refuse(self, name: str, why: str) -> MethodError:
         """An error that says where in the network it arose."""
@@ -166,242 +179,133 @@ class Follower(TorchFunctionMode):
         name = getattr(function, "__name__", str(function))
         args = self._newest(args)
         kwargs = {key: self._newest(value) for key, value in (kwargs or {}).items()}
-        moving = [value for value in _tensors((args, list(kwargs.values()))) if value.requires_grad]
+        given = tensors_in((args, list(kwargs.values())))
+        moving = [value for value in given if value.requires_grad]
         if not moving or not torch.is_grad_enabled():
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            if any(id(value) in self.derived for value in given) and name.strip("_") not in FACTORIES:
+                self._derive(result)
+            return result
         if any(id(value) not in self.known for value in moving):
             raise MethodError(self._unseen())
-        in_place = (name.endswith("_") and not name.startswith("__")) or (name.startswith("__i") and name != "__init__")
-        result = self.run(name.strip("_"), function, args, kwargs)
+        call = Call(name.strip("_"), function, args, kwargs, moving)
+        if self.unfused and call.name in ATTENTION:
+            result = self.made_of(ATTENTION[call.name], *args, **kwargs)
+        else:
+            result = self.run(call)
         if name == "__setitem__":
             self.known[id(args[0])] = args[0]
-        elif in_place or kwargs.get("inplace") is True:
+        elif call.in_place or kwargs.get("inplace") is True:
             changed = args[0] if args else kwargs["input"]
             if isinstance(result, Tensor) and result is not changed:
                 self.renewed[id(changed)] = result
                 self.known[id(changed)] = changed  # held, so that its id is not given to another
-        for value in _tensors((result,)):
-            self.known[id(value)] = value
+        if call.name not in FACTORIES:
+            self._derive(result)
         return result
 
+    def _derive(self, result: Any) -> None:
+        for value in tensors_in((result,)):
+            (self.known if value.requires_grad else self.derived)[id(value)] = value
 
-def _tensors(values: Any) -> list[Tensor]:
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """All tensors in tuples and lists, in order."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, (tuple, list)):
-            found += _tensors(value)
+            found += tensors_in(value)
     return found
 
 
-RECTIFIERS = {"relu", "threshold", "clamp", "clamp_min", "clip"}
-# Would be left to the plain gradient by a rule that knows ReLU only.
-OTHER_ACTIVATIONS = {
-    "relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
-    "softplus", "maximum", "where",
+def _moves(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(Q Kᵀ / √d + mask) V, as torch documents `scaled_dot_product_attention`, without dropout."""
+    if enable_gqa:
+        key, value = (one.repeat_interleave(query.shape[-3] // one.shape[-3], -3) for one in (key, value))
+    scores = torch.matmul(query, key.transpose(-2, -1)) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~seen, -torch.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.matmul(scores.softmax(-1), value)
+
+
+def _opened(function: Any) -> Function:
+    """A Python function of torch without the question to modes that it begins with, which would never end here."""
+    opened = types.FunctionType(
+        function.__code__,
+        {**function.__globals__, "has_torch_function": lambda _: False},
+        function.__name__,
+        function.__defaults__,
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+ATTENTION: dict[str, Function] = {
+    "scaled_dot_product_attention": attention,
+    "multi_head_attention_forward": _opened(F.multi_head_attention_forward),
+}
+# Make a tensor from the shape of another.
+FACTORIES = {
+    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor",
 }  # fmt: skip
-POOLS = {
-    "max_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
-    "avg_pool2d", "adaptive_avg_pool2d",
-}  # fmt: skip
-
-
-class ReluFollower(Follower):
-    """Replaces the backward pass of ReLU and keeps the gradient elsewhere (deconvolution, guided backpropagation).
-
-    Attributes:
-        rectified: how many ReLUs were met.
-        pooled: the output of the last pooling that leaves more than one position.
-    """
-
-    def __init__(self, module: nn.Module, rule: type[ReLUDeconvNet] | type[ReLUGuidedBackprop]) -> None:
-        super().__init__(module)
-        self.rule = rule
-        self.rectified = 0
-        self.pooled: Tensor | None = None
-
-    def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
-        """See `Follower`."""
-        if _is_relu(name, args, kwargs):
-            self.rectified += 1
-            return self.step(self.rule(), F.relu, args[0] if args else kwargs["input"])
-        if name in OTHER_ACTIVATIONS or name in RECTIFIERS:
-            raise self.refuse(
-                name, "the method is defined for ReLU only; on other activations it would be the gradient."
-            )
-        result = function(*args, **kwargs)
-        if name in POOLS:
-            output = result[0] if isinstance(result, tuple) else result
-            if output.shape[-1] * output.shape[-2] > 1:
-                self.pooled = output
-        return result
-
-
-def _is_relu(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether the call is max(x, 0), under any of its names."""
-    if name == "relu":
-        return True
-    if name == "threshold":
-        at = [*args[1:], kwargs.get("threshold"), kwargs.get("value")]
-        return [value for value in at if value is not None and not isinstance(value, bool)] == [0, 0]
-    if name in ("clamp", "clip", "clamp_min"):
-        low = args[1] if len(args) > 1 else kwargs.get("min")
-        high = args[2] if len(args) > 2 else kwargs.get("max")
-        return high is None and not isinstance(low, Tensor) and low == 0
-    return False
-
-
 LINEAR = {
     "conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 }  # fmt: skip
-ACTIVATIONS = RECTIFIERS | (OTHER_ACTIVATIONS - {"maximum", "where"}) | {"sigmoid", "hardsigmoid", "tanh"}
+# Of one value, element by element, and not linear.
+ACTIVATIONS = {
+    "relu", "threshold", "clamp", "clamp_min", "clamp_max", "clip", "relu6", "hardtanh", "leaky_relu", "rrelu", "prelu",
+    "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "softplus", "sigmoid", "hardsigmoid", "tanh",
+    "logsigmoid", "softsign", "tanhshrink", "hardshrink", "softshrink", "erf", "pow", "square", "abs",
+}  # fmt: skip
+# Linear, and every output a sum over inputs.
 AVERAGES = {
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "mean", "sum", "interpolate", "upsample",
+    "mean", "sum", "interpolate", "upsample", "fold", "cumsum",
 }  # fmt: skip
-# Values are moved, copied or dropped: the gradient is the relevance. Max pooling passes everything to the winner.
+# Values are moved, copied or dropped: the gradient says where from. Max pooling passes everything to the winner.
 MOVES = {
     "flatten", "unflatten", "view", "view_as", "reshape", "reshape_as", "permute", "transpose", "swapaxes", "swapdims",
-    "movedim", "t", "squeeze", "unsqueeze", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk",
-    "split", "tensor_split", "unbind", "getitem", "narrow", "select", "index_select", "roll", "flip", "pad",
-    "contiguous", "clone", "to", "type", "float", "double", "type_as", "pixel_shuffle", "pixel_unshuffle",
-    "channel_shuffle", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout",
-    "feature_alpha_dropout", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices",
-    "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "amax", "detach", "get", "requires_grad_", "retain_grad",
+    "movedim", "moveaxis", "t", "squeeze", "unsqueeze", "expand", "expand_as", "broadcast_to", "repeat", "tile",
+    "repeat_interleave", "cat", "concat", "concatenate", "stack", "hstack", "vstack", "chunk", "split",
+    "split_with_sizes", "tensor_split", "unbind", "getitem", "setitem", "copy", "narrow", "select", "index_select",
+    "gather", "take_along_dim", "roll", "flip", "pad", "unfold", "tril", "triu", "contiguous", "clone", "to", "type",
+    "float", "double", "type_as", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "dropout", "dropout1d",
+    "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "detach", "get",
+    "requires_grad", "retain_grad",
 }  # fmt: skip
-SUMS = {"add": 1, "iadd": 1, "radd": 1, "sub": -1, "isub": -1, "subtract": -1}
-SCALES = {
-    "mul", "imul", "rmul", "multiply", "div", "idiv", "itruediv", "truediv", "divide", "true_divide", "neg", "negative",
+MAX_POOLS = {
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices", "adaptive_max_pool3d_with_indices", "amax",
 }  # fmt: skip
-
-
-def no_zero(z: Tensor) -> Tensor:
-    """A denominator for which 0 / 0 counts as 0."""
-    return torch.where(z == 0, torch.inf, z)
-
-
-def stabilised(epsilon: float) -> Callable[[Tensor], Tensor]:
-    """z + ε · sign(z), with sign(0) = 1; for ε = 0 see `no_zero`."""
-    return no_zero if epsilon == 0 else lambda z: torch.where(z < 0, z - epsilon, z + epsilon)
-
-
-PROPORTIONAL = Norm(stabilizer=no_zero)
-
-
-class LrpFollower(Follower):
-    """Layer-wise relevance propagation: zennit's rules on every step, canonised as the steps come.
-
-    BatchNorm after a convolution or linear layer is merged into it, any other BatchNorm is a linear layer of its own,
-    sums share relevance in proportion to their terms, and so does average pooling; activations pass it on.
-
-    Args:
-        module: the network.
-        rule: (number of the linear layer, in the order of the forward pass; name of its function) → zennit rule.
-    """
-
-    def __init__(self, module: nn.Module, rule: Callable[[int, str], Hook]) -> None:
-        super().__init__(module)
-        self.rule = rule
-        self.linear_layers = 0
-        self.linear_calls: dict[int, tuple[str, Hook, Function, Tensor, Tensor, Tensor | None]] = {}
-
-    def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
-        """See `Follower`."""
-        if name in LINEAR:
-            return self._linear(name, function, list(args), dict(kwargs))
-        if name == "batch_norm":
-            return self._batch_norm(*args, **kwargs)
-        if name in ACTIVATIONS:
-            return self._elementwise(Pass(), name, _out_of_place(function, name), args, kwargs)
-        if name in AVERAGES:
-            return self._elementwise(PROPORTIONAL, name, function, args, kwargs)
-        if name in SUMS:
-            return self._sum(name, SUMS[name], function, args, kwargs)
-        if name in SCALES:
-            return self._elementwise(Pass(), name, _out_of_place(function, name), args, kwargs)
-        result = function(*args, **kwargs)
-        if name in MOVES or not any(value.requires_grad for value in _tensors((result,))):
-            return result
-        raise self.refuse(name, "LRP has no rule for it.")
-
-    def _linear(self, name: str, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
-        given = dict(zip(("input", "weight", "bias"), args[:3], strict=False))
-        given |= {key: kwargs.pop(key) for key in ("input", "weight", "bias") if key in kwargs}
-        x, weight, bias = given["input"], given["weight"], given.get("bias")
-        if weight.requires_grad or not x.requires_grad:
-            raise self.refuse(name, "its weight depends on the input: LRP has no rule for it.")
-        rest = args[3:]
-        rule = self.rule(self.linear_layers, name)
-        self.linear_layers += 1
-
-        def apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
-            return function(x, weight, bias, *rest, **kwargs)
-
-        output: Tensor = self.step(rule, apply, x, weight, bias)
-        self.linear_calls[id(output)] = (name, rule, apply, x, weight, bias)
-        return output
-
-    def _batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-        *_: Any,
-    ) -> Any:
-        if training or running_mean is None or running_var is None:
-            raise self.refuse("batch_norm", "it has no running statistics, so that maps would depend on the batch.")
-        scale = (running_var + eps).rsqrt() * (1 if weight is None else weight)
-        shift = (0 if bias is None else bias) - running_mean * scale
-        before = self.linear_calls.get(id(x))
-        if before is None or "transpose" in before[0]:
-            shape = (-1, *[1] * (x.ndim - 2))
-            return self.step(PROPORTIONAL, lambda y: y * scale.view(shape) + shift.view(shape), x)
-        _name, rule, apply, x, linear_weight, linear_bias = before
-        merged = linear_weight * scale.view(-1, *[1] * (linear_weight.ndim - 1))
-        return self.step(rule, apply, x, merged, shift if linear_bias is None else shift + linear_bias * scale)
-
-    def _sum(self, name: str, sign: int, function: Function, args: Any, kwargs: Any) -> Any:
-        a, b = args
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.requires_grad and b.requires_grad):
-            return self._elementwise(PROPORTIONAL, name, _out_of_place(function, name), args, kwargs)
-        if kwargs or a.shape != b.shape:
-            raise self.refuse(name, f"a sum of {tuple(a.shape)} and {tuple(b.shape)}: LRP has no rule for it.")
-        if sign < 0:
-            b = self.step(Pass(), torch.neg, b)
-        return self.step(PROPORTIONAL, lambda terms: terms.sum(-1), torch.stack([a, b], -1))
-
-    def _elementwise(self, rule: Hook, name: str, function: Function, args: Any, kwargs: Any) -> Any:
-        """A function of one value that depends on the input; all else is constant."""
-        places = [place for place, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad]
-        if len(places) + sum(isinstance(v, Tensor) and v.requires_grad for v in kwargs.values()) != 1:
-            raise self.refuse(name, "it combines values that both depend on the input: LRP has no rule for it.")
-        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-        if places:
-            place, x = places[0], args[places[0]]
-            before, after = args[:place], args[place + 1 :]
-            output = self.step(rule, lambda y: function(*before, y, *after, **kwargs), x)
-        else:
-            key = next(key for key, value in kwargs.items() if isinstance(value, Tensor) and value.requires_grad)
-            x = kwargs.pop(key)
-            output = self.step(rule, lambda y: function(**{key: y}, **kwargs), x)
-        if isinstance(rule, Pass) and output.shape != x.shape:
-            raise self.refuse(name, f"it turns {tuple(x.shape)} into {tuple(output.shape)}: LRP has no rule for it.")
-        return output
-
-
-def _out_of_place(function: Function, name: str) -> Function:
-    """The function without its change in place: run on a copy."""
-
-    def on_copy(*args: Any, **kwargs: Any) -> Any:
-        args = tuple(value.clone() if isinstance(value, Tensor) and value.requires_grad else value for value in args)
-        return function(*args, **kwargs)
-
-    raw = getattr(function, "__name__", "")
-    return on_copy if raw.endswith("_") or raw.startswith("__i") else function
+# Choose between values by a mask or by their size.
+CHOICES = {"where", "masked_fill", "maximum", "minimum", "max", "min", "fmax", "fmin"}
+SUMS = {"add", "iadd", "radd", "sub", "isub", "rsub", "subtract"}
+PRODUCTS = {"mul", "imul", "rmul", "multiply"}
+QUOTIENTS = {"div", "idiv", "itruediv", "truediv", "divide", "true_divide"}
+SIGNS = {"neg", "negative", "positive", "pos"}
+MATRIX_PRODUCTS = {"matmul", "rmatmul", "mm", "bmm", "mv", "dot", "inner", "outer", "einsum", "tensordot"}
+NORMS = {"layer_norm", "group_norm", "instance_norm", "rms_norm"}
+# What a value is divided by: norms and spreads of the input.
+STATISTICS = {"var", "std", "norm", "vector_norm", "linalg_norm", "linalg_vector_norm", "rsqrt"}

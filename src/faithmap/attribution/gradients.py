@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from zennit.rules import ReLUDeconvNet, ReLUGuidedBackprop
 
 from faithmap.attribution.batch import NORMS, Batch, attributable, differentiate, import_captum
-from faithmap.attribution.following import ACTIVATIONS, LINEAR, Follower, Function, ReluFollower
+from faithmap.attribution.features import FeatureFollower
 from faithmap.attribution.method import heatmap_method
+from faithmap.attribution.rectifying import ReluFollower, RescaleFollower
 from faithmap.declarations import Parameter, choice, integer, number
-from faithmap.errors import MethodError
+from faithmap.errors import HeatmapError, MethodError
 from faithmap.randomness import generator
 
 # Images that a method which evaluates many variants of one image runs together.
 VARIANTS = 8
 NORM = Parameter("l2", choice("l2", "linf"))
 REFERENCE = Parameter("zero", choice("zero", "black"))
+# Of the largest logit: what rounding in a network adds up to.
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
 @heatmap_method(
@@ -64,7 +64,7 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
     """
 
     def signal() -> Tensor:
-        return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUDeconvNet), start)
+        return _through_relus(batch, ReluFollower(batch.classifier.module, guided=False), start)
 
     return NORMS[norm](batch.shared(("deconvolution", start), signal))
 
@@ -80,7 +80,7 @@ def guided_backpropagation(batch: Batch, *, norm: str) -> Float[Tensor, "batch h
     """Norm of the gradient, of which every ReLU passes positive values only."""
 
     def signal() -> Tensor:
-        return _through_relus(batch, ReluFollower(batch.classifier.module, ReLUGuidedBackprop), "logit")
+        return _through_relus(batch, ReluFollower(batch.classifier.module, guided=True), "logit")
 
     return NORMS[norm](batch.shared("guided-backpropagation", signal))
 
@@ -147,97 +147,56 @@ def smoothgrad(batch: Batch, *, n: int, sigma: float, norm: str) -> Float[Tensor
     return NORMS[norm](total / n)
 
 
-class _FeatureFollower(Follower):
-    """Finds the last value after the last convolution that still has that convolution's positions."""
-
-    def __init__(self, batch: Batch) -> None:
-        super().__init__(batch.classifier.module)
-        self.size: torch.Size | None = None
-        self.features: Tensor | None = None
-
-    def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
-        """See `Follower`."""
-        if name in ("scaled_dot_product_attention", "multi_head_attention_forward"):
-            raise self.refuse(name, "the method is defined for convolutional networks, not for attention.")
-        result = function(*args, **kwargs)
-        if not isinstance(result, Tensor) or result.ndim != 4:
-            return result
-        if name in LINEAR and result.shape[-1] * result.shape[-2] > 1:
-            self.size = result.shape[-2:]
-        if result.shape[-2:] == self.size:
-            self.features = result
-        return result
-
-
 @heatmap_method(
     "grad-cam",
     line="last feature maps weighted by their mean gradients, enlarged",
     source="Selvaraju et al. 2017",
 )
 def grad_cam(batch: Batch) -> Float[Tensor, "batch height width"]:
-    """ReLU of the last feature maps, each weighted by its mean gradient, enlarged (bilinear) to the input's size."""
-    follower = _FeatureFollower(batch)
+    """ReLU of the last feature maps, each weighted by its mean gradient, enlarged (bilinear) to the input's size.
+
+    The last feature maps are the last value with the positions of the last convolution (or of the last linear layer on
+    positions), channels first, channels last or as tokens, through which alone the logit depends on the image.
+    """
+    follower = FeatureFollower(batch.classifier.module)
     with attributable(batch.classifier.module):
         scores = batch.scores(follower.logits(batch, batch.inputs.clone().requires_grad_()))
-        if follower.features is None:
-            raise MethodError("the network has no convolution over positions, whose feature maps it needs.")
-        gradient = differentiate(scores.sum(), follower.features)
-    weighted = follower.features.detach() * gradient.mean((2, 3), keepdim=True)
+        features, gradient = _last_features(follower, scores)
+    weighted = features * gradient.mean((2, 3), keepdim=True)
     size = list(batch.inputs.shape[-2:])
     return F.interpolate(weighted.sum(1, keepdim=True).relu(), size, mode="bilinear", align_corners=False).squeeze(1)
 
 
-class _Rescale(torch.autograd.Function):
-    """A nonlinear function whose slope is Δy / Δx between an image and its reference, or the gradient where Δx ≈ 0.
-
-    The first half of the batch are the images, the second half their references.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Function, pooling: bool) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.function, ctx.pooling = function, pooling
-        result: Tensor = function(x)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, signal: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            y = ctx.function(x)
-
-        def back(s: Tensor) -> Tensor:
-            slope: Tensor = torch.autograd.grad(y, x, s, retain_graph=True)[0]
-            return slope
-
-        dx, dy = _difference(x.detach()), _difference(y.detach())
-        if ctx.pooling:
-            # What either winner adds to the change goes to its own position.
-            image, reference = y.detach().chunk(2)
-            most = torch.maximum(image, reference)
-            shares = back(signal * torch.cat([most - reference, image - most]))
-            change = torch.add(*shares.chunk(2)).repeat(2, *[1] * (x.ndim - 1))
-        else:
-            change = signal * dy
-        near = dx.abs() < 1e-10
-        return torch.where(near, back(signal), change / torch.where(near, 1.0, dx)), None, None
+def _last_features(follower: FeatureFollower, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Feature maps (B, C, rows, columns), and their gradients."""
+    there = False
+    for value, layout in reversed(follower.seen):
+        if layout.grid != follower.grid:
+            continue
+        there = True
+        if not _all_passes(scores, value):
+            continue
+        gradient = layout.maps(differentiate(scores.sum(), value, retain_graph=True))
+        if gradient.any():  # else only a class token matters from here on
+            return layout.maps(value.detach()), gradient
+    if there:
+        raise MethodError("the class does not depend on the image through one value with positions alone.")
+    raise MethodError("the network has no convolution over positions, whose feature maps it needs.")
 
 
-def _difference(both: Tensor) -> Tensor:
-    image, reference = both.chunk(2)
-    return (image - reference).repeat(2, *[1] * (both.ndim - 1))
-
-
-class _DeepLiftFollower(Follower):
-    def run(self, name: str, function: Function, args: Any, kwargs: Any) -> Any:
-        """See `Follower`."""
-        pooling = name.startswith(("max_pool", "adaptive_max_pool"))
-        if name not in ACTIVATIONS and not pooling:
-            return function(*args, **kwargs)
-        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-        x, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
-        return _Rescale.apply(x, lambda y: function(y.clone(), *rest, **kwargs), pooling)
+def _all_passes(scores: Tensor, value: Tensor) -> bool:
+    """Whether scores depend on the image through this value alone: without it, no way leads back to the input."""
+    left, visited = [scores.grad_fn], set()
+    while left:
+        node = left.pop()
+        for before, output in node.next_functions if node is not None else ():
+            if before is None or (before is value.grad_fn and output == value.output_nr) or before in visited:
+                continue
+            if hasattr(before, "variable"):
+                return False
+            visited.add(before)
+            left.append(before)
+    return True
 
 
 @heatmap_method(
@@ -250,19 +209,24 @@ def deeplift(batch: Batch, *, reference: str) -> Float[Tensor, "batch 3 height w
     """(x − x₀) times the multipliers of the rescale rule, with respect to the reference x₀.
 
     Raises:
-        MethodError: a network on which the contributions do not sum to the change of the logit, as they must.
+        MethodError: a network that multiplies values, normalises them, or does what else the rule does not cover.
+        HeatmapError: contributions that do not sum to the change of the logit, as they must; `index` says of which
+            image.
     """
     x, zero = batch.inputs, batch.reference(reference)
     with attributable(batch.classifier.module):
         both = torch.cat([x, zero]).requires_grad_()
-        logits = _DeepLiftFollower(batch.classifier.module).logits(batch, both)
+        logits = RescaleFollower(batch.classifier.module).logits(batch, both)
         images, references = (batch.scores(half) for half in logits.chunk(2))
         multipliers = differentiate((images + references).sum(), both)[: len(x)]
     found = (x - zero) * multipliers
-    missing = (found.sum((1, 2, 3)) - (images - references).detach()).abs()
-    if (missing > 0.02 * logits.detach().abs().amax()).any():
-        raise MethodError(
-            f"contributions miss the change of the logit by {float(missing.max()):.3g}: the network multiplies or "
-            "divides values that depend on the input, which the rescale rule does not cover."
+    change = (images - references).detach()
+    missing = (found.sum((1, 2, 3)) - change).abs()
+    # Beyond rounding, of which a difference of logits has as much as the logits.
+    rounding = ROUNDING[logits.dtype] * torch.maximum(*logits.detach().abs().amax(1).chunk(2))
+    for row in (missing > 0.02 * change.abs() + rounding).nonzero().flatten().tolist():
+        raise HeatmapError(
+            f"contributions sum to {float(found[row].sum()):.3g}, the change of the logit is {float(change[row]):.3g}.",
+            row,
         )
     return found

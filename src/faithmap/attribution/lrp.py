@@ -11,8 +11,8 @@ from zennit.core import Hook
 from zennit.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
 
 from faithmap.attribution.batch import Batch, attributable, differentiate
-from faithmap.attribution.following import LrpFollower, no_zero, stabilised
 from faithmap.attribution.method import heatmap_method
+from faithmap.attribution.relevance import LrpFollower, no_zero, stabilised
 from faithmap.declarations import Parameter, choice, number
 from faithmap.errors import HeatmapError
 
@@ -22,7 +22,7 @@ SMALL_EPSILON = Parameter(1e-6, number(low=0.0))
 
 
 def propagate(
-    batch: Batch, rule: Callable[[int, str], Hook], start: str = "logit"
+    batch: Batch, rule: Callable[[int, str], Hook], start: str = "logit", softmax: str = "taylor"
 ) -> Float[Tensor, "batch 3 height width"]:
     """Relevance at the inputs.
 
@@ -30,11 +30,12 @@ def propagate(
         batch: images and classes.
         rule: (number of a convolution or linear layer in the forward pass, name of its function) → zennit rule.
         start: relevance of the class logit: ``"logit"`` its value, ``"one"`` 1.
+        softmax: see `LrpFollower`.
     Raises:
         HeatmapError: a relevance sum that exploded; `index` says in which image.
         MethodError: a step of the network that LRP has no rule for.
     """
-    follower = LrpFollower(batch.classifier.module, rule)
+    follower = LrpFollower(batch.classifier.module, rule, softmax)
     with attributable(batch.classifier.module):
         inputs = batch.inputs.clone().requires_grad_()
         logits = follower.logits(batch, inputs)
@@ -165,3 +166,29 @@ def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
     """LRP-ε in linear layers, another rule in convolutions."""
     linear = Epsilon(epsilon=stabilised(epsilon))
     return lambda number, name: linear if name == "linear" else convolution
+
+
+@heatmap_method(
+    "attn-lrp",
+    line="LRP through attention: ε-rule, Taylor rule in softmax",
+    source="Achtibat et al. 2024",
+    parameters={
+        "epsilon": Parameter(1e-6, number(low=0.0)),
+        "gamma": Parameter(0.0, number(low=0.0)),
+        "softmax": Parameter("taylor", choice("taylor", "constant")),
+    },
+)
+def attn_lrp(batch: Batch, *, epsilon: float, gamma: float, softmax: str) -> Float[Tensor, "batch 3 height width"]:
+    """AttnLRP: LRP-ε (or γ) in linear layers, relevance through attention's products and softmax.
+
+    Args:
+        batch: images and classes.
+        epsilon: ε of linear layers and convolutions; unused with γ.
+        gamma: above 0, the γ-rule takes the place of the ε-rule.
+        softmax: ``"taylor"``, or ``"constant"`` for CP-LRP (Ali et al. 2022): attention weights are constants, and all
+            relevance goes to what is attended to.
+    Raises:
+        MethodError: a network without a softmax, on which the method would be LRP-ε.
+    """
+    rule = Gamma(gamma=gamma, stabilizer=no_zero) if gamma > 0 else Epsilon(epsilon=stabilised(epsilon))
+    return propagate(batch, lambda number, name: rule, softmax=softmax)
