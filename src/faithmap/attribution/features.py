@@ -162,14 +162,19 @@ def _found(before: Tensor, layout: Layout, after: Tensor) -> Layout | None:
         stride = before.stride(layout.axes[0])
         for axis in axes:  # tokens still, perhaps without the class token
             if after.stride(axis) == stride and after.shape[axis] >= rows * columns:
-                first = layout.first - after.storage_offset() // stride % before.shape[layout.axes[0]]
+                first = layout.first - int(after.storage_offset()) // stride % before.shape[layout.axes[0]]
                 return Layout((axis,), layout.grid, first) if first >= 0 else None
         down = [axis for axis in axes if (after.stride(axis), after.shape[axis]) == (stride * columns, rows)]
         right = [axis for axis in axes if (after.stride(axis), after.shape[axis]) == (stride, columns)]
         return Layout((down[0], right[0]), layout.grid) if down and right else None
     down_stride, right_stride = (before.stride(axis) for axis in layout.axes)
-    for axis in axes:  # rows and columns have become tokens
-        if after.stride(axis) == right_stride and after.shape[axis] == rows * columns and rows * columns > columns:
+    for axis in axes:  # rows and columns have become tokens; on the first axis they would be images (windows)
+        if (
+            axis > 0
+            and after.stride(axis) == right_stride
+            and after.shape[axis] == rows * columns
+            and rows * columns > columns
+        ):
             return Layout((axis,), layout.grid)
     down = list(_along(after, axes, down_stride, rows, all_there))
     right = list(_along(after, axes, right_stride, columns, all_there))
@@ -179,9 +184,12 @@ def _found(before: Tensor, layout: Layout, after: Tensor) -> Layout | None:
 
 
 def _along(after: Tensor, axes: list[int], stride: int, size: int, all_there: bool) -> Iterator[int]:
-    """Axes that go along an axis of this stride and size: all of it, or every n-th of it where values were dropped."""
+    """Axes that go along an axis of this stride and size, by every n-th position.
+
+    Where no value was dropped, the positions between have become channels (patch merging).
+    """
     for axis in axes:
         times, rest = divmod(after.stride(axis), stride)
-        if rest == 0 and times >= 1 and after.shape[axis] * times <= size + times - 1:
-            if not all_there or (times == 1 and after.shape[axis] == size):
-                yield axis
+        inside = rest == 0 and times >= 1 and after.shape[axis] * times <= size + times - 1
+        if inside and (not all_there or times * after.shape[axis] == size):
+            yield axis

@@ -14,15 +14,23 @@ from faithmap.attribution.batch import Batch, attributable, differentiate
 from faithmap.attribution.method import heatmap_method
 from faithmap.attribution.relevance import LrpFollower, no_zero, stabilised
 from faithmap.declarations import Parameter, choice, number
-from faithmap.errors import HeatmapError
+from faithmap.errors import HeatmapError, MethodError
 
 # |Σ R| may exceed the largest logit by what biases absorb; beyond this factor it is rounding that was amplified.
 EXPLODED = 1e4
-SMALL_EPSILON = Parameter(1e-6, number(low=0.0))
+# Biases may absorb relevance too; when less than this fraction of the logit is left, the map no longer explains it.
+VANISHED = 1e-3
+# An ε that only keeps denominators from 0.
+SMALL = 1e-6
+SMALL_EPSILON = Parameter(SMALL, number(low=0.0))
 
 
 def propagate(
-    batch: Batch, rule: Callable[[int, str], Hook], start: str = "logit", softmax: str = "taylor"
+    batch: Batch,
+    rule: Callable[[int, str], Hook],
+    start: str = "logit",
+    softmax: str | None = None,
+    absorbing: bool = False,
 ) -> Float[Tensor, "batch 3 height width"]:
     """Relevance at the inputs.
 
@@ -30,25 +38,42 @@ def propagate(
         batch: images and classes.
         rule: (number of a convolution or linear layer in the forward pass, name of its function) → zennit rule.
         start: relevance of the class logit: ``"logit"`` its value, ``"one"`` 1.
-        softmax: see `LrpFollower`.
+        softmax: see `LrpFollower`; if given, the network must have one.
+        absorbing: the rule was asked to absorb relevance (a large ε), so that little may be left.
     Raises:
-        HeatmapError: a relevance sum that exploded; `index` says in which image.
+        HeatmapError: relevance that exploded or vanished; `index` says in which image.
         MethodError: a step of the network that LRP has no rule for.
     """
-    follower = LrpFollower(batch.classifier.module, rule, softmax)
+    follower = LrpFollower(batch.classifier.module, rule, softmax or "taylor")
     with attributable(batch.classifier.module):
         inputs = batch.inputs.clone().requires_grad_()
         logits = follower.logits(batch, inputs)
+        if softmax is not None and follower.softmaxes == 0:
+            raise MethodError("the network has no softmax, so that the method would be LRP-ε: ask for lrp-epsilon.")
         scores = batch.scores(logits)
         begin = scores.detach() if start == "logit" else torch.ones_like(scores)
         relevance = differentiate(scores, inputs, begin)
-    total = relevance.double().sum((1, 2, 3)).abs()
-    limit = EXPLODED * logits.detach().abs().amax(1) if start == "logit" else torch.full_like(total, EXPLODED)
-    for row in (total > limit).nonzero().flatten().tolist():
-        raise HeatmapError(
-            f"the relevance sum exploded to {float(total[row]):.3g} for a logit of {float(scores[row]):.3g}.", row
-        )
+    _check_sums(relevance, scores.detach(), logits.detach().abs().amax(1), start, absorbing)
     return relevance
+
+
+def _check_sums(relevance: Tensor, scores: Tensor, largest: Tensor, start: str, absorbing: bool) -> None:
+    """Raise for relevance far from what it started as."""
+    total = relevance.double().sum((1, 2, 3)).abs()
+    left = relevance.double().abs().sum((1, 2, 3))
+    began = scores.abs() if start == "logit" else torch.ones_like(scores)
+    most = EXPLODED * (largest if start == "logit" else began)
+    for row, score in enumerate(scores.tolist()):
+        if total[row] > most[row]:
+            raise HeatmapError(
+                f"the relevance sum exploded to {float(total[row]):.3g} for a logit of {score:.3g}.", row
+            )
+        if not absorbing and left[row] < VANISHED * began[row]:
+            raise HeatmapError(
+                f"relevance vanished: {float(left[row]):.3g} is left of {float(began[row]):.3g}, biases absorbed the "
+                "rest; the map does not explain the logit.",
+                row,
+            )
 
 
 @heatmap_method(
@@ -72,7 +97,7 @@ def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Flo
         border: ``"dropped"`` sets the last row and column to 0 (the 2021 replication, whose first layer loses them).
     """
     rule = Epsilon(epsilon=stabilised(epsilon))
-    relevance = propagate(batch, lambda number, name: rule, start)
+    relevance = propagate(batch, lambda number, name: rule, start, absorbing=epsilon > 0)
     if border == "dropped":
         relevance[..., -1, :] = 0
         relevance[..., :, -1] = 0
@@ -136,7 +161,7 @@ def excitation_backprop(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
 )
 def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """ε in linear layers, z⁺ in convolutions (zennit's EpsilonPlus)."""
-    return propagate(batch, by_kind(epsilon, ZPlus(stabilizer=no_zero)))
+    return propagate(batch, by_kind(epsilon, ZPlus(stabilizer=no_zero)), absorbing=epsilon > SMALL)
 
 
 @heatmap_method(
@@ -148,7 +173,11 @@ def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 
 def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """As `lrp_epsilon_plus`, and flat in the first layer: all its inputs share alike (zennit's EpsilonPlusFlat)."""
     first, rule = Flat(stabilizer=no_zero), by_kind(epsilon, ZPlus(stabilizer=no_zero))
-    return propagate(batch, lambda number, name: first if number == 0 else rule(number, name))
+    return propagate(
+        batch,
+        lambda number, name: first if number == 0 else rule(number, name),
+        absorbing=epsilon > SMALL,
+    )
 
 
 @heatmap_method(
@@ -159,7 +188,11 @@ def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "bat
 )
 def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
     """ε in linear layers, α2β1 in convolutions (zennit's EpsilonAlpha2Beta1)."""
-    return propagate(batch, by_kind(epsilon, AlphaBeta(alpha=2, beta=1, stabilizer=no_zero)))
+    return propagate(
+        batch,
+        by_kind(epsilon, AlphaBeta(alpha=2, beta=1, stabilizer=no_zero)),
+        absorbing=epsilon > SMALL,
+    )
 
 
 def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
@@ -173,7 +206,7 @@ def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
     line="LRP through attention: ε-rule, Taylor rule in softmax",
     source="Achtibat et al. 2024",
     parameters={
-        "epsilon": Parameter(1e-6, number(low=0.0)),
+        "epsilon": SMALL_EPSILON,
         "gamma": Parameter(0.0, number(low=0.0)),
         "softmax": Parameter("taylor", choice("taylor", "constant")),
     },
@@ -191,4 +224,4 @@ def attn_lrp(batch: Batch, *, epsilon: float, gamma: float, softmax: str) -> Flo
         MethodError: a network without a softmax, on which the method would be LRP-ε.
     """
     rule = Gamma(gamma=gamma, stabilizer=no_zero) if gamma > 0 else Epsilon(epsilon=stabilised(epsilon))
-    return propagate(batch, lambda number, name: rule, softmax=softmax)
+    return propagate(batch, lambda number, name: rule, softmax=softmax, absorbing=epsilon > SMALL)

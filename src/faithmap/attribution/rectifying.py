@@ -46,6 +46,19 @@ class NonlinearFollower(Follower):
         """The value of a function that is not linear in the values that depend on the input."""
         raise NotImplementedError
 
+    def without_gradient(self, call: Call, why: str) -> Any:
+        """The value of a function that gives masks or counts.
+
+        Raises:
+            MethodError: its value depends on the input, smoothly or through what it writes.
+        """
+        if call.name == "setitem":
+            raise self.refuse(call.name, why)
+        result = call.run()
+        if any(one.requires_grad for one in tensors_in((result,))):
+            raise self.refuse(call.name, why)
+        return result
+
     def _is_linear(self, call: Call) -> bool:
         others = [one for one in tensors_in((call.args, list(call.kwargs.values()))) if not one.requires_grad]
         derived = any(self.is_derived(one) for one in others)
@@ -95,11 +108,8 @@ class ReluFollower(NonlinearFollower):
             return _Rectified.apply(call.values[0], self.guided)
         if call.name in MAX_POOLS | NORMS or (call.name in ("max", "min") and not _is_of_two(call)):
             return call.run()
-        result = call.run()
-        if not any(one.requires_grad for one in tensors_in((result,))):
-            return result  # a mask, a count
-        raise self.refuse(
-            call.name, "the method is defined for ReLU only; on other activations it would be the gradient."
+        return self.without_gradient(
+            call, "the method is defined for ReLU only; on other activations it would be the gradient."
         )
 
 
@@ -151,11 +161,8 @@ class RescaleFollower(NonlinearFollower):
             result = _Rescale.apply(call.values[0], call.at, pooling)
             if pooling or result.shape == call.values[0].shape:
                 return result
-        result = call.run()
-        if not any(one.requires_grad for one in tensors_in((result,))):
-            return result  # a mask, a count
-        raise self.refuse(
-            call.name, "the rescale rule covers linear functions, activations and max pooling, and nothing else."
+        return self.without_gradient(
+            call, "the rescale rule covers linear functions, activations and max pooling, and nothing else."
         )
 
 

@@ -208,9 +208,8 @@ class LrpFollower(Follower):
 
     def _norm(self, call: Call) -> Any:
         """Centring and affine part share in proportion; the division passes relevance on."""
-        norm = {"layer_norm": _layer_norm, "group_norm": _group_norm, "rms_norm": _rms_norm}.get(call.name)
-        if norm is None:
-            norm = self._instance_norm
+        norms: dict[str, Function] = {"layer_norm": _layer_norm, "group_norm": _group_norm, "rms_norm": _rms_norm}
+        norm = norms.get(call.name, self._instance_norm)
         function = partial(norm, *call.args[1:], **{k: v for k, v in call.kwargs.items() if k != "input"})
         return _Ruled.apply(lambda x: function(input=x), in_proportion, call.values[0])
 
@@ -345,8 +344,8 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
-def _centred_over_spread(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    centred = x - x.mean(dims, keepdim=True)
+def _centred_over_spread(x: Tensor, dims: list[int], eps: float) -> Tensor:
+    centred: Tensor = x - x.mean(dims, keepdim=True)
     return centred * (centred.detach().square().mean(dims, keepdim=True) + eps).rsqrt()
 
 
@@ -395,7 +394,8 @@ def _addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 
 
 
 def _lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    return input * (1 - weight) + end * weight
+    result: Tensor = input * (1 - weight) + end * weight
+    return result
 
 
 def _added(product: Function) -> Function:
