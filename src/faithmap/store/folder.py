@@ -39,7 +39,7 @@ from torch import Tensor
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
-from faithmap.store.index import KEYS, Builder, Segments
+from faithmap.store.index import KEYS, Builder, StepRuns
 from faithmap.store.manifest import DamagedError, Manifest, damaged, newer
 from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA, Example
 from faithmap.store.storage import LocalStorage, open_storage
@@ -283,12 +283,12 @@ class Store:
         for name in damaged:
             self._set_aside(name)
         parts = self.parts()
-        segments, lengths = self._index(parts)
-        kept = np.bincount(segments.part, weights=segments.count, minlength=len(parts)).astype(int)
+        runs, lengths = self._index(parts)
+        kept = np.bincount(runs.part, weights=runs.count, minlength=len(parts)).astype(int)
         for number in np.flatnonzero(kept < lengths).tolist():
             if kept[number]:
                 data = self._part(parts[number])
-                rows = np.sort(segments[np.flatnonzero(segments.part == number)].rows())
+                rows = np.sort(runs[np.flatnonzero(runs.part == number)].rows())
                 table = _table(data).take(pa.array(rows))
                 key = rows_key(table.select(KEYS).to_pandas())
                 self._write_table(table, f"{SCORES}/part-{key}", _metadata(data))
@@ -320,7 +320,7 @@ class Store:
 
     # Reading.
 
-    def index(self, parts: Sequence[str] | None = None) -> Segments:
+    def index(self, parts: Sequence[str] | None = None) -> StepRuns:
         """What is stored where.
 
         Raises:
@@ -328,7 +328,7 @@ class Store:
         """
         return self._index(self.parts() if parts is None else parts)[0]
 
-    def _index(self, parts: Sequence[str]) -> tuple[Segments, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    def _index(self, parts: Sequence[str]) -> tuple[StepRuns, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         builder, lengths = Builder(), np.zeros(len(parts), dtype=np.int64)
         for number, name in enumerate(parts):
             keys = _table(self._part(name), KEYS)
@@ -347,20 +347,20 @@ class Store:
             raise StoreError(f"{self.url} holds no scores: run `faithmap run … --out {self.url}` first.")
         return self._frame(self.index(parts), parts, columns)
 
-    def _frame(self, segments: Segments, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The rows of the segments, in their order. Holds the result and one part at a time."""
-        total = int(segments.count.sum())
-        found: dict[str, Any] = {name: segments.names[name] for name in _DICTIONARY}
+    def _frame(self, runs: StepRuns, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of the runs, in their order. Holds the result and one part at a time."""
+        total = int(runs.count.sum())
+        found: dict[str, Any] = {name: runs.names[name] for name in _DICTIONARY}
         for name, categories in found.items():
-            codes = getattr(segments, name).astype(np.min_scalar_type(-max(len(categories), 1)))
-            found[name] = pd.Categorical.from_codes(np.repeat(codes, segments.count), pd.Index(categories, dtype="str"))
-        found["draw"] = np.repeat(segments.draw.astype(np.int16), segments.count)
-        found["step"] = segments.step().astype(np.int16)
+            codes = getattr(runs, name).astype(np.min_scalar_type(-max(len(categories), 1)))
+            found[name] = pd.Categorical.from_codes(np.repeat(codes, runs.count), pd.Index(categories, dtype="str"))
+        found["draw"] = np.repeat(runs.draw.astype(np.int16), runs.count)
+        found["step"] = runs.step().astype(np.int16)
         unknown_label = np.zeros(total, dtype=bool)
-        to = np.cumsum(segments.count, dtype=np.int64) - segments.count
-        by_part = np.argsort(segments.part, kind="stable")
-        for which in np.split(by_part, np.flatnonzero(np.diff(segments.part[by_part])) + 1) if total else []:
-            own = segments[which]
+        to = np.cumsum(runs.count, dtype=np.int64) - runs.count
+        by_part = np.argsort(runs.part, kind="stable")
+        for which in np.split(by_part, np.flatnonzero(np.diff(runs.part[by_part])) + 1) if total else []:
+            own = runs[which]
             rows, places = own.rows(), _ranges(to[which], own.count)
             table = _table(self._part(parts[int(own.part[0])]), columns, but=(*KEYS, GROUP))
             for name in table.column_names:
@@ -387,14 +387,14 @@ class Store:
         path = Path(path)
         temporary = path.with_name(f".tmp-{uuid4().hex}")
         parts = self.parts()
-        segments = self.index(parts)
-        piece = (np.cumsum(segments.count, dtype=np.int64) - segments.count) // rows
-        cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(segments)]
+        runs = self.index(parts)
+        piece = (np.cumsum(runs.count, dtype=np.int64) - runs.count) // rows
+        cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
         try:
             schema = pa.unify_schemas([_schema(self._part(name)) for name in parts] or [SCHEMA])
             with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
                 for start, stop in itertools.pairwise(cuts):
-                    frame = self._frame(segments[start:stop], parts)
+                    frame = self._frame(runs[start:stop], parts)
                     missing = {name: None for name in schema.names if name not in frame}
                     writer.write_table(pa.Table.from_pandas(frame.assign(**missing), schema, preserve_index=False))
             os.replace(temporary, path)

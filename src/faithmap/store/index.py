@@ -1,7 +1,7 @@
 """Which steps of which chains are stored where: pure functions on the key columns of parts.
 
-A segment is a run of consecutive steps of one chain (image, method, order, draw), as it lies in one part. A run of
-5040 images × 8 methods × 10 draws has 40 million rows but 400,000 segments.
+A step run is a stretch of consecutive steps of one chain (image, method, order, draw), as it lies in one part. An
+experiment of 5040 images × 8 methods × 10 draws has 40 million rows but 400,000 step runs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Integers = np.ndarray[tuple[int], np.dtype[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Segments:
-    """Segments in the order of image, method, order, draw and step; each step once.
+class StepRuns:
+    """Step runs in the order of image, method, order, draw and first step; each step once.
 
     Attributes:
         names: of images, methods and orders, sorted; `image`, `method` and `order` are positions in them.
@@ -45,7 +45,7 @@ class Segments:
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, which: slice | Integers) -> Segments:
+    def __getitem__(self, which: slice | Integers) -> StepRuns:
         return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "names"})
 
     @cached_property
@@ -54,8 +54,8 @@ class Segments:
         names, bounds = self.names["image"], itertools.pairwise([*starts.tolist(), len(self)])
         return {names[code]: slice(*bound) for code, bound in zip(codes.tolist(), bounds, strict=True)}
 
-    def of_image(self, image: str) -> Segments:
-        """The segments of one image."""
+    def of_image(self, image: str) -> StepRuns:
+        """The step runs of one image."""
         return self[self._places.get(image, slice(0, 0))]
 
     def signature(self) -> bytes:
@@ -73,6 +73,7 @@ class Segments:
 
     def rows(self) -> Integers:
         """The rows in their parts, one after the other."""
+        # The n-th row of all belongs to the step run that it falls into: row + (n − rows of the step runs before).
         return np.repeat(self.row - self._starts(), self.count) + np.arange(int(self.count.sum()))
 
     def step(self) -> Integers:
@@ -85,19 +86,25 @@ class Segments:
 
 
 class Builder:
-    """Collects the segments of many parts."""
+    """Collects the step runs of many parts.
+
+    `codes` numbers names in the order in which they are met, across parts; only `build` knows all names and can replace
+    the numbers by ranks. Until then, equal numbers mean equal names, and nothing else may be read from them.
+    """
 
     def __init__(self) -> None:
         self.codes: dict[str, dict[str, int]] = {name: {} for name in _NAMED}
         self.found: list[Integers] = []
 
     def add(self, part: int, keys: pa.Table) -> None:
-        """Find the segments of a part from its key columns."""
+        """Find the step runs of a part from its key columns."""
         if not len(keys):
             return
         columns = [self._coded(name, keys[name]) for name in _NAMED]
         columns += [keys[name].to_numpy().astype(np.int32) for name in ("draw", "step")]
         table = np.stack(columns)
+        # A row begins a step run unless it continues the row above: same chain, next step. Rows are taken as they lie
+        # in the part, so that `row` + i is where step `first` + i is; a part need not be sorted.
         change = (np.diff(table[:4]) != 0).any(0) | (np.diff(table[4]) != 1)
         starts = np.concatenate([[0], np.flatnonzero(change) + 1])
         counts = np.diff(np.concatenate([starts, [len(keys)]]))
@@ -112,8 +119,8 @@ class Builder:
             pieces.append(np.array(local, dtype=np.int32)[chunk.indices.to_numpy()])
         return np.concatenate(pieces)
 
-    def build(self) -> Segments:
-        """All segments, sorted; a step that is there twice counts once."""
+    def build(self) -> StepRuns:
+        """All step runs, sorted; a step that is there twice counts once."""
         found = np.concatenate(self.found, axis=1) if self.found else np.empty((8, 0), dtype=np.int32)
         names = {}
         for at, name in enumerate(_NAMED):
@@ -125,24 +132,32 @@ class Builder:
             found[at] = rank[found[at]]
         image, method, order, draw, first, count, part, row = found
         ranks = np.lexsort((part, first, draw, order, method, image))
-        segments = Segments(names, image, method, order, draw, first, count, part, row)[ranks]
-        return _each_step_once(segments)
+        runs = StepRuns(names, image, method, order, draw, first, count, part, row)[ranks]
+        return _each_step_once(runs)
 
 
-def _each_step_once(segments: Segments) -> Segments:
-    if not len(segments):
-        return segments
-    chain = np.stack([segments.image, segments.method, segments.order, segments.draw])
+def _each_step_once(runs: StepRuns) -> StepRuns:
+    """Cut from each step run what the step runs before it hold already.
+
+    Sorted by chain, first step and part, a step run overlaps those before it up to the largest end among them, not
+    only that of the last one: hence a running maximum. To take it over all chains at once, chain and step are
+    packed into one integer: the chain's number in the upper 32 bits, the step in the lower. Steps stay below 2³²,
+    so an end in one chain never reaches into the next: less the next chain's number it is negative, and nothing is
+    cut.
+    """
+    if not len(runs):
+        return runs
+    chain = np.stack([runs.image, runs.method, runs.order, runs.draw])
     number = np.concatenate([[0], np.cumsum((np.diff(chain) != 0).any(0))]).astype(np.int64) << 32
-    reached = np.maximum.accumulate(number + segments.first + segments.count)
-    before = np.concatenate([[0], reached[:-1]]) - number  # negative at the start of a chain
-    twice = np.clip(before - segments.first, 0, segments.count)
+    reached = np.maximum.accumulate(number + runs.first + runs.count)
+    before = np.concatenate([[0], reached[:-1]]) - number  # the chain is held up to here; negative at its start
+    twice = np.clip(before - runs.first, 0, runs.count)
     if not twice.any():
-        return segments
+        return runs
     clipped = replace(
-        segments,
-        first=(segments.first + twice).astype(np.int32),
-        count=(segments.count - twice).astype(np.int32),
-        row=(segments.row + twice).astype(np.int32),
+        runs,
+        first=(runs.first + twice).astype(np.int32),
+        count=(runs.count - twice).astype(np.int32),
+        row=(runs.row + twice).astype(np.int32),
     )
     return clipped[np.flatnonzero(clipped.count > 0)]

@@ -24,6 +24,11 @@ from faithmap.errors import StoreError
 
 fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
+# What the lock protects: the plan. A writer looks at what is stored, repairs it, sweeps away half-written files,
+# and then computes what is missing. With a second writer both would compute the same, and one would sweep away the
+# files that the other is writing. Readers take no lock: a file is there as a whole or not at all, and no part
+# changes under its name. Nor do the numbers rest on the lock: a part is named by the rows that it holds, so that
+# two writers of the same rows write the same file, and rows that are there twice count once.
 LOCK = ".lock"
 TEMPORARY = ".tmp"
 # A lease that its holder has not renewed for this many seconds is free.
@@ -138,6 +143,8 @@ class LocalStorage:
             with lease(self):
                 yield
             return
+        # The lock file is never removed: who holds it open would go on holding a file that nobody else can find. Only
+        # the operating system's lock counts; the note in the file is for the message to the second writer.
         with open(self.folder / LOCK, "a+", encoding="utf-8") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,6 +250,8 @@ def lease(storage: Storage, seconds: float | None = None) -> Iterator[None]:
         except (FileNotFoundError, ValueError):
             return {}
 
+    # There is no test-and-set on an object store. Everybody who finds the folder free writes a note, waits until the
+    # notes of the others must have arrived, and reads: the last to have written has it.
     holder = found()
     if holder and not _expired(holder, seconds):
         raise in_use(storage.url, json.dumps(holder))
