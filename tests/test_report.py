@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +19,12 @@ from hypothesis import strategies as st
 
 import faithmap
 from faithmap.errors import StoreError
-from faithmap.report import flipbook_html, report_html, run_html, write_report
-from faithmap.report import summary as numbers
-from faithmap.report.flipbook import flipbook
+from faithmap.report import extras, flipbook_html, report_html, run_html, sections, write_report
+from faithmap.report.flipbook import flipbook, wins
 from faithmap.report.notebook import spread
 from faithmap.report.packing import SCALE_QUANTILE, pack, quantise
-from faithmap.report.summary import lines, summarise
-from faithmap.report.templates import script_json
+from faithmap.report.summary import summarise
+from faithmap.report.templates import script_json, template
 from faithmap.run import Run
 from tests.reference.unpacking import unpack_twin
 from tests.report_runs import EVIL, EVIL_METHOD, evil_run
@@ -106,7 +107,7 @@ def test_a_heatmap_of_few_high_pixels_is_not_lost():
 
 def test_curves_of_the_page_are_those_of_the_statistics(run):
     summary = summarise(run)
-    curves = numbers.curves(summary)
+    curves = sections.curves(summary)
     for score in ("logit", "probability"):
         for against in ("relative", "raw"):
             table = faithmap.statistics.aopc_table(run.scores(), score, against == "relative")
@@ -174,23 +175,23 @@ def test_the_file_stays_within_its_budget(run):
 
 
 def test_what_was_run_is_told(run):
-    details = numbers.details(summarise(run))
+    details = sections.details(summarise(run))
     assert dict(details["protocol"])["region size"] == "5"
     assert "Protocol.from_dict" in details["command"]
     assert [row["image"] for row in details["skipped"]] == ["0-</broken>.png"]
     run.manifest = run.manifest.updated(command="faithmap run --images 'a b'")
-    assert numbers.details(summarise(run))["command"] == "faithmap run --images 'a b'"
+    assert sections.details(summarise(run))["command"] == "faithmap run --images 'a b'"
     run.manifest = run.manifest.updated(command=None)
 
 
 def test_ranking_agrees_with_the_statistics(run):
     summary = summarise(run)
-    shown = numbers.ranking(summary)
+    shown = sections.ranking(summary, sections.compared(summary, summary.score))
     table = faithmap.statistics.ranking(run.scores(), summary.score)
     assert [row["label"] for row in shown["rows"]] == [faithmap.text.display_name(m) for m in table.method]
     for row, (_, expected) in zip(shown["rows"], table.iterrows(), strict=True):
         assert float(row["value"]) == pytest.approx(expected["mean"], rel=1e-4, abs=1e-9)
-        assert row["group_value"] == expected["letters"]
+        assert row["letters_value"] == expected["letters"]
         if math.isfinite(expected["low"]):
             assert row["x_low"] <= row["x"] <= row["x_high"]
         aopc = faithmap.statistics.per_image_aopc(run.scores(), summary.score, relative=True).iloc[:, -1].unstack()
@@ -251,7 +252,7 @@ def test_other_aims_than_falling_fast(tmp_path, overrides, sign, words):
     by_method = aopc.groupby("method").mean()
     own = [line.method for line in summary.lines if line.method != "random"]
     assert own == sorted(own, key=lambda name: -sign * by_method[name])
-    ranked = numbers.ranking(summary)["rows"]
+    ranked = sections.ranking(summary, sections.compared(summary, summary.score))["rows"]
     assert [float(row["value"]) * sign for row in ranked] == sorted(
         (float(r["value"]) * sign for r in ranked), reverse=True
     )
@@ -306,21 +307,115 @@ def test_the_file_is_replaced_as_a_whole(run, tmp_path):
         write_report(run, tmp_path / "file" / "report.html")
 
 
-def test_hues_tell_families_and_dashes_their_members():
-    methods = ["lrp-epsilon:0", "sensitivity:l2", "lrp-epsilon:0.01", "random"]
-    zero, sensitivity, small, random = lines(methods)
-    assert zero.hue == small.hue != sensitivity.hue
-    assert zero.dash != small.dash
-    assert random.hue == "hue-random"
-    only = lines(["lrp:1", "lrp:2"])
-    assert only[0].hue != only[1].hue
-    many = lines([f"own{i}" for i in range(40)])
-    assert len({(line.hue, line.dash) for line in many}) == len(many) == len({line.id for line in many})
+def test_a_method_looks_the_same_on_the_page_in_figures_and_in_a_notebook(run):
+    from faithmap.plots import series_of
+
+    looks = series_of([line.method for line in summarise(run).lines])
+    page, notebook = report_html(run), run_html(run)
+    for line in summarise(run).lines:
+        assert line.look == looks[line.method]
+        if line.method != "random":
+            assert f"--{line.hue.replace('hue-', 'c')}:{line.look.colour}" in page
+            assert f"--{line.hue.replace('hue-', 'c')}:{line.look.dark}" in page
+            assert line.look.colour in notebook
+            assert line.look.outline in notebook
+            assert line.look.outline in page
 
 
-def test_a_family_of_many_has_a_style_for_each():
-    many = lines([f"lrp-epsilon:{i}" for i in range(12)] + ["sensitivity:l2"])
-    assert len({(line.hue, line.dash) for line in many}) == 13
+def test_the_answer_comes_by_both_scores(run):
+    summary = summarise(run)
+    answers = {answer["score"]: answer for answer in sections.opening(summary)["answers"]}
+    assert set(answers) == {"logit", "probability"}
+    page = report_html(run)
+    for score, answer in answers.items():
+        assert answer["sentence"] == faithmap.statistics.headline(run.scores(), score)
+        assert score in answer["unit"]
+        assert f'id="ranking-{score}"' in page
+    words = " ".join(Elements(page).words)
+    assert words.index("See it happen") > words.index("Differs from the next")
+    assert words.index("What was run") > words.index("How fast does the score fall?") > words.index("See it happen")
+
+
+def test_groups_are_counted(run):
+    summary = summarise(run)
+    assert sections.how_many(summary) == "7 images"
+    grouped = replace(
+        summary, frame=summary.frame.assign(group=summary.frame["image"].astype(str).str[0].replace("5", "4"))
+    )
+    assert sections.how_many(grouped) == "6 groups (7 images)"
+
+
+def test_wins_are_counted_over_all_images(run):
+    summary = summarise(run)
+    aopc = faithmap.statistics.per_image_aopc(run.scores(), "logit").iloc[:, -1].unstack("method")
+    found = wins(summary, "logit")
+    for a, b in itertools.permutations(summary.lines, 2):
+        assert found[a.id][b.id] == [int((aopc[a.method] > aopc[b.method]).sum()), 7]
+
+
+def test_a_scorecard_has_a_place_for_every_measure():
+    rows = [("a", "srg", 2.0, 1.5, 2.5, True), ("b", "srg", 1.0, 0.5, 1.5, True), ("c", "srg", 0.0, -0.5, 0.5, True)]
+    rows += [("a", "size", 3.0, math.nan, math.nan, None), ("b", "</script>", 1.0, 0.0, 2.0, False)]
+    table = pd.DataFrame(rows, columns=["method", "measure", "mean", "low", "high", "higher_is_better"])
+    card = extras.scorecard_of(table, ["a", "b", "c", "never"])
+    assert [measure["good"] for measure in card["measures"]] == ["high", "", "low"]
+    assert [row["label"] for row in card["rows"]] == ["a", "b", "c"]
+    assert [row["cells"][0]["tint"] for row in card["rows"]] == [4, 2, 0]
+    assert card["rows"][0]["cells"][0]["interval"] == "1.50 … 2.50"
+    assert card["rows"][2]["cells"][1]["text"] == "–"
+    html = template("sections.html").module.scorecard_section(card)
+    assert "&lt;/script&gt;" in html
+    assert html.count("<tr") == 4
+
+
+def test_a_study_shows_who_is_first_where():
+    rows = [(f"{s}×{s}", m, k) for s in (9, 16) for k, m in enumerate(["grad-cam", "edge", "random"], 1)]
+    study = extras.study_of(
+        pd.DataFrame(rows, columns=["setting", "method", "rank"]),
+        "Grad-CAM is first in both.",
+        grade=[{"name": "between settings", "value": "τ 1.00", "text": "high"}],
+    )
+    assert [(row["label"], row["first"]) for row in study["rows"]] == [
+        ("Grad-CAM", "2 of 2"),
+        ("edge", ""),
+        ("random", ""),
+    ]
+    assert [cell["tint"] for cell in study["rows"][0]["cells"]] == [4, 4]
+    html = template("sections.html").module.study_section(study)
+    assert "between settings" in html
+    assert html.count('class="num cell') == 6
+
+
+def test_a_folder_holds_every_example_beside_the_page(run, tmp_path):
+    page = run.report(tmp_path / "report", folder=True)
+    assert page == tmp_path / "report" / "index.html"
+    text = page.read_text()
+    assert len(text) < 400_000
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    shown = data["flipbook"]["examples"]
+    assert len(shown) == 7
+    for index, example in enumerate(shown):
+        script = (page.parent / example["file"]).read_text()
+        assert script.startswith(f"faithmapExample({index}, {{")
+        assert json.loads(script.split(", ", 1)[1].removesuffix(");\n"))["curves"]
+        assert (page.parent / example["thumbnail"]).read_bytes().startswith(b"\xff\xd8")
+    with pytest.raises(StoreError, match="expected a folder"):
+        run.report(page, folder=True)
+
+
+def test_what_is_not_a_file_is_left_alone(run, tmp_path):
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    with pytest.raises(StoreError, match="not a file"):
+        write_report(run, fifo)
+    assert fifo.is_fifo()
+
+
+def test_a_notebook_says_why_a_method_is_missing(run):
+    skipped = [faithmap.store.Skipped("a.png", "grad-cam", "no <convolution>")] * 2
+    part = changed(run)
+    part.skipped = skipped
+    assert "Grad-CAM is missing: no &lt;convolution&gt;" in run_html(part)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
@@ -336,7 +431,7 @@ def test_labels_are_spread_in_their_order(places):
     ("value", "digits", "text"), [(-0.0004, 3, "0.000"), (-0.5, 1, "−0.5"), (12.34, 2, "12.34"), (math.nan, 2, "–")]
 )
 def test_numbers_for_people(value, digits, text):
-    assert numbers.number(value, digits) == text
+    assert faithmap.text.number(value, digits) == text
 
 
 def test_class_names(run):

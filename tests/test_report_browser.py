@@ -14,6 +14,7 @@ from faithmap.report import flipbook_html, run_html, write_report
 from faithmap.report.summary import summarise
 from faithmap.text import display_name, number, printable
 from tests.report_runs import EVIL_METHOD, HEIGHT, WIDTH, evil_run
+from tests.web.tools import node_modules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -74,6 +75,7 @@ def part(page, name):
 
 
 def set_step(page, step):
+    """All steps are scored in these runs, so a step is its own place."""
     part(page, "step").evaluate(
         "(slider, step) => { slider.value = step; slider.dispatchEvent(new Event('input')); }", str(step)
     )
@@ -238,17 +240,77 @@ def test_readouts_are_the_measured_scores(report, page):
     part(page, "method-a").select_option(ids(run)["edges"])
     frame = run.scores()
     rows = frame[(frame.image == example.image) & (frame.method == "edges") & (frame.draw == 0)].set_index("step")
-    for score, digits in (("logit", 2), ("probability", 3)):
-        page.locator(f'#flipbook input[value="{score}"]').check()
+    for score in ("logit", "probability"):
+        page.locator(f'input[name="score"][value="{score}"]').check()
         set_step(page, 5)
-        text = part(page, "readout-a").inner_text()
-        assert text.startswith(f"{number(rows[score][0], digits)} → {number(rows[score][5], digits)}")
+        start, then = rows[score][0], rows[score][5]
+        text = part(page, "readout-a").inner_text().replace("\xa0", " ")
+        if score == "logit":
+            change = f"{'+' if then > start else ''}{number(then - start, 2)}"
+            assert text == f"{number(start, 2)} → {number(then, 2)} ({change})"
+        else:
+            assert text == f"{per_cent(start)} → {per_cent(then)}"
+
+
+def per_cent(value):
+    return f"{100 * value:.1f} %" if 100 * value < 9.95 or value > 0.99 else f"{100 * value:.0f} %"
+
+
+def test_it_opens_where_the_curves_part_and_says_when_half_is_gone(report, page):
+    run, _ = report
+    frame = run.scores()
+    frame = frame[frame.draw == 0]
+    by_id = {line.id: line.method for line in summarise(run).lines}
+    for card in (0, 3):
+        picture = page.locator(".card").nth(card).locator("img")
+        name = picture.get_attribute("alt")
+        example = next(one for one in run.examples() if name.startswith(printable(one.image)))
+        pick(page, run, example.image)
+        image = printable(example.image)
+        own = frame[frame.image.map(printable) == image]
+        a, b = (
+            own[own.method == by_id[part(page, f"method-{side}").input_value()]].sort_values("step").logit.to_numpy()
+            for side in "ab"
+        )
+        assert part(page, "step-text").inner_text() == f"{np.abs(a - b).argmax()} of 12"
+        level = (a[0] + min(a.min(), b.min())) / 2
+        said = part(page, "story").inner_text()
+        for letter, curve in (("A", a), ("B", b)):
+            there = np.flatnonzero(curve <= level)
+            assert (f"{letter} at step {there[0]}" if len(there) else f"{letter} not within 12 steps") in said
+    set_step(page, 3)
+    part(page, "telling").click()
+    assert part(page, "step-text").inner_text() != "3 of 12"
+
+
+def test_one_switch_for_the_whole_page(report, page):
+    run, _ = report
+    for score in ("probability", "logit"):
+        page.locator(f'input[name="score"][value="{score}"]').check()
+        said = faithmap.statistics.headline(run.scores(), score)
+        assert squeezed(page.locator("h1").inner_text()) == squeezed(said)
+        assert page.locator(f"#ranking-{score}").is_visible()
+        assert page.locator("table.ranking:visible").count() == 1
+        assert page.locator("#figure .chart .axis-title").first.text_content().endswith(score)
+        assert part(page, "chart").locator(".axis-title").first.text_content().startswith(score)
+        assert "better on" in part(page, "wins").inner_text()
+
+
+def squeezed(text):
+    return " ".join(text.replace("\u2011", "-").replace("\xa0", " ").split())
 
 
 def test_the_flipbook_by_keyboard(page):
     slider, text = part(page, "step"), part(page, "step-text")
     slider.focus()
-    for key, expected in [("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 12), ("Home", 0)]:
+    for key, expected in [
+        ("Home", 0),
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("End", 12),
+        ("Home", 0),
+    ]:
         page.keyboard.press(key)
         assert text.inner_text() == f"{expected} of 12"
     assert "step 0 of 12" in slider.get_attribute("aria-valuetext")
@@ -277,13 +339,13 @@ def test_images_by_keyboard(page):
 
 def test_everything_can_be_reached_with_tab(page):
     seen = set()
-    for _ in range(80):
+    for _ in range(90):
         page.keyboard.press("Tab")
         seen.add(
             page.evaluate("(e => e.dataset.part || e.dataset.copy || e.name || e.tagName)(document.activeElement)")
         )
     wanted = {"plot", "bands", "against", "score", "method", "theme", "flipbook-image", "method-a", "method-b", "play"}
-    assert seen >= wanted | {"back", "step", "on", "flipbook-score", "command", "BUTTON", "SUMMARY"}
+    assert seen >= wanted | {"back", "step", "on", "telling", "flipbook-sort", "command", "BUTTON", "SUMMARY"}
 
 
 def test_images_are_sorted_by_disagreement(report, page):
@@ -298,10 +360,17 @@ def test_images_are_sorted_by_disagreement(report, page):
         values = [next(v for n, v in by_name.items() if alt.startswith(n)) for alt in shown]
         assert len(values) == len(run.examples()) == 7
         assert values == sorted(values, reverse=True)
+    part(page, "method-b").select_option(ids(run)[EVIL_METHOD])
+    signed = aopc["edges"] - aopc[EVIL_METHOD]
+    for value, sign in (("-1", 1), ("1", -1)):
+        page.locator(f'input[name="flipbook-sort"][value="{value}"]').check()
+        first = page.locator(".card img").first.get_attribute("alt")
+        best = (sign * signed).sort_values().index[-1]
+        assert first.startswith(printable(best))
 
 
 def test_the_table_sorts(page):
-    table = page.locator("#ranking")
+    table = page.locator("#ranking-logit")
 
     def column(index):
         return table.locator("tbody tr").evaluate_all(
@@ -310,18 +379,18 @@ def test_the_table_sorts(page):
 
     assert column(0) == ["1", "2", "3"]
     table.get_by_role("button", name="AOPC").click()
-    values = [float(value) for value in column(2)]
+    values = [float(value) for value in column(3)]
     assert values == sorted(values, reverse=True)
     table.get_by_role("button", name="AOPC").click()
-    assert [float(value) for value in column(2)] == sorted(values)
+    assert [float(value) for value in column(3)] == sorted(values)
     assert table.locator('th[aria-sort="ascending"]').inner_text().startswith("AOPC")
-    cells = table.locator("tbody tr td:nth-child(3)")
+    cells = table.locator("tbody tr td:nth-child(4)")
     for i, value in enumerate(("9", "-20.5", "100")):
         cells.nth(i).evaluate("(cell, value) => (cell.dataset.value = value)", value)
     table.get_by_role("button", name="AOPC").click()
-    assert column(2) == ["100", "9", "-20.5"]
+    assert column(3) == ["100", "9", "-20.5"]
     table.get_by_role("button", name="AOPC").click()
-    assert column(2) == ["-20.5", "9", "100"]
+    assert column(3) == ["-20.5", "9", "100"]
     table.get_by_role("button", name="Method").press("Enter")
     assert column(1) == sorted(column(1), key=str.casefold)
     table.get_by_role("button", name="#").click()
@@ -347,7 +416,7 @@ def test_the_figure_tells_its_values(report, page):
     label = "edges"
     for score in ("logit", "probability"):
         for against in ("relative", "raw"):
-            page.locator(f'#figure input[value="{score}"]').check()
+            page.locator(f'input[name="score"][value="{score}"]').check()
             page.locator(f'#figure input[value="{against}"]').check()
             table = faithmap.statistics.aopc_table(run.scores(), score, against == "relative").set_index(
                 ["method", "step"]
@@ -367,10 +436,9 @@ def test_the_figure_tells_its_values(report, page):
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert 0 < int(plot.get_attribute("aria-valuenow")) < 12
-    bands = page.locator("#figure path.band").count()
-    page.locator('#figure input[name="bands"]').uncheck()
-    assert bands == 3
-    assert page.locator("#figure path.band").count() == 0
+    assert page.locator("#figure path.band").count() == 1
+    page.locator('#figure input[value="all"]').check()
+    assert page.locator("#figure path.band").count() == 3
 
 
 def test_hostile_names_are_text(report, page):
@@ -381,18 +449,42 @@ def test_hostile_names_are_text(report, page):
     assert page.title().startswith("</script><img src=x")
 
 
-@pytest.mark.parametrize("width", [375, 768, 1920])
+@pytest.mark.parametrize("width", [375, 768, 1100, 1280, 1920])
 def test_no_sideways_scrolling(page, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(150)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     outside = page.evaluate(
         """() => [...document.querySelectorAll('main *, header *')]
-        .filter(e => !e.closest('.scroll, .strip, svg, select, ' +
+        .filter(e => !e.closest('.scroll, .strip, svg, select, .bar .segmented, ' +
         '.visually-hidden') && e.getBoundingClientRect().right > innerWidth + 1)
         .map(e => e.outerHTML.slice(0, 80))"""
     )
     assert outside == []
+    cut = page.evaluate(
+        "() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1 &&"
+        " e.querySelector('.ranking')).map(e => e.scrollWidth + ' of ' + e.clientWidth)"
+    )
+    assert cut == []
+
+
+@pytest.mark.parametrize("width", [375, 768, 1280, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(context, report, width, scheme):
+    source = (node_modules("axe-core") / "axe-core" / "axe.min.js").read_text()
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(report[1].as_uri())
+    page.wait_for_selector("html.ready")
+    page.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
+    page.evaluate(source)
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("tags => axe.run({runOnly: tags, rules: {'target-size': {enabled: true}}})", tags)
+    said = [f"{one['id']}: {one['nodes'][0]['html'][:120]} ×{len(one['nodes'])}" for one in found["violations"]]
+    assert said == []
+    assert len(found["passes"]) > 20
+    page.close()
 
 
 # The contrast of all text with what lies behind it, by the formula of WCAG 2.

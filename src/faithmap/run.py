@@ -13,7 +13,7 @@ from faithmap import plots
 from faithmap.errors import FaithmapError
 from faithmap.report import Html, flipbook_html, run_html, write_report
 from faithmap.statistics import aopc_table
-from faithmap.store.reading import EXAMPLES, StoredRun
+from faithmap.store.reading import StoredRun
 
 
 class Run(StoredRun):
@@ -59,9 +59,9 @@ class Run(StoredRun):
             plots.save(ax, path)
         return ax
 
-    def report(self, path: str | Path, *, examples: int = EXAMPLES) -> Path:
-        """The answer as one self-contained HTML page; see `faithmap.report.write_report`."""
-        return write_report(self, path, examples=examples)
+    def report(self, path: str | Path, *, examples: int | None = None, folder: bool = False) -> Path:
+        """The answer as one self-contained HTML page, or as a folder; see `faithmap.report.write_report`."""
+        return write_report(self, path, examples=examples, folder=folder)
 
     def flipbook(self, image: str | None = None) -> Html:
         """Step through what was removed, inline in a notebook; see `faithmap.report.flipbook_html`.

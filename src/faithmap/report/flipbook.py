@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 
-from faithmap import statistics
 from faithmap.errors import FaithmapError
 from faithmap.perturbation import is_imputed
 from faithmap.protocol import RANDOM, Placement, Score
 from faithmap.report.packing import Packed, pack, thumbnail
 from faithmap.report.summary import Summary, as_json
+from faithmap.report.templates import script_json
 from faithmap.text import printable
 
 if TYPE_CHECKING:
@@ -21,52 +23,103 @@ if TYPE_CHECKING:
 
 # Bytes of base64 that all examples together may take: the page stays below 15 MB.
 BUDGET = 13_500_000
+# Beside the page, where the examples are files of their own.
+FOLDER = "flipbook"
 
 
 def flipbook(
-    summary: Summary, examples: Sequence[Example], budget: int = BUDGET
+    summary: Summary, examples: Iterable[Example], budget: int = BUDGET
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Examples as JSON, and their pictures as base64 by name.
+    """Examples as JSON, and what is needed to show each as text by name.
 
     Args:
         summary: the run's numbers.
         examples: with their heatmaps; as many as fit into the budget are taken, in this order.
         budget: bytes.
     Returns:
-        The flipbook's part of the page's data, and blob name → base64.
+        The flipbook's part of the page's data, and name → JSON of one example.
     """
-    aopc = {
-        str(score): statistics.per_image_aopc(summary.frame, str(score), summary.order).iloc[:, -1] for score in Score
-    }
-    scores = summary.frame[summary.frame["image"].isin([example.image for example in examples])]
-    first_draw = scores[scores["draw"] == scores["draw"].min()]
-    by_image = dict(list(first_draw.groupby("image", sort=False)))
+    examples = list(examples)
     shown: list[dict[str, Any]] = []
     blobs: dict[str, str] = {}
-    spent, left_out = 0, 0
+    spent = 0
+    for place, (entry, details, _) in entries(summary, examples):
+        text = script_json(details)
+        spent += len(text)
+        if shown and spent > budget:
+            left = len(examples) - place
+            note = f"{left} of the {len(examples)} stored examples are left out to keep the file small; "
+            return book(summary, examples[:1], shown, note + "faithmap report --folder shows them all."), blobs
+        name = f"example-{len(shown)}"
+        blobs[name] = text
+        shown.append(entry | {"blob": name})
+    return book(summary, examples[:1], shown), blobs
+
+
+def flipbook_files(
+    summary: Summary, examples: Iterable[Example], write: Callable[[str, bytes], None]
+) -> dict[str, Any]:
+    """Examples as files that the page loads when they are looked at: a script and a thumbnail for each.
+
+    Args:
+        summary: the run's numbers.
+        examples: with their heatmaps; one at a time is in memory.
+        write: (name, bytes) → a file beside the page.
+    Returns:
+        The flipbook's part of the page's data.
+    """
+    shown: list[dict[str, Any]] = []
+    first: list[Example] = []
+    for _, (entry, details, example) in entries(summary, examples):
+        first = first or [example]
+        name = f"{len(shown):05d}"
+        write(f"{name}.js", f"faithmapExample({len(shown)}, {script_json(details)});\n".encode("ascii"))
+        _, _, picture = entry.pop("thumbnail").partition(",")
+        write(f"{name}.jpg", base64.b64decode(picture))
+        shown.append(entry | {"file": f"{FOLDER}/{name}.js", "thumbnail": f"{FOLDER}/{name}.jpg"})
+    return book(summary, first, shown)
+
+
+def entries(
+    summary: Summary, examples: Iterable[Example]
+) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, Any], Example]]]:
+    """For each example that can be shown its place, what the page holds of it, and what it loads to show it."""
+    first_draw = summary.frame[summary.frame["draw"] == summary.frame["draw"].min()]
+    by_image = dict(list(first_draw.groupby("image", sort=False, observed=True)))
     for place, example in enumerate(examples):
         rows = by_image.get(example.image)
         packed = None if rows is None else pack_example(summary, example, rows)
-        if rows is None or packed is None:
-            continue
-        spent += len(packed.data)
-        if shown and spent > budget:
-            left_out = len(examples) - place
-            break
-        name = f"example-{len(shown)}"
-        blobs[name] = packed.data
-        shown.append(describe(summary, example, rows, packed, aopc) | {"blob": name})
-    note = f"{left_out} of the {len(examples)} stored examples are left out to keep the file small." if left_out else ""
-    book = {
+        if rows is not None and packed is not None:
+            yield place, (outlined(summary, example), detailed(summary, rows, packed), example)
+
+
+def book(
+    summary: Summary, examples: Sequence[Example], shown: Sequence[dict[str, Any]], left_out: str = ""
+) -> dict[str, Any]:
+    """What all examples share."""
+    return {
         "examples": shown,
         "pair": pair(summary),
+        "wins": {str(score): wins(summary, str(score)) for score in Score},
         "draws": summary.draws,
-        "left_out": note,
+        "left_out": left_out,
         "unknown_fill": unknown_fill(summary, examples),
         "restores": summary.restores,
         "veil": summary.run.protocol.placement is Placement.PIXEL,
     }
-    return book, blobs
+
+
+def wins(summary: Summary, score: str) -> dict[str, dict[str, list[int]]]:
+    """For each two methods: on how many images the first is better, and on how many both were measured."""
+    measured = summary.measured(score)
+    columns = {line.id: measured.column(line.method) for line in summary.lines if line.method in measured.methods}
+    found: dict[str, dict[str, list[int]]] = {}
+    for a, first in columns.items():
+        found[a] = {}
+        for b, second in columns.items():
+            difference = measured.sign * (first - second)
+            found[a][b] = [int((difference > 0).sum()), int(np.isfinite(difference).sum())]
+    return found
 
 
 def unknown_fill(summary: Summary, examples: Sequence[Example]) -> str:
@@ -109,26 +162,15 @@ def pack_example(summary: Summary, example: Example, rows: pd.DataFrame) -> Pack
     return pack(example.pixels, steps, heatmaps, fills, whole_fill=summary.restores)
 
 
-def describe(
-    summary: Summary, example: Example, rows: pd.DataFrame, packed: Packed, aopc: dict[str, pd.Series[float]]
-) -> dict[str, Any]:
-    """Names, curves of the draw that is shown, and AOPC over all draws."""
+def outlined(summary: Summary, example: Example) -> dict[str, Any]:
+    """What the strip of pictures needs: names, a thumbnail, the measure over all draws."""
     ids = {line.method: line.id for line in summary.lines}
-    curves: dict[str, dict[str, Any]] = {str(score): {} for score in Score}
-    for method, curve in rows.groupby("method"):
-        by_step = curve.set_index("step").reindex(range(summary.steps + 1))
-        for score in Score:
-            curves[str(score)][ids[str(method)]] = as_json(by_step[str(score)])
-    last = {
-        score: {
-            line.id: value
-            for line in summary.lines
-            if (example.image, line.method) in values.index
-            for value in as_json([values[example.image, line.method]])
-            if value is not None
-        }
-        for score, values in aopc.items()
-    }
+    values: dict[str, dict[str, float]] = {}
+    for score in Score:
+        measured = summary.measured(str(score))
+        row = int(np.searchsorted(measured.images.astype(str), example.image))
+        found = zip(measured.methods, as_json(measured.values[row]), strict=True)
+        values[str(score)] = {ids[name]: value for name, value in found if value is not None}
     height, width = example.pixels.shape[1:]
     return {
         "image": printable(example.image),
@@ -138,8 +180,21 @@ def describe(
         "height": height,
         "width": width,
         "thumbnail": thumbnail(example.pixels),
+        "values": values,
+    }
+
+
+def detailed(summary: Summary, rows: pd.DataFrame, packed: Packed) -> dict[str, Any]:
+    """What is needed to leaf through an example: its bytes, and the curves of the draw that is shown."""
+    ids = {line.method: line.id for line in summary.lines}
+    curves: dict[str, dict[str, Any]] = {str(score): {} for score in Score}
+    for method, curve in rows.groupby("method", observed=True):
+        by_step = curve.set_index("step").reindex(summary.points)
+        for score in Score:
+            curves[str(score)][ids[str(method)]] = as_json(by_step[str(score)])
+    return {
         "methods": [{"id": ids[method], "levels": levels} for method, levels in packed.levels.items()],
         "shared_fill": packed.shared_fill,
         "curves": curves,
-        "aopc": last,
+        "packed": packed.data,
     }

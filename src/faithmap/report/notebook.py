@@ -1,51 +1,69 @@
-"""A run in a notebook: the headline, a small figure and the ranking, without script or style sheet."""
+"""A run in a notebook: the answer, a small figure and the ranking, without script or style sheet."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from faithmap import statistics
 from faithmap.protocol import RANDOM
-from faithmap.report import summary as numbers
+from faithmap.report import sections
 from faithmap.report.summary import Line, Summary, summarise
 from faithmap.report.templates import template
-from faithmap.text import number, printable
+from faithmap.text import display_name, number, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from faithmap.store.reading import StoredRun
 
-# Middle tones: they must be seen on white and on black.
-_COLOURS = ("#2b86cf", "#d56a1f", "#1c9a70", "#c2609b", "#9a7d00", "#6f78e0", "#d15757", "#4b8fa0")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 640, 280, 46, 22, 38
-_LABEL_GAP = 13.0
+_LABEL_GAP = 14.0
+_STROKE = 1.8
 
 
 def run_html(run: StoredRun) -> str:
-    """A run as HTML: the headline, a small figure and the ranking."""
+    """A run as HTML: the answer, a small figure and the ranking."""
     summary = summarise(run)
+    answer = sections.answer(summary, summary.score)
     return template("notebook.html").render(
-        headline=numbers.headline(summary),
-        unfinished=numbers.unfinished(summary),
-        figure=figure(summary),
-        ranking=numbers.ranking(summary),
+        answer=answer,
+        measure=sections.label_of(summary),
+        unfinished=sections.unfinished(summary),
+        figure=figure(summary, answer["ranking"]["rows"]),
+        missing=missing(summary),
         folder=printable(run.store.url),
     )
 
 
-def figure(summary: Summary) -> dict[str, Any]:
+def missing(summary: Summary) -> list[str]:
+    """Methods without a single score, and why."""
+    shown = {line.method for line in summary.lines}
+    skipped = [one for one in summary.run.skipped if one.method is not None and one.method not in shown]
+    reasons: dict[str, Counter[str]] = {}
+    for one in skipped:
+        reasons.setdefault(str(one.method), Counter())[one.reason] += 1
+    return [
+        f"{display_name(name)} is missing: {printable(found.most_common(1)[0][0], 300)}"
+        for name, found in sorted(reasons.items())
+    ]
+
+
+def figure(summary: Summary, ranked: list[dict[str, Any]]) -> dict[str, Any]:
     """Paths and labels of AOPC against regions removed, in the units of a 640 by 280 picture."""
-    relative = summary.has_random
-    table = statistics.aopc_table(summary.frame, summary.score, relative, order=summary.order)
+    views = sections.curve_names(summary)
+    relative = "relative" in views
+    table = sections.curve_table(summary, summary.score, "relative" if relative else "raw")
     drawn = [line for line in summary.lines if not (relative and line.method == RANDOM)]
-    by_method = {str(name): rows.sort_values("step") for name, rows in table.groupby("method")}
-    values = table.loc[table["method"].isin([line.method for line in drawn]), ["mean", "low", "high"]].to_numpy(float)
-    low, high = min(0.0, np.nanmin(values, initial=0.0)), max(0.0, np.nanmax(values, initial=0.0))
+    by_method = {str(name): rows.sort_values("step") for name, rows in table.groupby("method", observed=True)}
+    best = next((row["id"] for row in ranked if not row["reference"]), "")
+    values = [by_method[line.method]["mean"].to_numpy(float) for line in drawn]
+    values += [by_method[line.method][["low", "high"]].to_numpy(float).ravel() for line in drawn if line.id == best]
+    every = np.concatenate(values) if values else np.zeros(1)
+    low, high = min(0.0, np.nanmin(every, initial=0.0)), max(0.0, np.nanmax(every, initial=0.0))
     span = (high - low) or 1.0
-    right = _WIDTH - min(200, 16 + 7 * max((len(line.label) for line in drawn), default=0))
+    right = _WIDTH - min(220, 34 + 7 * max((len(line.label) for line in drawn), default=0))
     base = _HEIGHT - _BOTTOM
 
     def x(step: float) -> float:
@@ -54,19 +72,17 @@ def figure(summary: Summary) -> dict[str, Any]:
     def y(value: float) -> float:
         return float(round(_TOP + (base - _TOP) * (high - value) / span, 1))
 
-    def path(steps: Any, heights: Any) -> str:
-        return "M" + "L".join(f"{x(s)} {y(v)}" for s, v in zip(steps, heights, strict=True) if np.isfinite(v))
-
     ends = {line.method: y(float(by_method[line.method]["mean"].iloc[-1])) for line in drawn}
     heights = spread([height for height in ends.values() if np.isfinite(height)], _LABEL_GAP, _TOP, base)
     label_at = dict(zip([name for name in ends if np.isfinite(ends[name])], heights, strict=True))
     tick = nice(span / 4)
     ticks = np.arange(np.ceil(low / tick - 1e-9), np.floor(high / tick + 1e-9) + 1) * tick
     unit = max(0, -int(np.floor(np.log10(tick))))
+    place = {"x": x, "y": y}
     return {
-        "title": f"AOPC of {len(drawn)} methods against {summary.axis}; the table has the end values",
+        "title": f"Curves of {len(drawn)} methods against {summary.axis}; the table has the end values",
         "x_label": summary.axis,
-        "y_label": f"AOPC{' relative to random' if relative else ''}, {summary.score}",
+        "y_label": f"{views['relative' if relative else 'raw']}, {summary.score}",
         "width": _WIDTH,
         "height": _HEIGHT,
         "left": _LEFT,
@@ -74,22 +90,37 @@ def figure(summary: Summary) -> dict[str, Any]:
         "base": base,
         "y_ticks": [{"at": y(t), "text": number(t, unit), "zero": abs(t) < tick / 2} for t in ticks],
         "x_ticks": [{"at": x(s), "text": s} for s in range(0, summary.steps + 1, int(max(1, nice(summary.steps / 5))))],
-        "lines": [_line(line, by_method[line.method], path, label_at.get(line.method)) for line in drawn],
+        "lines": [
+            _line(line, by_method[line.method], place, label_at.get(line.method), strong=line.id == best)
+            for line in drawn
+        ],
     }
 
 
-def _line(line: Line, rows: pd.DataFrame, path: Any, label_at: float | None) -> dict[str, Any]:
-    bounded = rows[rows["low"].notna() & rows["high"].notna()]
+def _line(line: Line, rows: pd.DataFrame, place: Any, label_at: float | None, *, strong: bool) -> dict[str, Any]:
+    def points(steps: Any, heights: Any) -> list[tuple[float, float]]:
+        pairs = zip(steps, heights, strict=True)
+        return [(place["x"](step), place["y"](value)) for step, value in pairs if np.isfinite(value)]
+
+    def path(found: list[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{x} {y}" for x, y in found)
+
+    bounded = rows[rows["low"].notna() & rows["high"].notna()] if strong else rows.iloc[:0]
     back = bounded.iloc[::-1]
-    band = path(bounded["step"], bounded["high"]) + path(back["step"], back["low"]).replace("M", "L", 1) + "Z"
-    hue = line.hue.removeprefix("hue-")
+    ring = points(bounded["step"], bounded["high"]) + points(back["step"], back["low"])
+    mean = points(rows["step"], rows["mean"])
+    stroke = _STROKE * (1.7 if strong else 1)
     return {
-        "path": path(rows["step"], rows["mean"]),
-        "band": band if len(bounded) else "",
-        "colour": "#8a8a8a" if hue == RANDOM else _COLOURS[int(hue)],
-        "dash": line.dash,
+        "path": path(mean),
+        "band": path(ring) + "Z" if ring else "",
+        "colour": line.look.colour,
+        "dash": line.look.svg_dash(stroke),
+        "stroke": stroke,
+        "marker": line.marker,
+        "marks": mean[:: max(1, len(mean) // 5)],
+        "strong": strong,
         "label": line.label if label_at is not None else "",
-        "label_at": 0 if label_at is None else round(label_at + 4, 1),
+        "label_at": 0 if label_at is None else round(label_at, 1),
     }
 
 

@@ -12,61 +12,103 @@ from uuid import uuid4
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError
-from faithmap.protocol import RANDOM
-from faithmap.report import summary as numbers
-from faithmap.report.flipbook import flipbook
+from faithmap.protocol import RANDOM, Score
+from faithmap.report import extras, sections
+from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
 from faithmap.report.summary import Summary, summarise
-from faithmap.report.templates import asset, policy, script_json, template
-from faithmap.store.reading import EXAMPLES, StoredRun
+from faithmap.report.templates import asset, palette, policy, script_json, template
+from faithmap.store.reading import EXAMPLES, StoredRun, sample
 from faithmap.text import decimals, number, printable
 
 if TYPE_CHECKING:
     from faithmap.store.records import Example
 
 _TABLE_COLUMNS = 10
-_HEIGHT = 1060
-_SCRIPTS = ("chart.js", "flipbook.js", "page.js")
+_HEIGHT = 700
+SCRIPTS = ("numbers.js", "chart.js", "pictures.js", "flipbook.js", "page.js")
 
 
-def write_report(run: StoredRun, path: str | Path, *, examples: int = EXAMPLES) -> Path:
-    """Write the answer of a run, finished or not, as one HTML file.
+def write_report(run: StoredRun, path: str | Path, *, examples: int | None = None, folder: bool = False) -> Path:
+    """Write the answer of a run, finished or not, as one HTML file, or as a folder that loads its examples lazily.
 
     Args:
         run: a run folder; no model is loaded.
-        path: of the file; replaced as a whole.
-        examples: how many of the stored images the flipbook shows; fewer when the file would pass 15 MB.
+        path: of the file, which is replaced as a whole; or of the folder.
+        examples: how many of the stored images the flipbook shows; by default 24 in a file, fewer when it would pass
+            15 MB, and all of them in a folder.
+        folder: write `index.html` and a folder of examples into `path`.
     Returns:
-        The path.
+        The path of the page.
     Raises:
         StoreError: a run without scores, or a path that cannot be written.
     """
     path = Path(path)
-    page = report_html(run, examples=examples)
+    if folder:
+        return _write_folder(run, path, examples)
+    _write(path, report_html(run, examples=EXAMPLES if examples is None else examples))
+    return path
+
+
+def _write_folder(run: StoredRun, path: Path, examples: int | None) -> Path:
+    def beside(name: str, data: bytes) -> None:
+        _write(path / FOLDER / name, data)
+
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file, expected a folder: choose another place.")
+    summary = summarise(run)
+    stored = sample({image for image, _ in run.store.stored_heatmaps().places}, examples)
+    book = flipbook_files(summary, run.store.examples(stored), beside)
+    _write(path / "index.html", _page(summary, book, {}, files=True))
+    return path / "index.html"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole; whatever is not a regular file is left alone.
+
+    Raises:
+        StoreError: a path that cannot be written.
+    """
     temporary = path.with_name(f".tmp-{uuid4().hex}")
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
+        if path.exists() and not path.is_file():
+            raise StoreError(f"{path} is not a file: choose the name of a new file, such as report.html.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
-    return path
 
 
 def report_html(run: StoredRun, *, examples: int = EXAMPLES) -> str:
     """The page as text; see `write_report`."""
     summary = summarise(run)
-    curves = numbers.curves(summary)
     book, blobs = flipbook(summary, run.examples(examples) if examples else [])
-    context = {
-        **numbers.opening(summary),
-        "ranking": numbers.ranking(summary),
-        "subsets": numbers.subsets(summary),
-        "details": numbers.details(summary),
-        **value_table(summary, curves),
+    return _page(summary, book, blobs)
+
+
+def _page(summary: Summary, book: Mapping[str, Any], blobs: Mapping[str, str], *, files: bool = False) -> str:
+    curves = sections.curves(summary)
+    opening = sections.opening(summary)
+    best = {
+        answer["score"]: next((row["id"] for row in answer["ranking"]["rows"] if not row["reference"]), None)
+        for answer in opening["answers"]
     }
-    return render(summary, book, blobs, {"curves": curves}, context)
+    context = {
+        **opening,
+        "lede": sections.lede(summary),
+        "measure": sections.label_of(summary),
+        "views": sections.curve_names(summary),
+        "subsets": [found for score in Score if (found := sections.subsets(summary, str(score)))["tables"]],
+        "scorecard": extras.scorecard(summary),
+        "study": None,
+        "details": sections.details(summary),
+        "value_tables": [value_table(summary, curves, str(score)) for score in Score],
+    }
+    data = {"curves": curves, "best": best, "views": context["views"]}
+    return render(summary, book, blobs, data, context, files=files)
 
 
 def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:
@@ -83,7 +125,7 @@ def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8
     summary = summarise(run)
     book, blobs = flipbook(summary, stored(run, image, examples))
     page = render(summary, book, blobs, {}, {"embedded": True, "title": printable(image or "flipbook")})
-    height = height or (_HEIGHT if len(book["examples"]) > 1 else _HEIGHT - 150)
+    height = height or (_HEIGHT if len(book["examples"]) > 1 else _HEIGHT - 170)
     return (
         f'<iframe title="faithmap flipbook" sandbox="allow-scripts" width="100%" height="{height:d}" '
         f'style="border:0" srcdoc="{html.escape(page)}"></iframe>'
@@ -106,19 +148,19 @@ def stored(run: StoredRun, image: str | None, count: int) -> Sequence[Example]:
     raise StoreError(f"no heatmaps of image '{printable(str(image))}' are stored; there are heatmaps of {known}.")
 
 
-def value_table(summary: Summary, curves: Mapping[str, Any]) -> dict[str, Any]:
+def value_table(summary: Summary, curves: Mapping[str, Any], score: str) -> dict[str, Any]:
     """The figure's values at some steps, for those who do not see it."""
-    shown = curves[summary.score].get("relative") or curves[summary.score]["raw"]
-    stride = max(1, -(-summary.steps // _TABLE_COLUMNS))
-    steps = sorted({*range(stride, summary.steps + 1, stride), summary.steps})
+    shown = curves[score].get("relative") or curves[score]["raw"]
+    stride = max(1, -(-(len(summary.points) - 1) // _TABLE_COLUMNS))
+    places = sorted({*range(stride, len(summary.points), stride), len(summary.points) - 1})
     unit = decimals([value for curve in shown.values() for value in curve["mean"] if value is not None])
 
     def row(values: Sequence[float | None]) -> list[str]:
-        found = [values[step] for step in steps]
+        found = [values[place] for place in places]
         return ["–" if value is None else number(value, unit) for value in found]
 
     rows = [{"label": line.label, "cells": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
-    return {"table_steps": steps, "table_rows": rows}
+    return {"score": score, "steps": [summary.points[place] for place in places], "rows": rows}
 
 
 def render(
@@ -127,36 +169,41 @@ def render(
     blobs: Mapping[str, str],
     data: Mapping[str, Any],
     context: Mapping[str, Any],
+    *,
+    files: bool = False,
 ) -> str:
     """Fill the template; everything from outside is escaped, and a policy forbids what might slip through."""
     lines = [line.to_json() for line in summary.lines]
     everything = {
         "methods": lines,
         "reference": next((line.id for line in summary.lines if line.method == RANDOM), None),
+        "best": {},
+        "views": {},
         "score": summary.score,
-        "steps": summary.steps,
+        "points": summary.points,
         "sign": summary.sign,
         "x_label": summary.axis,
-        "label_width": min(230, 34 + 8 * max(len(line.label) for line in summary.lines)),
+        "label_width": min(250, 44 + 8 * max(len(line.label) for line in summary.lines)),
         "flipbook": book,
         **data,
     }
-    style = asset("page.css")
-    script = '"use strict";\n' + "".join(asset(name) for name in _SCRIPTS)
+    style = palette() + asset("page.css")
+    script = '"use strict";\n' + "".join(asset(name) for name in SCRIPTS)
     return template("page.html").render(
         {
             "embedded": False,
+            "files": files,
             "version": __version__,
-            "policy": policy(style, script),
+            "policy": policy(style, script, files=files),
             "style": style,
             "script": script,
             "data": script_json(everything),
             "methods": lines,
             "score": summary.score,
             "steps": summary.steps,
+            "points": summary.points,
             "has_random": summary.has_random,
             "restores": summary.restores,
-            "does": summary.does,
             "flipbook": book,
             "blobs": blobs,
             **context,

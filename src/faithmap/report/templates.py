@@ -11,6 +11,8 @@ from importlib import resources
 
 import jinja2
 
+from faithmap.plots.series import COLOURS, GREY
+
 
 @dataclass(frozen=True)
 class Html:
@@ -48,11 +50,33 @@ def script_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def policy(style: str, script: str) -> str:
-    """A Content Security Policy: no network at all, and only this style sheet and this script."""
+def policy(style: str, script: str, *, files: bool = False) -> str:
+    """A Content Security Policy: no network at all, and only this style sheet and this script.
+
+    Args:
+        style, script: the page's.
+        files: also scripts and pictures that lie beside the page.
+    """
+    beside = " 'self' file:" if files else ""
     return (
-        f"default-src 'none'; img-src data:; style-src {source_hash(style)}; script-src {source_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:{beside}; style-src {source_hash(style)}; "
+        f"script-src {source_hash(script)}{beside}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def palette() -> str:
+    """The colours of all methods as variables of the style sheet, on light and on dark paper."""
+
+    def rules(dark: bool) -> str:
+        named = [*(pair[dark] for pair in COLOURS)]
+        return "".join(f"--c{i}:{colour};" for i, colour in enumerate(named)) + f"--random:{GREY[dark]};"
+
+    classes = "".join(f".hue-{i}{{--hue:var(--c{i})}}" for i in range(len(COLOURS)))
+    return (
+        f":root{{{rules(False)}}}"
+        f'@media (prefers-color-scheme:dark){{:root:not([data-theme="light"]){{{rules(True)}}}}}'
+        f':root[data-theme="dark"]{{{rules(True)}}}@media print{{:root:root{{{rules(False)}}}}}'
+        f"{classes}.hue-random{{--hue:var(--random)}}\n"
     )
 
 

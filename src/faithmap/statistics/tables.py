@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from faithmap.protocol import RANDOM
+from faithmap.protocol import RANDOM, Direction, Order
 from faithmap.statistics.bootstrap import mean_intervals
 from faithmap.statistics.comparing import counted_columns
 from faithmap.statistics.groups import group_means
 from faithmap.statistics.measured import Measured, aim_of, r_oms
-from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, curves_of
+from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of
 
 
 def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
@@ -115,6 +115,30 @@ def abpc_table(
     """
     per_image = abpc_of(frame, score)
     return table_of(per_image, per_image.values, steps, confidence, seed)
+
+
+def gap_table(
+    frame: pd.DataFrame,
+    score: str = "logit",
+    direction: str = "remove",
+    steps: Iterable[int] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean difference of the scores along the two orders per method and step, whose mean over the fraction is SRG.
+
+    Args:
+        frame, score, steps, confidence, seed: as in `aopc_table`.
+        direction: the protocol's: the difference is LeRF − MoRF where regions are removed, MoRF − LeRF where they are
+            restored.
+    Returns:
+        Columns as in `aopc_table`.
+    Raises:
+        CurveError: the run holds one order only.
+    """
+    morf, lerf = both_orders(curves_of(frame, score, Order.MORF), curves_of(frame, score, Order.LERF))
+    sign = 1 if str(direction) == Direction.REMOVE else -1
+    return table_of(morf, sign * (lerf.values - morf.values), steps, confidence, seed)
 
 
 def measure_table(one: Measured, *, relative: bool = False, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:

@@ -2,14 +2,28 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/**
+ * @param {string} name
+ * @param {Record<string, string | number>} attributes
+ * @param {Element | null} parent
+ * @param {string | null} text
+ * @returns {SVGElement}
+ */
 function svg(name, attributes = {}, parent = null, text = null) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  const node = /** @type {SVGElement} */ (document.createElementNS(SVG, name));
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
   if (text !== null) node.textContent = text;
   if (parent) parent.append(node);
   return node;
 }
 
+/**
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} name
+ * @param {Record<string, string | null | undefined>} attributes
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
 function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -19,78 +33,103 @@ function el(name, attributes = {}, ...children) {
   return node;
 }
 
-const MINUS = "\u2212";
-
-// A number with as many decimals as its unit asks for: `step` is the smallest difference worth showing.
-function number(value, step) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(step))));
-  const text = Math.abs(value).toFixed(decimals);
-  return (value < 0 && Number(text) !== 0 ? MINUS : "") + text;
+/**
+ * The line of a method as it stands in legends and tables.
+ * @param {Method} method
+ */
+function swatch(method) {
+  const node = svg("svg", { width: 32, height: 12, viewBox: "0 0 32 12", class: "swatch", "aria-hidden": "true" });
+  const line = svg("path", { d: "M1 6H31", class: "line" }, node);
+  if (method.dash) line.setAttribute("stroke-dasharray", method.dash);
+  if (method.marker) svg("path", { d: method.marker, class: "mark", transform: "translate(16 6) scale(4.4)" }, node);
+  return node;
 }
 
-// Round tick positions that cover lowest … highest.
-function ticks(lowest, highest, wanted) {
-  const span = highest - lowest || Math.abs(highest) || 1;
-  const raw = span / Math.max(1, wanted);
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
-  const found = [];
-  for (let i = Math.ceil(lowest / step - 1e-9); i * step <= highest + step * 1e-9; i += 1) found.push(i * step);
-  return { step, values: found };
-}
-
-function extent(series, bands) {
-  let lowest = Infinity;
-  let highest = -Infinity;
-  for (const one of series) {
-    for (const values of bands && one.low ? [one.values, one.low, one.high] : [one.values]) {
-      for (const value of values) {
-        if (value === null) continue;
-        if (value < lowest) lowest = value;
-        if (value > highest) highest = value;
-      }
-    }
-  }
-  return lowest > highest ? [0, 1] : [lowest, highest];
-}
+/**
+ * @typedef {object} ChartOptions
+ * @property {(width: number) => number} height
+ * @property {string} xLabel
+ * @property {string} [yLabel]
+ * @property {boolean} zero whether 0 is in the picture
+ * @property {number} endLabels the width of the labels at the lines' ends
+ * @property {boolean} [narrow] labels at the ends however narrow the chart is
+ * @property {(at: number) => void} onStep called with the index of a point
+ */
 
 class LineChart {
-  // options: height(width), yLabel, xLabel, zero (whether 0 is in the picture), endLabels (their width), onStep(step)
-  constructor(host, options) {
+  /**
+   * @param {HTMLElement} host
+   * @param {number[]} points the steps at which values are known
+   * @param {ChartOptions} options
+   */
+  constructor(host, points, options) {
     this.host = host;
+    this.points = points;
     this.options = options;
+    /** @type {Line[]} */
     this.series = [];
-    this.step = 0;
-    this.bands = true;
+    /** @type {{at: number, height: number, hue: string, text: string}[]} */
+    this.notes = [];
+    this.at = 0;
+    /** @type {string | null} */
+    this.chosen = null;
+    this.last = Math.max(1, points[points.length - 1]);
+    this.unit = 0.001;
+    this.width = this.left = this.plotWidth = this.top = this.base = this.lowest = 0;
+    this.highest = 1;
     this.root = svg("svg", { "aria-hidden": "true", focusable: "false", class: "chart" });
+    this.marker = svg("g", { class: "marker" });
     host.append(this.root);
-    const at = (event) => {
-      if (!this.x || !this.options.onStep) return;
+    /** @param {PointerEvent} event */
+    const point = (event) => {
+      if (!this.plotWidth) return;
       const box = this.root.getBoundingClientRect();
-      const step = Math.round(((event.clientX - box.left - this.left) / this.plotWidth) * this.last);
-      this.options.onStep(Math.max(0, Math.min(this.last, step)));
+      const step = ((event.clientX - box.left - this.left) / this.plotWidth) * this.last;
+      this.options.onStep(this.nearest(step));
     };
     this.root.addEventListener("pointermove", (event) => {
-      if (event.pointerType === "mouse" ? !this.options.drag || event.buttons : event.buttons) at(event);
+      if (event.pointerType === "mouse" || event.buttons) point(event);
     });
-    this.root.addEventListener("pointerdown", at);
-    this.width = 0;
+    this.root.addEventListener("pointerdown", point);
     new ResizeObserver(() => {
       if (Math.abs(host.clientWidth - this.width) >= 1) this.draw();
     }).observe(host);
   }
 
-  set(series, { bands = this.bands, yLabel = this.options.yLabel } = {}) {
+  /** @param {number} step */
+  nearest(step) {
+    let best = 0;
+    this.points.forEach((point, at) => {
+      if (Math.abs(point - step) < Math.abs(this.points[best] - step)) best = at;
+    });
+    return best;
+  }
+
+  /**
+   * @param {Line[]} series
+   * @param {{yLabel?: string, notes?: {at: number, height: number, hue: string, text: string}[]}} more
+   */
+  set(series, { yLabel = this.options.yLabel, notes = [] } = {}) {
     this.series = series;
-    this.bands = bands;
+    this.notes = notes;
     this.options.yLabel = yLabel;
     this.draw();
   }
 
-  setStep(step) {
-    this.step = step;
+  /** @param {number} at */
+  setStep(at) {
+    this.at = at;
     this.drawMarker();
+  }
+
+  /** @param {number} at index of a point */
+  x(at) {
+    return this.left + (this.points[at] / this.last) * this.plotWidth;
+  }
+
+  /** @param {number} value */
+  y(value) {
+    return this.top + (1 - (value - this.lowest) / (this.highest - this.lowest)) * (this.base - this.top);
   }
 
   draw() {
@@ -98,134 +137,172 @@ class LineChart {
     this.width = width;
     if (!width) return;
     const height = this.options.height(width);
-    const wide = width >= 620 && this.options.endLabels;
-    const small = width < 480;
-    this.last = Math.max(1, ...this.series.map((one) => one.values.length - 1));
-    let [lowest, highest] = extent(this.series, this.bands);
+    const wide = this.options.narrow || (width >= 620 && this.options.endLabels > 0);
+    this.scale(width, height, wide ? this.options.endLabels : 12);
+    this.root.replaceChildren();
+    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) {
+      this.root.setAttribute(name, String(value));
+    }
+    this.drawAxes(height);
+    for (const one of this.series) if (one.band) this.drawBand(one);
+    this.series.forEach((one, i) => this.drawLine(one, i));
+    for (const note of this.notes) this.drawNote(note);
+    if (wide) this.drawEndLabels();
+    this.marker = svg("g", { class: "marker" }, this.root);
+    this.drawMarker();
+    this.emphasise(this.chosen);
+  }
+
+  /**
+   * @param {number} width
+   * @param {number} height
+   * @param {number} right
+   */
+  scale(width, height, right) {
+    let [lowest, highest] = extent(this.series);
     if (this.options.zero) [lowest, highest] = [Math.min(0, lowest), Math.max(0, highest)];
     const pad = (highest - lowest || 1) * 0.04;
-    lowest -= lowest === 0 ? 0 : pad;
-    highest += pad;
-    const grid = ticks(lowest, highest, height / 56);
+    this.lowest = lowest - (lowest === 0 ? 0 : pad);
+    this.highest = highest + pad;
+    const grid = ticks(this.lowest, this.highest, height / 56);
     this.unit = grid.step / 100;
     const longest = Math.max(...grid.values.map((value) => number(value, grid.step).length), 1);
     this.left = 14 + longest * 7;
-    const right = wide ? this.options.endLabels : 12;
-    const top = 26;
-    const bottom = small ? 40 : 44;
+    this.top = 26;
     this.plotWidth = Math.max(40, width - this.left - right);
-    const plotHeight = height - top - bottom;
-    this.x = (step) => this.left + (step / this.last) * this.plotWidth;
-    this.y = (value) => top + (1 - (value - lowest) / (highest - lowest)) * plotHeight;
-    this.top = top;
-    this.base = top + plotHeight;
+    this.base = height - (width < 480 ? 40 : 44);
+  }
 
+  /** @param {number} height */
+  drawAxes(height) {
     const root = this.root;
-    root.replaceChildren();
-    root.setAttribute("width", width);
-    root.setAttribute("height", height);
-    root.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const right = this.left + this.plotWidth;
+    const grid = ticks(this.lowest, this.highest, height / 56);
     svg("text", { x: 0, y: 12, class: "axis-title" }, root, this.options.yLabel || "");
     for (const value of grid.values) {
       const y = Math.round(this.y(value)) + 0.5;
       const zero = Math.abs(value) < grid.step * 1e-6;
-      svg("line", { x1: this.left, x2: this.left + this.plotWidth, y1: y, y2: y, class: zero ? "zero" : "grid" }, root);
+      svg("line", { x1: this.left, x2: right, y1: y, y2: y, class: zero ? "zero" : "grid" }, root);
       svg("text", { x: this.left - 8, y: y + 4, class: "tick end" }, root, number(value, grid.step));
     }
     for (const step of ticks(0, this.last, Math.min(10, this.plotWidth / 64)).values) {
       if (!Number.isInteger(step)) continue;
-      svg("text", { x: this.x(step), y: this.base + 19, class: "tick middle" }, root, String(step));
+      const x = this.left + (step / this.last) * this.plotWidth;
+      svg("text", { x, y: this.base + 19, class: "tick middle" }, root, String(step));
     }
-    const xLabel = { x: this.left + this.plotWidth, y: this.base + 37, class: "axis-title end" };
-    svg("text", xLabel, root, this.options.xLabel);
-    for (const one of this.series) if (this.bands && one.low) this.drawBand(one);
-    for (const one of this.series) this.drawLine(one);
-    if (wide) this.drawEndLabels();
-    this.marker = svg("g", { class: "marker" }, root);
-    this.drawMarker();
-    this.emphasise(this.chosen ?? null);
+    svg("text", { x: right, y: this.base + 37, class: "axis-title end" }, root, this.options.xLabel);
   }
 
+  /** @param {Values} values */
   path(values) {
     let path = "";
     let pen = "M";
-    values.forEach((value, step) => {
+    values.forEach((value, at) => {
       if (value === null) {
         pen = "M";
       } else {
-        path += `${pen}${this.x(step).toFixed(1)} ${this.y(value).toFixed(1)}`;
+        path += `${pen}${this.x(at).toFixed(1)} ${this.y(value).toFixed(1)}`;
         pen = "L";
       }
     });
     return path;
   }
 
+  /** @param {Line} one */
   drawBand(one) {
-    const steps = one.low.map((_, step) => step).filter((step) => one.low[step] !== null && one.high[step] !== null);
-    if (!steps.length) return;
-    const point = (step, values) => `${this.x(step).toFixed(1)} ${this.y(values[step]).toFixed(1)}`;
-    const there = steps.map((step) => point(step, one.high));
-    const back = [...steps].reverse().map((step) => point(step, one.low));
-    const band = svg("path", { d: `M${[...there, ...back].join("L")}Z`, class: "band" }, this.root);
-    band.style.setProperty("--hue", one.hue);
-    if (one.id !== undefined) band.dataset.method = one.id;
+    const { low, high } = one;
+    if (!low || !high) return;
+    const there = [...low.keys()].filter((at) => low[at] !== null && high[at] !== null);
+    if (!there.length) return;
+    /** @param {Values} values */
+    const side = (values) => there.map((at) => `${this.x(at).toFixed(1)} ${this.y(Number(values[at])).toFixed(1)}`);
+    const d = `M${[...side(high), ...side(low).reverse()].join("L")}Z`;
+    this.belongs(svg("path", { d, class: "band" }, this.root), one);
   }
 
-  drawLine(one) {
-    const line = svg("path", { d: this.path(one.values), class: one.faint ? "line faint" : "line" }, this.root);
-    line.style.setProperty("--hue", one.hue);
+  /**
+   * @param {Line} one
+   * @param {number} place among the lines: their markers stand at different steps
+   */
+  drawLine(one, place) {
+    const kind = one.faint ? "line faint" : one.strong ? "line strong" : "line";
+    const line = svg("path", { d: this.path(one.values), class: kind }, this.root);
     if (one.dash) line.setAttribute("stroke-dasharray", one.dash);
-    if (one.id !== undefined) line.dataset.method = one.id;
+    this.belongs(line, one);
+    if (!one.marker || one.faint) return;
+    const every = Math.max(1, Math.floor(one.values.length / 5));
+    for (let at = (place * Math.max(1, Math.floor(every / 3))) % every; at < one.values.length; at += every) {
+      const value = one.values[at];
+      if (value === null) continue;
+      const transform = `translate(${this.x(at).toFixed(1)} ${this.y(value).toFixed(1)}) scale(${one.strong ? 5 : 4})`;
+      this.belongs(svg("path", { d: one.marker, class: "mark", transform }, this.root), one);
+    }
+  }
+
+  /**
+   * @param {SVGElement} node
+   * @param {Line} one
+   */
+  belongs(node, one) {
+    node.style.setProperty("--hue", one.hue);
+    node.dataset.method = one.id;
   }
 
   // Labels at the line ends, pushed apart until none covers another.
   drawEndLabels() {
-    const gap = 17;
     const labels = this.series
       .map((one) => ({ one, end: one.values.findLastIndex((value) => value !== null) }))
       .filter(({ end }) => end >= 0)
-      .map(({ one, end }) => ({ one, from: this.y(one.values[end]), x: this.x(end) }))
+      .map(({ one, end }) => ({ one, from: this.y(Number(one.values[end])), x: this.x(end) }))
       .sort((a, b) => a.from - b.from);
-    labels.forEach((label, i) => {
-      label.y = Math.max(label.from, i ? labels[i - 1].y + gap : this.top);
+    const heights = spread(labels.map(({ from }) => from), 17, this.top, this.base);
+    labels.forEach(({ one, from, x }, i) => {
+      const y = heights[i];
+      const name = one.end ?? one.label;
+      this.belongs(svg("path", { d: `M${x + 4} ${from}L${x + 12} ${y}`, class: "tie" }, this.root), one);
+      if (one.marker) {
+        const transform = `translate(${x + 20} ${y}) scale(4.4)`;
+        this.belongs(svg("path", { d: one.marker, class: "mark", transform }, this.root), one);
+      }
+      const room = Math.max(1, Math.floor((this.options.endLabels - 30) / 7.5));
+      const text = name.length > room ? `${name.slice(0, room - 1)}…` : name;
+      const kind = one.strong ? "end-label strong" : "end-label";
+      this.belongs(svg("text", { x: x + 29, y: y + 4, class: kind }, this.root, text), one);
     });
-    for (let i = labels.length - 1; i >= 0; i -= 1) {
-      const ceiling = i + 1 < labels.length ? labels[i + 1].y - gap : this.base;
-      labels[i].y = Math.min(labels[i].y, Math.max(ceiling, this.top));
-    }
-    for (const { one, from, x, y } of labels) {
-      const tie = svg("path", { d: `M${x + 4} ${from}L${x + 14} ${y}`, class: "tie" }, this.root);
-      tie.style.setProperty("--hue", one.hue);
-      if (one.id !== undefined) tie.dataset.method = one.id;
-      const room = Math.floor((this.options.endLabels - 20) / 7.5);
-      const text = one.label.length > room ? `${one.label.slice(0, room - 1)}…` : one.label;
-      const label = svg("text", { x: x + 18, y: y + 4, class: "end-label" }, this.root, text);
-      label.style.setProperty("--hue", one.hue);
-      if (one.id !== undefined) label.dataset.method = one.id;
-    }
   }
 
-  // Draw one method strongly and the others faintly; null shows all alike.
+  /** @param {{at: number, height: number, hue: string, text: string}} note */
+  drawNote({ at, height, hue, text }) {
+    const [x, y] = [this.x(at), this.y(height)];
+    const line = svg("path", { d: `M${x.toFixed(1)} ${y.toFixed(1)}V${this.base}`, class: "note-line" }, this.root);
+    line.style.setProperty("--hue", hue);
+    const label = svg("text", { x: x + 4, y: this.base - 5, class: "note-text" }, this.root, text);
+    label.style.setProperty("--hue", hue);
+  }
+
+  /**
+   * Draw one method strongly and the others faintly; null shows all alike.
+   * @param {string | null} id
+   */
   emphasise(id) {
     this.chosen = id;
     this.root.classList.toggle("one", this.series.some((one) => one.id === id));
-    for (const node of this.root.querySelectorAll("[data-method]")) {
+    for (const node of /** @type {NodeListOf<SVGElement>} */ (this.root.querySelectorAll("[data-method]"))) {
       node.classList.toggle("chosen", node.dataset.method === id);
     }
   }
 
   drawMarker() {
-    if (!this.marker) return;
     this.marker.replaceChildren();
-    const step = Math.min(this.step, this.last);
-    const x = this.x(step);
+    if (!this.plotWidth) return;
+    const at = Math.min(this.at, this.points.length - 1);
+    const x = this.x(at);
     svg("line", { x1: x, x2: x, y1: this.top, y2: this.base, class: "cross" }, this.marker);
     for (const one of this.series) {
-      const value = one.values[step];
+      const value = one.values[at];
       if (value === null || value === undefined || one.faint) continue;
       const dot = svg("circle", { cx: x, cy: this.y(value), r: 4.5, class: "dot" }, this.marker);
-      dot.style.setProperty("--hue", one.hue);
-      if (one.id !== undefined) dot.dataset.method = one.id;
+      this.belongs(dot, one);
       dot.classList.toggle("chosen", one.id === this.chosen);
     }
   }

@@ -1,0 +1,332 @@
+"""From a run to what the page says in words and numbers; all statistics come from `faithmap.statistics`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faithmap import statistics
+from faithmap.errors import CurveError
+from faithmap.protocol import RANDOM, Order, Placement, Score
+from faithmap.report.summary import Line, Summary, as_json
+from faithmap.statistics import SCORE_MEASURES
+from faithmap.statistics.comparing import Comparison, comparison
+from faithmap.statistics.headline import second_opinion, sentence
+from faithmap.statistics.power import about
+from faithmap.statistics.significance import split_letters
+from faithmap.store.reading import StoredRun
+from faithmap.text import counted, decimals, display_name, grouped, interval, moment, number, plain, printable, words
+
+_MOST_SUBSETS = 200
+_MANY = 100_000
+# How to read the curves: (whether regions are restored, whether the most relevant go first) → what a good heatmap does.
+_GOOD = {
+    (False, True): ("most relevant first", "makes the score fall early: a high curve is good"),
+    (False, False): ("least relevant first", "keeps the score up: a low curve is good"),
+    (True, True): ("most relevant first", "brings the score back early: a low curve is good"),
+    (True, False): ("least relevant first", "brings the score back late: a high curve is good"),
+}
+
+
+def opening(summary: Summary) -> dict[str, Any]:
+    """What stands at the top of the page."""
+    manifest = summary.run.manifest
+    classifier, image_set = printable(manifest.classifier.name), manifest.image_set
+    images = how_many(summary)
+    protocol = summary.run.protocol
+    return {
+        "title": f"{classifier}, {images}",
+        "kicker": f"{classifier} on {images}" + (f" of {printable(image_set)}" if image_set else ""),
+        "answers": [answer(summary, str(score)) for score in Score],
+        "unfinished": unfinished(summary),
+        "facts": f"{protocol.name}: {summary.steps} steps of {region(summary)}, fill {printable(protocol.fill)}, "
+        f"{summary.draws} {'draw' if summary.draws == 1 else 'draws'}; {grouped(len(summary.frame))} scores",
+    }
+
+
+def how_many(summary: Summary) -> str:
+    """`48 images`, or `8 groups (48 images)` where some belong together."""
+    images = summary.frame["image"].nunique()
+    return counted(summary.frame["group"].nunique() if "group" in summary.frame else images, images)
+
+
+def region(summary: Summary) -> str:
+    """What one step removes: `9×9 pixels`."""
+    protocol = summary.run.protocol
+    size = protocol.region_size
+    if protocol.placement is Placement.PIXEL:
+        return f"{size} pixels"
+    return "one superpixel" if protocol.placement is Placement.SEGMENT else f"{size}×{size} pixels"
+
+
+def answer(summary: Summary, score: str) -> dict[str, Any]:
+    """The verdict by one score: the sentence, what the other score says, the unit of the number, the ranking."""
+    try:
+        found = compared(summary, score)
+        said = sentence(found)
+        others = [second_opinion(found, compared(summary, str(other))) for other in Score if str(other) != score]
+    except CurveError as error:
+        return {
+            "score": score,
+            "sentence": f"No answer yet: {error}",
+            "others": [],
+            "unit": unit_of(summary, score),
+            "ranking": {"rows": []},
+        }
+    ranked = ranking(summary, found)
+    return {"score": score, "sentence": said, "others": others, "unit": unit_of(summary, score), "ranking": ranked}
+
+
+def compared(summary: Summary, score: str) -> Comparison:
+    """Ranking and tests of the run's measure by one score."""
+    if score not in summary.comparisons:
+        summary.comparisons[score] = comparison(summary.measured(score))
+    return summary.comparisons[score]
+
+
+def label_of(summary: Summary) -> str:
+    """The measure's name."""
+    return SCORE_MEASURES[summary.measure].label
+
+
+def unit_of(summary: Summary, score: str) -> str:
+    """What the number is, in one line."""
+    of = f"the {score} of the {summary.run.protocol.target} class"
+    minus = "minus the same for random orders" if summary.has_random else "without random orders to compare with"
+    if summary.measure == "srg":
+        undone = "brought back" if summary.restores else "removed"
+        return (
+            f"SRG: by how much {of} is higher when the least relevant regions are {undone} first than when the most "
+            f"relevant are, mean over the fraction {undone}, {minus}; high is good."
+            if not summary.restores
+            else f"SRG: by how much {of} is higher when the most relevant regions are {undone} first than when the "
+            f"least relevant are, mean over the fraction {undone}, {minus}; high is good."
+        )
+    if summary.restores:
+        what = f"AOPC: how far {of} stays from where it starts, mean over {summary.steps} regions brought back"
+    else:
+        what = f"AOPC: how far {of} falls, mean over {summary.steps} removed regions"
+    return f"{what}, {minus}; {'high' if summary.sign > 0 else 'low'} is good."
+
+
+def unfinished(summary: Summary) -> str:
+    """A sentence about a run that is not done; empty otherwise."""
+    manifest = summary.run.manifest
+    if manifest.finished:
+        return ""
+    have, asked = summary.frame["image"].nunique(), len(manifest.images)
+    return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
+
+
+def lede(summary: Summary) -> str:
+    """What the curves show, and which way is good."""
+    if summary.measure == "srg":
+        what = "brought back onto the fill" if summary.restores else "removed"
+        return (
+            f"Regions are {what} in both orders of a heatmap. The curve is the difference between the two scores: the "
+            "higher, the better the heatmap sorts what the network looks at from what it does not."
+        )
+    first, good = _GOOD[summary.restores, summary.order == Order.MORF]
+    what = "are brought back onto the fill" if summary.restores else "are removed"
+    return f"Regions {what}, {first}. A heatmap that knows what the network looks at {good}."
+
+
+def curve_names(summary: Summary) -> dict[str, str]:
+    """What the curves of each view are called on their axis; the views that the run does not have are left out."""
+    if summary.measure == "srg":
+        ends = ("most", "least") if summary.restores else ("least", "most")
+        return {"relative": f"score, {ends[0]} minus {ends[1]} relevant first", "raw": "score, most relevant first"}
+    names = {"relative": "AOPC relative to random", "raw": "AOPC"}
+    return names if summary.has_random else {"raw": names["raw"]}
+
+
+def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score → view → method → mean, low, high at every scored step."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for score in Score:
+        found[str(score)] = {}
+        for view in curve_names(summary):
+            table = curve_table(summary, str(score), view)
+            by_method = {str(name): rows.set_index("step") for name, rows in table.groupby("method", observed=True)}
+            found[str(score)][view] = {
+                line.id: {
+                    part: as_json(by_method[line.method][part].reindex(summary.points))
+                    for part in ("mean", "low", "high")
+                }
+                for line in summary.lines
+                if line.method in by_method and not (view == "relative" and line.method == RANDOM)
+            }
+    return found
+
+
+def curve_table(summary: Summary, score: str, view: str) -> pd.DataFrame:
+    """Means and intervals of the curves of one view."""
+    if summary.measure == "srg":
+        if view == "raw":
+            return statistics.curve_table(summary.frame, score, summary.order)
+        return statistics.gap_table(summary.scores, score, summary.direction)
+    return statistics.aopc_table(summary.frame, score, view == "relative", order=summary.order)
+
+
+def ranking(summary: Summary, found: Comparison) -> dict[str, Any]:
+    """Rows of the ranking, best first, and where their whiskers go in a plot, in per cent of its width."""
+    table, pairs = found.table, found.pairs
+    ends = table[["mean", "low", "high"]].to_numpy(dtype=float)
+    low, high = min(0.0, np.nanmin(ends, initial=0.0)), max(0.0, np.nanmax(ends, initial=0.0))
+    width = (high - low) or 1.0
+
+    def place(value: float) -> float | None:
+        return round(3 + 94 * (value - low) / width, 2) if math.isfinite(value) else None
+
+    by_method = {line.method: line for line in summary.lines}
+    wins = {name: wins_over_random(pairs, name, found.measured.sign) for name in table["method"]}
+    unit = decimals(ends)
+    rows = [_row(row, by_method[row["method"]], wins, unit, place) for row in table.to_dict("records")]
+    if rows:
+        rows[-1]["next"] = rows[-1]["next_value"] = ""
+    return {"rows": rows, "zero": place(0.0)}
+
+
+def _row(row: Any, line: Line, wins: dict[str, float | None], unit: int, place: Any) -> dict[str, Any]:
+    share = wins[row["method"]]
+    more = float(row["more_groups"])
+    differs = pd.notna(row["differs_from_next"]) and bool(row["differs_from_next"])
+    unit_name = "image" if row["groups"] == row["n"] else "group"
+    return {
+        "id": line.id,
+        "rank": row["rank"],
+        "label": line.label,
+        "hue_class": line.hue,
+        "dash": line.dash,
+        "marker": line.marker,
+        "value": plain(row["mean"]),
+        "mean": number(row["mean"], unit),
+        "interval": "the reference" if row["method"] == RANDOM else interval(row["low"], row["high"], unit),
+        "reference": row["method"] == RANDOM,
+        "x": place(row["mean"]),
+        "x_low": place(row["low"]),
+        "x_high": place(row["high"]),
+        "letters": split_letters(row["letters"]),
+        "letters_value": row["letters"],
+        "wins": "" if share is None else f"{share * 100:.0f} %",
+        "wins_value": "" if share is None else plain(share),
+        "next": from_next(differs, more, unit_name),
+        "next_value": "" if math.isnan(more) else plain(more),
+    }
+
+
+def wins_over_random(pairs: pd.DataFrame, method: str, sign: int = 1) -> float | None:
+    """On which proportion of the groups a method is better than random orders; ties count half."""
+    for a, b, share in ((RANDOM, method, sign < 0), (method, RANDOM, sign > 0)):
+        found = pairs[(pairs["a"] == a) & (pairs["b"] == b)]
+        if len(found) and pd.notna(found["a_beats_b"].iloc[0]):
+            value = float(found["a_beats_b"].iloc[0])
+            return value if share else 1 - value
+    return None
+
+
+def from_next(differs: bool, more: float, unit: str) -> str:
+    """How a method stands to the one below it; `unit` is what more of would show a difference."""
+    if differs:
+        return "yes"
+    if math.isnan(more):
+        return "no"
+    if more > _MANY:
+        return f"no, over {grouped(_MANY)} {unit}s more"
+    return f"no, about {grouped(about(more))} {unit}{'' if more == 1 else 's'} more"
+
+
+def subsets(summary: Summary, score: str) -> dict[str, Any]:
+    """Tables of AOPC above random on parts of the images."""
+    nothing: dict[str, Any] = {"tables": []}
+    try:
+        table = statistics.subsets(summary.frame, score, labels=summary.labels)
+    except CurveError:
+        return nothing
+    titles = {
+        "split": "ImageNet's validation and training images",
+        "prediction": "Right and wrong predictions",
+        "class": "Classes",
+    }
+    shown = [line for line in summary.lines if line.method != RANDOM]
+    tables = []
+    for by, title in titles.items():
+        part = table[(table["by"] == by) & (table["n"] > 0)]
+        if part["subset"].nunique() < 2:
+            continue
+        unit = decimals(part["mean"].to_numpy(dtype=float))
+        sizes = part.groupby("subset", sort=False)["n"].max().sort_values(ascending=False, kind="stable")
+        kept = list(sizes.index[:_MOST_SUBSETS])
+        if len(sizes) > len(kept):
+            title += f" (the {len(kept)} largest of {len(sizes)})"
+        cells: dict[Any, Any] = {(row.subset, row.method): row for row in part.itertuples(index=False)}
+        rows = []
+        for name in kept:
+            found = [cells.get((name, line.method)) for line in shown]
+            best = max((cell.mean * summary.sign for cell in found if cell is not None and cell.n), default=math.nan)
+            rows.append(
+                {
+                    "name": printable(str(name)),
+                    "n": int(sizes[name]),
+                    "cells": [_subset_cell(cell, best * summary.sign, unit) for cell in found],
+                }
+            )
+        tables.append({"title": title, "methods": [line.label for line in shown], "rows": rows})
+    text = f"AOPC relative to random ({score}) with its 95 % interval; the best of a row is bold."
+    return {"score": score, "tables": tables, "text": text} if tables else nothing
+
+
+def _subset_cell(cell: Any, best: float, unit: int) -> dict[str, Any]:
+    if cell is None or not math.isfinite(cell.mean):
+        return {"text": "–", "interval": "", "value": "", "best": False}
+    return {
+        "text": number(cell.mean, unit),
+        "interval": interval(cell.low, cell.high, unit),
+        "value": plain(cell.mean),
+        "best": cell.mean == best,
+    }
+
+
+def details(summary: Summary) -> dict[str, Any]:
+    """What was run, as pairs of text."""
+    run = summary.run
+    manifest = run.manifest
+    skipped = [
+        {
+            "image": printable(one.image),
+            "method": display_name(one.method) if one.method else "all",
+            "reason": printable(one.reason, 2_000),
+        }
+        for one in run.skipped
+    ]
+    about = {
+        "classifier": manifest.classifier.name,
+        "images": manifest.image_set,
+        "protocol fingerprint": manifest.fingerprint,
+        "device": manifest.device,
+        "engine": manifest.engine,
+        "precision": manifest.precision,
+        "started": moment(manifest.started),
+        "finished": moment(manifest.finished) or "not yet",
+    }
+    return {
+        "command": printable(manifest.command or python_call(run), 20_000),
+        "protocol": [(name.replace("_", " "), words(value)) for name, value in run.protocol.to_dict().items()],
+        "run": [(name, words(value)) for name, value in about.items() if value is not None],
+        "versions": [(name, words(value)) for name, value in manifest.versions.items()],
+        "methods": [(display_name(name), words(spec)) for name, spec in manifest.methods.items()],
+        "skipped": skipped,
+        "skipped_text": f"{len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}",
+    }
+
+
+def python_call(run: StoredRun) -> str:
+    """The call of a run that was not started from the command line."""
+    methods = [name for name in run.manifest.methods if name != RANDOM]
+    return (
+        f"faithmap.evaluate(classifier, images, methods={methods!r}, "
+        f"protocol=faithmap.Protocol.from_dict({run.protocol.to_dict()!r}))"
+    )
