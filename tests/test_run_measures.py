@@ -85,3 +85,20 @@ def test_another_measure_of_the_same_name_is_refused(tiny, tmp_path):
     evaluate(tiny, tmp_path / "run", measures={"mine": "gini"}, methods=["edge"])
     with pytest.raises(StoreError, match="measure 'mine'"):
         evaluate(tiny, tmp_path / "run", measures={"mine": "entropy"}, methods=["edge"])
+
+
+def test_a_dry_run_counts_what_measures_take(tiny):
+    from faithmap.experiment.estimate import estimate
+    from faithmap.experiment.evaluate import plan
+
+    tiny.preprocessing = faithmap.Preprocessing(crop=(24, 24), resize=None)
+    planned = plan(
+        tiny,
+        torch.rand(3, 3, 24, 24),
+        "sensitivity,edge",
+        faithmap.Protocol.preset("samek2017", steps=2, draws=1, region_size=4),
+        measures="infidelity:n=7,region-effect:n=2,cell=6,max-sensitivity:n=4,gini,randomisation-top-down",
+    )
+    found = estimate(planned, seconds=0.1)
+    assert found.measure_passes == 3 * (7 + 2 * 16)
+    assert found.measure_heatmaps == 3 * 2 * (4 + 3)  # `random` has no heatmaps to compute anew; three layers

@@ -12,7 +12,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import files_of, one_line, out, place
 from faithmap.cli.measuring import measure
-from faithmap.cli.options import Data, Executed, Files, FullyMeasured, Inputs, RunFolder, Score
+from faithmap.cli.options import Data, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder, Score
 from faithmap.cli.show import show_costs, show_run
 
 
@@ -20,6 +20,7 @@ from faithmap.cli.show import show_costs, show_run
 def run_command(
     inputs: Inputs,
     measured: FullyMeasured,
+    properties: Properties,
     executed: Executed,
     files: Files,
     methods: Annotated[str, "`fig4` or names separated by commas, see `faithmap methods`. `random` is always run."] = (
@@ -39,7 +40,7 @@ def run_command(
     `faithmap run --model resnet18 --images my/photos --methods lrp-epsilon:0.01,sensitivity:l2 --out runs/mine`
     """
     asked = [*([methods] if methods else []), *files.given_heatmaps()]
-    run = measure(inputs, asked, measured.build(), executed, files)
+    run = measure(inputs, asked, measured.build(), executed, files, properties=properties)
     if run is not None:
         show_run(run)
 
@@ -132,6 +133,29 @@ def report_command(
     shown = {} if examples is None else {"examples": examples}
     file = Run(run).report(out_file or files_of(run) / "report.html", **shown)
     out.print(str(file), highlight=False, soft_wrap=True)
+
+
+@command("measures")
+def measures_command() -> None:
+    """List the measures by the property that they belong to: which way is good, unit, cost and source.
+
+    `faithmap run --measures complexity,max-sensitivity:n=5` takes sets and names. Cost: per image and draw.
+    """
+    from faithmap.cli.listing import listed_measures
+
+    table = Table(box=None, title="Measures", title_justify="left")
+    for column in ("set, name, better", "what it is (unit)", "cost", "source"):
+        table.add_column(column, overflow="fold", ratio=2 if column == "cost" else 3)
+    before = ""
+    for package, one in listed_measures():
+        name = one.written(one.defaults) + (f" ({package})" if package != "faithmap" else "")
+        if one.set != before:
+            table.add_row(Text(one.set, style="bold"))
+        arrow = "↑" if one.higher_is_better else "↓"
+        what = f"{one.line} ({one.unit})" if one.unit else one.line
+        table.add_row(*map(one_line, (f"  {name} {arrow}", what, one.cost, one.source)))
+        before = one.set
+    out.print(table)
 
 
 @command("methods")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import faithmap
 from faithmap.declarations import Declaration, Declarations, Parameter
+from faithmap.measures.measure import SETS, MeasureKind
 
 PACKAGE = Path(faithmap.__file__).parent
 
@@ -25,6 +26,7 @@ class Kind:
         decorator: what declares one.
         group: of the entry points of other packages.
         registry: where they are once imported, as ``"module:NAME"``.
+        record: what one is read as.
     """
 
     title: str
@@ -32,10 +34,11 @@ class Kind:
     decorator: str
     group: str
     registry: str
+    record: type[Declaration] = Declaration
 
     def listed(self) -> dict[str, list[Declaration]]:
         """Package → its declarations. Imports the registry only where other packages add to it."""
-        found = {"faithmap": declared_in(PACKAGE / self.room, self.decorator)}
+        found = {"faithmap": declared_in(PACKAGE / self.room, self.decorator, self.record)}
         if entry_points(group=self.group):
             module, _, name = self.registry.partition(":")
             registry: Declarations[Declaration] = getattr(importlib.import_module(module), name)
@@ -44,14 +47,24 @@ class Kind:
         return found
 
 
+MEASURES = Kind(
+    "Measures", "measures", "measure", "faithmap.measures", "faithmap.measures.measure:MEASURES", MeasureKind
+)
 KINDS = (
     Kind("Heatmap methods", "attribution", "heatmap_method", "faithmap.methods", "faithmap.attribution.method:METHODS"),
     Kind("Fills", "perturbation", "fill", "faithmap.fills", "faithmap.perturbation.fills:FILLS"),
-    Kind("Measures", "measures", "measure", "faithmap.measures", "faithmap.measures.measure:MEASURES"),
+    MEASURES,
 )
 
 
-def declared_in(folder: Path, decorator: str) -> list[Declaration]:
+def listed_measures() -> list[tuple[str, MeasureKind]]:
+    """Package and measure, sorted by set."""
+    found = [(package, one) for package, some in MEASURES.listed().items() for one in some]
+    measures = [(package, one) for package, one in found if isinstance(one, MeasureKind)]
+    return sorted(measures, key=lambda pair: SETS.index(pair[1].set))
+
+
+def declared_in(folder: Path, decorator: str, record: type[Declaration] = Declaration) -> list[Declaration]:
     """The functions under a decorator in the modules of a folder, in the order of `Declarations`.
 
     A declaration is plain: its arguments are literals, `Parameter` with a literal as default, or names of such things
@@ -66,18 +79,14 @@ def declared_in(folder: Path, decorator: str) -> list[Declaration]:
         for node in tree.body:
             for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
                 if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
-                    found.append(_declaration(call, tree))
+                    found.append(_declaration(call, tree, record))
     return found
 
 
-def _declaration(call: ast.Call, module: ast.Module) -> Declaration:
+def _declaration(call: ast.Call, module: ast.Module, record: type[Declaration]) -> Declaration:
     said = {word.arg: word.value for word in call.keywords if word.arg is not None}
-    values = {
-        key: _value(said[key], module)
-        for key in ("line", "source", "parameters", "aliases", "first_shown")
-        if key in said
-    }
-    return Declaration(_value(call.args[0], module), _not_loaded, **values)
+    shown = [field.name for field in fields(record) if field.name in said and field.name != "applies"]
+    return record(_value(call.args[0], module), _not_loaded, **{key: _value(said[key], module) for key in shown})
 
 
 def _not_loaded(*_: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithmap.cli.console import err
-from faithmap.cli.options import Computed, Files, Inputs, Places
+from faithmap.cli.options import Computed, Files, Inputs, Places, Properties
 from faithmap.cli.show import show_estimate
 from faithmap.protocol import Protocol
 
@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
 
 def measure(
-    inputs: Inputs, methods: Any, protocol: Protocol, computed: Computed, files: Places, out: Path | None = None
+    inputs: Inputs,
+    methods: Any,
+    protocol: Protocol,
+    computed: Computed,
+    files: Places,
+    out: Path | None = None,
+    properties: Properties | None = None,
 ) -> Run | None:
     """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded.
 
     Args:
-        inputs, computed, files: groups of options.
+        inputs, computed, files, properties: groups of options.
         methods: as `evaluate` takes them.
         protocol: what is measured.
         out: the run folder where `files` names none; None: `runs/IMAGES-MODEL`.
@@ -34,12 +40,16 @@ def measure(
     from faithmap.experiment.progress import ProgressDisplay
     from faithmap.images import IMAGENETTE
     from faithmap.inference import tune_allocator
+    from faithmap.measures.registry import resolve_measures
     from faithmap.perturbation import check_fill
 
     tune_allocator()
     check_fill(protocol.fill)
     resolve_methods(methods, protocol)
+    further = properties.arguments() if properties is not None else {}
+    resolve_measures(further.get("measures"))
     how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
+    how |= further
     how["out"] = files.out or out or default_out(inputs)
     found = faithmap.load_images(inputs.images, data=files.data) if inputs.images != IMAGENETTE else None
     classifier = faithmap.load_classifier(inputs.model, computed.device)

@@ -165,6 +165,26 @@ class FullyMeasured(Measured):
 
 
 @dataclass(frozen=True)
+class Properties(Options, panel="What is measured"):
+    """Measures beyond the curves."""
+
+    measures: Annotated[
+        str | None,
+        "Sets (`faithfulness`, `robustness`, `randomisation`, `complexity`, `localisation`) and names, separated by "
+        "commas; see `faithmap measures`.",
+    ] = None
+    masks: Annotated[
+        Path | None,
+        "Where the object is, for `localisation`: a folder of PNG masks or of VOC boxes, named by image id; or a COCO "
+        "file.",
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `evaluate`."""
+        return {"measures": self.measures, "masks": self.masks}
+
+
+@dataclass(frozen=True)
 class Computed(Options, panel="How it is computed"):
     """What changes speed and memory only."""
 

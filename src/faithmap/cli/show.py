@@ -33,10 +33,13 @@ def show_estimate(found: Estimate) -> None:
         "asked for": f"{asked} × {found.steps + 1} points",
         "not stored yet": f"{found.scores:,} scores, {found.heatmaps:,} heatmaps",
         "forward passes": f"{found.forward_passes:,} of the whole network, if none were saved",
+        "measures": f"{found.measure_passes:,} forward passes, {found.measure_heatmaps:,} heatmaps; not in the time",
         "measured": f"{found.scores_per_second:,.0f} scores/s, {found.seconds_per_task:.2f} s a task for heatmaps",
         "time": f"{duration(found.seconds)} with {found.workers} worker{'s' * (found.workers > 1)}",
         "disk": f"{found.bytes / 1e6:,.1f} MB",
     }
+    if not found.measure_passes + found.measure_heatmaps:
+        del rows["measures"]
     for name, text in rows.items():
         table.add_row(name, text)
     out.print(table, highlight=False)

@@ -16,6 +16,7 @@ from faithmap.experiment.executors import Executor, LocalExecutor
 from faithmap.experiment.planning import Plan
 from faithmap.experiment.task import Experiment, Task
 from faithmap.inference import score_chains
+from faithmap.measures.compute import measure_cost
 from faithmap.store.folder import Store
 
 SECONDS = 20.0
@@ -30,6 +31,7 @@ class Estimate:
         scores: rows that are not stored yet.
         forward_passes: what the dense engine would need for them (step 0 is shared by all methods of a draw).
         heatmaps: how many are computed.
+        measure_passes, measure_heatmaps: what measures take beyond that: forward passes, and heatmaps computed anew.
         scores_per_second: of one worker.
         seconds_per_task: for reading the images of a task and computing their heatmaps.
         workers: over which the work is spread.
@@ -45,6 +47,8 @@ class Estimate:
     scores: int
     forward_passes: int
     heatmaps: int
+    measure_passes: int
+    measure_heatmaps: int
     scores_per_second: float
     seconds_per_task: float
     workers: int
@@ -75,6 +79,8 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
         scores=scores,
         forward_passes=sum(map(forward_passes, tasks)),
         heatmaps=sum(len(task.images) * len(heatmap_methods(experiment, task)) for task in tasks),
+        measure_passes=sum(measure_passes(experiment, task, (height, width))[0] for task in tasks),
+        measure_heatmaps=sum(measure_passes(experiment, task, (height, width))[1] for task in tasks),
         scores_per_second=rate,
         seconds_per_task=task_seconds,
         workers=workers,
@@ -88,6 +94,14 @@ def forward_passes(task: Task) -> int:
     chains, steps = len(task.chains), len(task.steps)
     alone = chains * (steps - 1) + len(task.draws) if task.steps[0] == 0 else chains * (steps + 1)
     return len(task.images) * alone if chains else 0
+
+
+def measure_passes(experiment: Experiment, task: Task, size: tuple[int, int]) -> tuple[int, int]:
+    """Forward passes and heatmaps that the measures of a task take."""
+    cost = {measure.name: measure_cost(measure, experiment.classifier, size) for measure in experiment.measures}
+    once = {(key.measure, key.draw) for key in task.measures}  # perturbed images are the same for all methods
+    forward = sum(cost[name][0] for name, _ in once)
+    return len(task.images) * forward, len(task.images) * sum(cost[key.measure][1] for key in task.measures)
 
 
 def heatmap_methods(experiment: Experiment, task: Task) -> list[Method]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Method
+from faithmap.classifiers import Classifier
 from faithmap.errors import MeasureError
 from faithmap.measures.measure import Measure
 from faithmap.measures.subject import Subject, recomputable
@@ -95,6 +96,19 @@ def why_not(measure: Measure, method: Method) -> str | None:
     if not recomputable(method):
         return f"{measure.name} computes heatmaps anew; those of '{method.name}' are given."
     return None
+
+
+def measure_cost(measure: Measure, classifier: Classifier, size: tuple[int, int]) -> tuple[int, int]:
+    """Forward passes per image, and heatmaps per image and method, of one draw.
+
+    Args:
+        measure: see `Measure.passes`.
+        classifier: its layers with weights count.
+        size: height and width of the images, in pixels.
+    """
+    cell = int(measure.spec.get("parameters", {}).get("cell", 1))
+    layers = sum(1 for one in classifier.module.modules() if next(one.parameters(recurse=False), None) is not None)
+    return measure.passes(layers=layers, cells=(size[0] // cell) * (size[1] // cell))
 
 
 def value_frame(values: Sequence[Value], groups: Mapping[str, str] | None = None) -> pd.DataFrame:
