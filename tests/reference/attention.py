@@ -230,3 +230,56 @@ def detached_gradient_times_input(module, pixels, targets):
     torch.testing.assert_close(logits, module(pixels), rtol=1e-7, atol=1e-9)
     (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), x)
     return x.detach() * gradient
+
+
+def vit_attention(vit, pixels, targets):
+    """Attention weights (B, heads, tokens, tokens) of every layer, and the gradients of the class logit by them."""
+    cells, weight = patches_of(vit, pixels)
+    tokens = cells @ weight.t() + vit.conv_proj.bias
+    tokens = torch.cat([vit.class_token.expand(len(pixels), -1, -1), tokens], 1) + vit.encoder.pos_embedding
+    found = []
+    for norm_1, projections, output, norm_2, up, down, heads in layers_of(vit):
+        normed = norm_1(tokens)
+        query, key, value = (heads_of(normed @ w.t() + b, heads) for w, b in projections)
+        weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+        found.append(weights)
+        tokens = tokens + joined(weights @ value) @ output.weight.t() + output.bias
+        tokens = tokens + down(F.gelu(up(norm_2(tokens))))
+    logits = vit.heads[0](vit.encoder.ln(tokens)[:, 0])
+    gradients = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), found)
+    return [one.detach() for one in found], list(gradients)
+
+
+def rollout(weights, row):
+    """Abnar and Zuidema's product, image by image and token by token."""
+    images, _, tokens, _ = weights[0].shape
+    found = torch.zeros(images, tokens, dtype=weights[0].dtype)
+    for image in range(images):
+        reached = torch.zeros(tokens, dtype=weights[0].dtype)
+        reached[row] = 1.0
+        for layer in reversed(weights):
+            before = torch.zeros_like(reached)
+            for i in range(tokens):
+                for j in range(tokens):
+                    mean = float(layer[image, :, i, j].mean())
+                    before[j] += reached[i] * (0.5 * mean + (0.5 if i == j else 0.0))
+            reached = before
+        found[image] = reached
+    return found
+
+
+def relevancy(weights, gradients, row):
+    """Chefer's sum: R = (I + C_L) … (I + C_1) with C = mean over heads of (∇A ⊙ A)⁺, followed backwards from a row."""
+    images, heads, tokens, _ = weights[0].shape
+    found = torch.zeros(images, tokens, dtype=weights[0].dtype)
+    for image in range(images):
+        reached = torch.zeros(tokens, dtype=weights[0].dtype)
+        reached[row] = 1.0
+        for layer, gradient in reversed(list(zip(weights, gradients, strict=True))):
+            before = reached.clone()
+            for i in range(tokens):
+                for h in range(heads):
+                    before += reached[i] * (gradient[image, h, i] * layer[image, h, i]).clamp(min=0) / heads
+            reached = before
+        found[image] = reached
+    return found
