@@ -47,7 +47,7 @@ def test_a_declared_fill_is_used_by_name_with_its_parameters():
     drawn = draw_fill("steps:n=2", torch.zeros(3, 8, 8), **key)
     assert np.unique(drawn.numpy()).tolist() == [0.0, 0.5]
     assert resolve_fill("steps", None) == "steps:n=4"
-    with pytest.raises(ProtocolError, match="n is '0', expected a whole number of at least 1"):
+    with pytest.raises(ProtocolError, match="n is '0', expected an integer from 1 to"):
         check_fill("steps:n=0")
 
 

@@ -12,6 +12,7 @@ PACKAGE = Path(faithmap.__file__).parent
 FLOORS = [
     {"errors", "_version"},
     {"text", "protocol", "files", "checks"},
+    {"arrays"},
     {"randomness", "declarations"},
     {"mosaics"},
     {"images"},

@@ -433,8 +433,8 @@ def test_names_and_table():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smoothgrad:n=0", "n is '0', expected a whole number of at least 1"),
-        ("rise:p=1", "p is '1', expected 0.01 to 0.99"),
+        ("smoothgrad:n=0", "n is '0', expected an integer from 1 to 100,000"),
+        ("rise:p=1", "p is '1', expected a number from 0.01 to 0.99"),
         ("lrp-alpha-beta:0.5", "alpha is '0.5', expected a number of at least 1"),
         ("gradcam", "did you mean 'grad-cam'"),
         ("grad-cam:3", "write parameters as name=value"),

@@ -127,6 +127,20 @@ def test_swap_takes_another_image_and_every_one_in_turn():
         draw_fill("swap", photo(0), **KEY | {"image_id": "0"}, others=source(1))
 
 
+@pytest.mark.parametrize("method", [None, "sensitivity:l2"])
+def test_swap_takes_no_partner_twice_before_all_had_their_turn(method):
+    others = source(7)
+
+    def partner(draw):
+        drawn = draw_fill("swap", photo(1), **KEY | {"draw": draw, "method": method}, others=others)
+        return next(n for n in range(7) if torch.equal(drawn, photo(n)))
+
+    turns = [partner(draw) for draw in range(18)]
+    for start in (0, 6, 12):
+        assert sorted(turns[start : start + 6]) == [0, 2, 3, 4, 5, 6]
+    assert turns[:6] == turns[6:12], "the order of an image's partners depends on the image alone"
+
+
 def test_swap_passes_over_an_image_that_cannot_be_read():
     pixels = torch.stack([photo(i) for i in range(3)])
     pixels[2] = -1
@@ -141,10 +155,10 @@ def test_swap_passes_over_an_image_that_cannot_be_read():
         ("unifrom", "did you mean 'uniform'"),
         ("uniform:sigma=3", "has no parameter 'sigma'.*Known: none"),
         ("blur:sgma=3", "did you mean 'sigma'"),
-        ("blur:sigma=-1", "sigma is '-1', expected a number of at least"),
+        ("blur:sigma=-1", "sigma is '-1', expected a number from 0.001 to 250"),
         ("blur:sigma=nan", "sigma is 'nan'"),
-        ("dirichlet:n=0", "n is '0', expected a whole number of at least 1"),
-        ("dirichlet:n=2.5", "expected a whole number"),
+        ("dirichlet:n=0", "n is '0', expected an integer from 1 to 64"),
+        ("dirichlet:n=2.5", "expected an integer"),
         ("constant", "'' is no colour"),
         ("constant:2,0,0", "'2,0,0' is no colour"),
         ("constant:#12345", "is no colour"),

@@ -40,7 +40,7 @@ def test_all_steps_become_a_number_where_it_does_not_depend_on_the_image():
     assert Protocol.preset(steps=5).fitted(8, 8).steps == 5
     with pytest.raises(ProtocolError, match="differs from image to image"):
         Protocol.preset(steps="all", placement="centre").fitted(224, 224)
-    with pytest.raises(ProtocolError, match="at most 32767"):
+    with pytest.raises(ProtocolError, match="from 1 to 32,767"):
         Protocol.preset(steps="all", placement="pixel", region_size=1).fitted(224, 224)
 
 
@@ -54,7 +54,7 @@ def test_all_steps_become_a_number_where_it_does_not_depend_on_the_image():
         ({"orders": ()}, "orders is empty"),
         ({"direction": "restor"}, "did you mean 'restore'"),
         ({"direction": "restore", "fill": "noisy-linear"}, "cannot start from"),
-        ({"steps": 40_000}, "at most 32767"),
+        ({"steps": 40_000}, "from 1 to 32,767"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(parts, message):

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from faithmap.errors import FaithmapError, InputError, nearest
 
 LARGEST_SIDE = 32_768
+LARGEST_STEP = 2**31 - 1
 
 
 def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:
@@ -32,10 +33,11 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
         array = np.asarray(value)
     except Exception as problem:  # whatever an object's own conversion raises
         raise error(f"{name} is {_kind(value)}, which is no array ({problem}): expected a tensor.") from None
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers of at most 64 bits.")
-    # A copy, in this machine's byte order.
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    if array.dtype.kind not in "fiub":
+        raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers.")
+    # A copy, in this machine's byte order; torch has no longer floats.
+    kind = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return torch.from_numpy(np.array(array, dtype=kind, order="C"))
 
 
 def as_floats(value: Any, name: str, error: type[FaithmapError] = InputError, remedy: str = "") -> Tensor:
@@ -79,6 +81,52 @@ def as_shaped_pixels(value: Any, name: str = "pixels", dims: tuple[int, ...] = (
             f"{name} has shape {tuple(found.shape)}, expected at least one image of 1 to {LARGEST_SIDE} pixels a side."
         )
     return found
+
+
+def as_removal_steps(value: Any, pixels: Tensor) -> Tensor:
+    """The step at which each pixel of the images is replaced, on their device.
+
+    Raises:
+        InputError: not integers, not one per pixel, or below 0.
+    """
+    found = as_integers(value, "removal_step").to(pixels.device)
+    expected = (*pixels.shape[:-3], *pixels.shape[-2:])
+    if tuple(found.shape) != expected:
+        raise InputError(
+            f"removal_step has shape {tuple(found.shape)}, and the images {tuple(pixels.shape)}: give one step per "
+            f"pixel, {expected}."
+        )
+    if int(found.min()) < 0 or int(found.max()) > LARGEST_STEP:
+        raise InputError(
+            f"removal_step holds {int(found.min())} to {int(found.max())}, expected 0 (never) to {LARGEST_STEP}."
+        )
+    return found
+
+
+def as_fill(value: Any, pixels: Tensor) -> Tensor:
+    """Replacement values of the images, on their device; noise may lie outside [0, 1].
+
+    Raises:
+        InputError: another type or shape.
+    """
+    found = as_floats(value, "fill").to(pixels.device)
+    if found.shape != pixels.shape:
+        raise InputError(
+            f"fill has shape {tuple(found.shape)}, and the images {tuple(pixels.shape)}: give it per pixel."
+        )
+    return found
+
+
+def as_points(value: Any) -> tuple[int, ...]:
+    """Steps that are scored, as integers; whether they ascend is checked where the number of steps is known.
+
+    Raises:
+        InputError: not a list of integers.
+    """
+    found = as_integers(value, "points")
+    if found.ndim != 1:
+        raise InputError(f"points has shape {tuple(found.shape)}, expected a list of steps.")
+    return tuple(found.tolist())
 
 
 def as_integers(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:

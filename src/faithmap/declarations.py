@@ -50,7 +50,7 @@ def split_names(text: str) -> list[str]:
 def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[str], float]:
     """A finite number within bounds."""
     if high != float("inf"):
-        expected = f"{low:g} to {high:g}"
+        expected = f"a number from {low:g} to {high:g}"
     else:
         expected = "a number" if low == float("-inf") else f"a number of at least {low:g}"
 
@@ -66,12 +66,12 @@ def number(low: float = float("-inf"), high: float = float("inf")) -> Callable[[
     return check
 
 
-def integer(low: int) -> Callable[[str], int]:
-    """An integer of at least `low`."""
+def integer(low: int, high: int = 100_000) -> Callable[[str], int]:
+    """An integer within bounds; the work that it stands for has an end."""
 
     def check(text: str) -> int:
-        if not text.isdecimal() or int(text) < low:
-            raise ValueError(f"a whole number of at least {low}")
+        if not text.isdecimal() or len(text) > 18 or not low <= int(text) <= high:
+            raise ValueError(f"an integer from {low} to {high:,}")
         return int(text)
 
     return check

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import stat
+from collections.abc import Container
 from pathlib import Path
 
 GIGABYTE = 1 << 30
@@ -50,6 +51,30 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a regular file of any size, in hex digits."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(folder: str | Path, suffixes: Container[str], most: int = 2_000_000) -> list[Path]:
+    """The regular files of a folder and all below, in name order; links to folders and hidden names are left out.
+
+    Args:
+        folder: where to look.
+        suffixes: in lower case, dot included.
+        most: entries that are looked at; a folder such as ``/`` has no end.
+    Raises:
+        OSError: more of them.
+    """
+    found, seen = [], 0
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        seen += len(folders) + len(files)
+        if seen > most:
+            raise OSError(errno.EFBIG, f"it holds more than {most:,} files and folders", str(folder))
+        found += [Path(root, name) for name in files if not name.startswith(".") and _suffix(name) in suffixes]
+    return sorted(found)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def state_of(path: str | Path) -> tuple[int, ...]:

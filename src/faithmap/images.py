@@ -29,7 +29,7 @@ from torchvision.transforms import functional as transforms
 
 from faithmap.checks import as_integer, as_shaped_pixels
 from faithmap.errors import DownloadError, ImageError, InputError, missing
-from faithmap.files import expanded, read_bytes
+from faithmap.files import expanded, files_in, read_bytes
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 
 PHOTOS = "photos"
@@ -359,6 +359,7 @@ class PixelSource:
         self.preprocessing = preprocessing
         self._image = {image.id: image for image in images}
         self._mean: Tensor | None = None
+        self._shapes: dict[str, tuple[int, ...] | None] = {}
 
     def absolute(self) -> PixelSource:
         """The same images as processes with another working directory see them."""
@@ -378,6 +379,15 @@ class PixelSource:
             ImageError: it cannot be read.
         """
         return self._image[image_id].read(self.preprocessing)
+
+    def shape(self, image_id: str) -> tuple[int, ...] | None:
+        """Channels, height and width of an image, or None for one that cannot be read; looked at once."""
+        if image_id not in self._shapes:
+            try:
+                self._shapes[image_id] = tuple(self.read(image_id).shape)
+            except ImageError:
+                self._shapes[image_id] = None
+        return self._shapes[image_id]
 
     def content_hash(self) -> str:
         """Sixteen hex digits over the ids and contents of all images."""
@@ -527,13 +537,14 @@ def _folder(path: Path, name: str | None = None) -> Images:
         return Images(path.name, [ImageFile(image_id(Path(path.name)), path)])
     suffixes = PillowImage.registered_extensions()
     items = []
-    for root, folders, files in os.walk(path):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
-                relative = Path(root, file).relative_to(path)
-                label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None
-                items.append(ImageFile(image_id(relative), path / relative, label))
+    try:
+        found = files_in(path, suffixes)
+    except OSError as error:
+        raise InputError(f"{path} is no folder of images: {error.strerror}.") from None
+    for file in found:
+        relative = file.relative_to(path)
+        label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None
+        items.append(ImageFile(image_id(relative), file, label))
     if not items:
         raise InputError(f"no image in {path}: expected files such as .jpg or .png, flat or one folder a class.")
     return Images(name or path.name, sorted(items, key=lambda item: item.id))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
+from operator import index
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -138,8 +139,8 @@ class Protocol:
             >>> Protocol.preset("samek2017", steps=50).region_size
             9
         """
-        if name not in PRESETS:
-            raise ProtocolError(f"unknown protocol '{name}'{nearest(name, PRESETS)} Known: {', '.join(PRESETS)}.")
+        if not isinstance(name, str) or name not in PRESETS:
+            raise ProtocolError(f"unknown protocol '{name}'{nearest(str(name), PRESETS)} Known: {', '.join(PRESETS)}.")
         return PRESETS[name].override(**overrides)
 
     def override(self, **overrides: Any) -> Protocol:
@@ -240,6 +241,15 @@ class Protocol:
         return hashlib.sha256(json.dumps(self.measured(), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def as_order(value: Any) -> Order:
+    """An order by name.
+
+    Raises:
+        ProtocolError: an unknown one.
+    """
+    return _member("order", value, Order)
+
+
 def as_protocol(value: Any) -> Protocol:
     """A protocol, or the preset of a name.
 
@@ -262,24 +272,42 @@ def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
             checked[name] = Steps.ALL
     if checked.get("random_draws") is None:
         checked.pop("random_draws", None)
-    for name, least in _LEAST.items():
-        value = checked.get(name, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ProtocolError(f"{name} is {value!r}: give a whole number of at least {least}.")
-    if checked.get("steps", 1) is not Steps.ALL and checked.get("steps", 1) > _MOST_STEPS:
-        raise ProtocolError(f"steps is {checked['steps']}: give at most {_MOST_STEPS}, or remove more at a step.")
+    for name, (least, most) in _BOUNDS.items():
+        if name in checked and not (checked[name] is Steps.ALL and name in ("steps", "points")):
+            checked[name] = _integer(name, checked[name], least, most)
+    for name in ("name", "fill", "segments"):
+        if not isinstance(checked.get(name, ""), str):
+            raise ProtocolError(f"{name} is a {type(checked[name]).__name__}: give it as text.")
+    if not isinstance(checked.get("paired_fill", True), bool):
+        raise ProtocolError(f"paired_fill is {checked['paired_fill']!r}: give True or False.")
     for name, kind in _KINDS.items():
         if name in checked:
             checked[name] = _member(name, checked[name], kind)
     if "orders" in checked:
         orders = checked["orders"]
+        if not isinstance(orders, str | list | tuple):
+            raise ProtocolError(f"orders is a {type(orders).__name__}: give 'morf', 'lerf' or both.")
         members = [_member("orders", order, Order) for order in ((orders,) if isinstance(orders, str) else orders)]
         if not members:
             raise ProtocolError("orders is empty: give 'morf', 'lerf' or both.")
         checked["orders"] = tuple(dict.fromkeys(members))
     if "method_defaults" in checked:
-        checked["method_defaults"] = MappingProxyType(dict(checked["method_defaults"]))
+        defaults = checked["method_defaults"]
+        if not isinstance(defaults, Mapping) or not all(isinstance(t, str) for pair in defaults.items() for t in pair):
+            raise ProtocolError("method_defaults is not a mapping from a method's name to its parameters, as text.")
+        checked["method_defaults"] = MappingProxyType(dict(defaults))
     return checked
+
+
+def _integer(name: str, value: Any, least: int, most: int) -> int:
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        remedy = ", or remove more at a step" if name == "steps" else ""
+        raise ProtocolError(f"{name} is {value!r}: give an integer from {least} to {most:,}{remedy}.")
+    return number
 
 
 def _member(name: str, value: str, kind: type[_E]) -> _E:
@@ -297,8 +325,15 @@ _KINDS: Mapping[str, type[StrEnum]] = {
     "score": Score,
 }
 _LATER_PARTS: Mapping[str, str] = {"segments": "", "direction": "remove"}
-_MOST_STEPS = 32_767
-_LEAST = {"steps": 1, "points": 2, "region_size": 1, "draws": 1, "random_draws": 1, "seed": 0}
+# Draws and steps are stored as 16-bit integers. No image has more pixels than the largest region.
+_BOUNDS = {
+    "steps": (1, 32_767),
+    "points": (2, 32_768),
+    "region_size": (1, 2**30),
+    "draws": (1, 32_767),
+    "random_draws": (1, 32_767),
+    "seed": (0, 2**63 - 1),
+}
 # Parts of which a folder may get more later; its numbers stay.
 _EXTENDED = frozenset({"name", "steps", "points", "draws", "random_draws", "orders", "score"})
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 from zennit.attribution import Attributor, identity
 
+from faithmap.arrays import SUFFIXES, ArrayFileError, StoredArray, array_names, stored_array
 from faithmap.attribution.batch import Batch
+from faithmap.checks import as_tensor
 from faithmap.errors import HeatmapError, MethodError
+from faithmap.files import file_digest, files_in, read_bytes, state_of
 
-SUFFIXES = (".npy", ".npz", ".safetensors")
+CHANNELS = 1024  # more of them in a heatmap are a mistake, and would take memory without end
 
 
 def from_callable(function: Any) -> Callable[[Batch], Tensor]:
@@ -64,10 +67,10 @@ class Precomputed:
 
     Args:
         source: what messages call them.
-        read: image id → array (H, W) or (C, H, W), or None where there is none.
+        read: image id → stored array (H, W) or (C, H, W), or None where there is none.
     """
 
-    def __init__(self, source: str, read: Callable[[str], Any]) -> None:
+    def __init__(self, source: str, read: Callable[[str], StoredArray | None]) -> None:
         self.source, self.read = source, read
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -79,21 +82,26 @@ class Precomputed:
         return torch.stack([self._one(batch, row, name) for row, name in enumerate(batch.image_ids)])
 
     def _one(self, batch: Batch, row: int, name: str) -> Tensor:
-        array = self.read(name)
-        if array is None:
-            raise HeatmapError(f"no heatmap of image '{name}' in {self.source}: name it by the image's id.", row)
-        found = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
-        if found.dtype != torch.float64:
-            found = found.float()
-        heatmap = found.sum(0) if found.ndim == 3 else found
-        size = tuple(batch.pixels.shape[-2:])
-        if tuple(heatmap.shape) != size:
+        try:
+            stored = self.read(name)
+            if stored is None:
+                raise HeatmapError(f"no heatmap of image '{name}' in {self.source}: name it by the image's id.", row)
+            size = tuple(batch.pixels.shape[-2:])
+            # Checked before it is read, because a file may claim anything.
+            if stored.shape[-2:] != size or len(stored.shape) not in (2, 3) or math.prod(stored.shape[:-2]) > CHANNELS:
+                raise HeatmapError(
+                    f"the heatmap of image '{name}' in {self.source} is {stored.shape}, the image is {size}: "
+                    "attribute at the network's input size.",
+                    row,
+                )
+            array = stored.read()
+        except ArrayFileError as error:
             raise HeatmapError(
-                f"the heatmap of image '{name}' in {self.source} is {tuple(found.shape)}, the image is {size}: "
-                "attribute at the network's input size.",
-                row,
-            )
-        return heatmap
+                f"the heatmap of image '{name}' in {self.source} cannot be used: {error}.", row
+            ) from None
+        found = as_tensor(array, f"the heatmap of image '{name}'", HeatmapError)
+        found = found if found.dtype == torch.float64 else found.float()
+        return found.sum(0) if found.ndim == 3 else found
 
 
 def is_path(text: str) -> bool:
@@ -115,79 +123,121 @@ def from_path(path: Path) -> tuple[Precomputed, str]:
         return _folder(path)
     if not path.exists():
         raise MethodError(f"no file or folder {path}: give heatmaps as {', '.join(SUFFIXES)} or a folder of these.")
-    names = _names(path)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    if names is None:
-        shape = _array(path).shape
-        if len(shape) not in (3, 4):
-            raise MethodError(f"{path} holds an array {tuple(shape)}, expected heatmaps (N, H, W).")
-        return Precomputed(
-            str(path), lambda name: _array(path)[int(name)] if name.isdecimal() and int(name) < shape[0] else None
-        ), digest
-    return Precomputed(str(path), lambda name: _look_up(names, name, lambda key: _array(path, key))), digest
+    file = HeatmapFile.of(path)
+    if file.names is not None:
+        return Precomputed(str(path), lambda name: _look_up(file.names or (), name, file.stored)), file.digest
+    shape = file.stored(None).shape
+    if len(shape) not in (3, 4):
+        raise MethodError(f"{path} holds an array {shape}, expected heatmaps (N, H, W).")
+
+    def numbered(name: str) -> StoredArray | None:
+        if not name.isdecimal() or len(name) > 18 or int(name) >= shape[0]:
+            return None
+        return StoredArray(shape[1:], lambda: file.stored(None).read()[int(name)])
+
+    return Precomputed(str(path), numbered), file.digest
+
+
+@dataclass(frozen=True)
+class HeatmapFile:
+    """A file of heatmaps as it was when its hash was taken.
+
+    Attributes:
+        names: of its arrays; None for one array without a name.
+        state: changes when the file is replaced.
+    """
+
+    path: Path
+    names: list[str] | None
+    digest: str
+    state: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> HeatmapFile:
+        """Hash a file and look into it.
+
+        Raises:
+            MethodError: a file that holds no heatmaps.
+        """
+        try:
+            state = state_of(path)
+            return cls(path, array_names(path), file_digest(path)[:16], state)
+        except (ArrayFileError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise MethodError(f"{path} cannot be read as heatmaps: {reason}.") from None
+
+    def stored(self, name: str | None) -> StoredArray:
+        """One of its arrays.
+
+        Raises:
+            ArrayFileError: damaged, or no longer what was hashed.
+        """
+        found = stored_array(self.path, name)
+        return StoredArray(found.shape, lambda: unchanged(self.path, self.state, found.read()))
+
+
+def unchanged(path: Path, state: tuple[int, ...], array: Any) -> Any:
+    """What was just read from a file, if the file is still the one that was hashed."""
+    try:
+        same = state_of(path) == state
+    except OSError:
+        same = False
+    if not same:
+        raise ArrayFileError(f"{path} has changed since the run started")
+    return array
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> tuple[Precomputed, str]:
-    """Heatmaps in memory, image id → array, and a hash of their content."""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        values = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-        digest.update(f"{name} {values.shape} {values.dtype}".encode() + np.ascontiguousarray(values).tobytes())
-    return Precomputed("the arrays given", lambda name: _look_up(arrays, name, arrays.get)), digest.hexdigest()[:16]
+    """Heatmaps in memory, image id → array, and a hash of their content.
+
+    Raises:
+        MethodError: something that is no array of numbers.
+    """
+    digest, tensors = hashlib.sha256(), {}
+    for name, array in sorted((str(name), array) for name, array in arrays.items()):
+        # A copy: whoever gave the arrays may go on to use them.
+        tensors[name] = as_tensor(array, f"the heatmap of image '{name}'", MethodError).cpu().clone()
+        if tensors[name].dtype in (torch.float16, torch.bfloat16):
+            tensors[name] = tensors[name].float()
+        values = tensors[name].numpy()
+        digest.update(f"{name} {values.shape} {values.dtype}".encode("utf-8", "surrogatepass") + values.tobytes())
+
+    def stored(name: str) -> StoredArray:
+        return StoredArray(tuple(tensors[name].shape), lambda: tensors[name].numpy())
+
+    return Precomputed("the arrays given", lambda name: _look_up(tensors, name, stored)), digest.hexdigest()[:16]
 
 
 def _folder(path: Path) -> tuple[Precomputed, str]:
-    files = {
-        file.relative_to(path).with_suffix("").as_posix(): file
-        for file in sorted(path.rglob("*"))
-        if file.suffix in SUFFIXES and file.is_file()
-    }
+    try:
+        found = [file for file in files_in(path, SUFFIXES) if file.is_file()]
+    except OSError as error:
+        raise MethodError(f"{path} is no folder of heatmaps: {error.strerror}.") from None
+    files = {file.relative_to(path).with_suffix("").as_posix(): file for file in found}
     if not files:
         raise MethodError(f"no heatmap in folder {path}: expected {', '.join(SUFFIXES)} files named by image id.")
-    digest = hashlib.sha256()
+    digest, states = hashlib.sha256(), {}
     for name, file in files.items():
-        digest.update(name.encode("utf-8", "surrogateescape") + file.read_bytes())
+        try:
+            states[name] = state_of(file)
+            digest.update(name.encode("utf-8", "surrogateescape") + read_bytes(file))
+        except OSError as error:
+            raise MethodError(f"{file} cannot be read as a heatmap: {error.strerror}.") from None
 
-    def read(name: str) -> Any:
-        return _look_up(files, name, lambda key: _array(files[key], _only_name(files[key])))
+    def stored(name: str) -> StoredArray:
+        names = array_names(files[name])
+        if names is not None and len(names) != 1:
+            raise ArrayFileError(f"{files[name].name} holds {len(names)} arrays, expected one")
+        found = stored_array(files[name], None if names is None else names[0])
+        return StoredArray(found.shape, lambda: unchanged(files[name], states[name], found.read()))
 
-    return Precomputed(f"folder {path}", read), digest.hexdigest()[:16]
-
-
-def _only_name(path: Path) -> str | None:
-    names = _names(path)
-    if names is not None and len(names) != 1:
-        raise MethodError(f"{path} holds {len(names)} arrays, expected one heatmap.")
-    return None if names is None else names[0]
-
-
-def _names(path: Path) -> list[str] | None:
-    """The names of the arrays in a file; None for a file that holds one array without a name."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return list(file.keys())
-        found = np.load(path, allow_pickle=False, mmap_mode="r")
-        return list(found.files) if isinstance(found, np.lib.npyio.NpzFile) else None
-    except Exception as error:  # numpy, zipfile and safetensors have no common error for a damaged file
-        raise MethodError(f"{path} cannot be read as heatmaps: {error or type(error).__name__}.") from error
-
-
-def _array(path: Path, name: str | None = None) -> Any:
-    """One array of a file, read anew each time so that nothing is held."""
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            return file.get_tensor(name)
-    if name is None:
-        return np.load(path, allow_pickle=False, mmap_mode="r")
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]
+    return Precomputed(f"folder {path}", lambda name: _look_up(files, name, stored)), digest.hexdigest()[:16]
 
 
 def _look_up(names: Collection[str], image_id: str, get: Callable[[str], Any]) -> Any:
     """What stands under an image's id, which may lack the suffix of the image file; else None."""
-    for key in (image_id, str(PurePosixPath(image_id).with_suffix(""))):
+    stem = str(PurePosixPath(image_id).with_suffix("")) if PurePosixPath(image_id).name else image_id
+    for key in (image_id, stem):
         if key in names:
             return get(key)
     return None

@@ -65,7 +65,7 @@ def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3
     source="Petsiuk et al. 2018",
     parameters={
         "n": Parameter(1000, integer(low=1)),
-        "cells": Parameter(7, integer(low=1)),
+        "cells": Parameter(7, integer(low=1, high=256)),
         "p": Parameter(0.5, number(0.01, 0.99)),
     },
     batching="single",
@@ -113,7 +113,7 @@ def rise_mask(draw: np.random.Generator, size: tuple[int, ...], cells: int, p: f
     source="Lundberg & Lee 2017",
     parameters={
         "n": Parameter(500, integer(low=2)),
-        "segments": Parameter(50, integer(low=2)),
+        "segments": Parameter(50, integer(low=2, high=1000)),
         "shape": Parameter("slic", choice("slic", "grid")),
     },
     batching="single",

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.checks import as_pixels
-from faithmap.errors import ClassifierError, CurveError, FaithmapError, InputError
+from faithmap.errors import ClassifierError, CurveError, FaithmapError
 from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
 from faithmap.text import first_line
 
@@ -119,6 +118,11 @@ class Classifier:
 
     def normalise(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Pixels in [0, 1] → the network's input. Acts on each pixel alone, so it commutes with perturbation."""
+        if pixels.ndim != 4 or pixels.shape[1] != len(self.mean):
+            raise ClassifierError(
+                f"{self.name} takes images (B, {len(self.mean)}, H, W), received {tuple(pixels.shape)}: give mean and "
+                "std with one number per channel of your images."
+            )
         mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
         inputs = (pixels - mean) / std
@@ -161,20 +165,6 @@ class Classifier:
     def __call__(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Pixels in [0, 1] → logits."""
         return self.logits(self.normalise(pixels).to(self.dtype))
-
-    def check_pixels(self, pixels: Any, name: str = "pixels") -> Float[Tensor, "batch channels height width"]:
-        """Images in [0, 1] as this network takes them; see `faithmap.checks.as_pixels`.
-
-        Raises:
-            InputError: another type, shape or number of channels, or values outside [0, 1].
-        """
-        found = as_pixels(pixels, name)
-        if found.shape[1] != len(self.mean):
-            raise InputError(
-                f"{name} has shape {tuple(found.shape)}, and {self.name} takes {len(self.mean)} channels: give "
-                f"(B, {len(self.mean)}, H, W)."
-            )
-        return found
 
     def predict(self, pixels: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch"]:
         """The class with the highest logit (the lowest index among equals), int64.

@@ -8,8 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.classifiers import Classifier
-from faithmap.errors import CurveError, EngineError, nearest
+from faithmap.checks import (
+    LARGEST_STEP,
+    as_fill,
+    as_integer,
+    as_pixels,
+    as_points,
+    as_removal_steps,
+    as_targets,
+    one_of,
+)
+from faithmap.classifiers import Classifier, check_classifier
+from faithmap.errors import ClassifierError, CurveError, EngineError
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
 from faithmap.inference.imputed import ImputedEngine
@@ -17,6 +27,7 @@ from faithmap.inference.incremental.engine import IncrementalEngine, free_memory
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
 
 ENGINES = ("auto", "incremental", "dense")
+MOST_INPUTS = 65_536  # of a forward pass
 
 
 def default_batch(classifier: Classifier) -> int:
@@ -52,9 +63,10 @@ def make_engine(
     Raises:
         EngineError: an unknown engine or precision.
     """
-    for kind, given, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
-        if given not in known:
-            raise EngineError(f"unknown {kind} '{given}'{nearest(given, known)} Known: {', '.join(known)}.")
+    one_of(engine, "engine", ENGINES, EngineError)
+    one_of(precision, "precision", PRECISIONS, EngineError)
+    if batch_size is not None:
+        batch_size = as_integer(batch_size, "batch_size", 1, MOST_INPUTS, EngineError)
     required = engine == "incremental"
 
     def build(of: Classifier) -> Engine:
@@ -76,6 +88,7 @@ def score_chains(
         chains: what is perturbed.
         progress: called with the number of scores computed since the last call.
     Raises:
+        ClassifierError: a target that is not a class of the network.
         CurveError: logits that are not finite; `index` is the chain's image.
     """
     points = chains.scored
@@ -85,7 +98,10 @@ def score_chains(
     logit = torch.empty(shape, dtype=torch.float32, device=device)
     probability = torch.empty(shape, dtype=torch.float32, device=device)
     runner = ImputedEngine(engine) if chains.imputed else engine
+    highest = int(chains.targets.max()) if len(chains) else 0
     for chain, step, logits in runner.logits(chains.swapped() if chains.restore else chains):
+        if highest >= logits.shape[1]:
+            raise ClassifierError(f"a target is class {highest}, the network has classes 0…{logits.shape[1] - 1}.")
         at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
         logit[chain, column[step]] = at_target.float()
         probability[chain, column[step]] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
@@ -130,23 +146,27 @@ def score_curves(
         imputed: compute replacement values from the pixels that are left (noisy linear imputation); `fill` is the
             noise added to them.
     Raises:
+        InputError: images outside [0, 1], or targets, removal steps and fills that do not belong to them.
         ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
         CurveError: logits that are not finite (`index` says for which image).
         EngineError: an unknown engine or precision, or points that are not ascending steps from 0 on.
     Source:
         Samek et al. 2017, f(x⁽ᵏ⁾) for k = 0…L.
     """
-    rows = torch.arange(len(pixels), device=pixels.device)
+    classifier = check_classifier(classifier)
+    images = as_pixels(pixels)
+    removal = as_removal_steps(removal_step, images)
+    rows = torch.arange(len(images), device=images.device)
     chains = Chains(
-        pixels=pixels,
-        fill=fill,
+        pixels=images,
+        fill=as_fill(fill, images),
         image=rows,
         fill_index=rows,
-        removal_step=removal_step,
-        targets=targets,
-        steps=int(removal_step.max()) if steps is None else steps,
+        removal_step=removal,
+        targets=as_targets(targets, len(images), images.device),
+        steps=int(removal.max()) if steps is None else as_integer(steps, "steps", 0, LARGEST_STEP),
         imputed=imputed,
         restore=restore,
-        points=None if points is None else tuple(points),
+        points=None if points is None else as_points(points),
     )
     return score_chains(make_engine(classifier, engine, batch_size, precision=precision), chains)

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
+from faithmap.checks import as_fill, as_floats, as_integer, as_pixels
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
-from faithmap.errors import ImageError, ProtocolError
+from faithmap.errors import InputError, ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.randomness import generator
 
@@ -100,13 +101,22 @@ def draw_fill(
         others: the image set; ``"swap"`` takes its partner from there.
     Raises:
         ProtocolError: an unknown fill, or one that needs the image set where there is none.
+        InputError: an image outside [0, 1], or a key that is none.
     """
     kind, parameters = _parse(fill)
-    key = ("fill", seed, image_id, draw) if method is None else ("fill", seed, image_id, draw, method)
-    pixels = pixels.cpu()
-    partner = {"partner": _partner(fill, key, image_id, pixels, others)} if kind.needs_partner else {}
-    found: Tensor = kind.function(pixels, generator(*key), **parameters, **partner)
-    return found
+    image = as_pixels(pixels, dims=(3,)).cpu()
+    seed, draw = as_integer(seed, "seed", 0, 2**63 - 1), as_integer(draw, "draw", 0, 2**31 - 1)
+    for name, text in (("image_id", image_id), ("method", method)):
+        if not isinstance(text, str) and (name, text) != ("method", None):
+            raise InputError(f"{name} is a {type(text).__name__}: give it as text.")
+    own = () if method is None else (method,)
+    key = ("fill", seed, image_id, draw, *own)
+    # The order of partners is that of the image, whatever the draw.
+    set_key = ("partners", seed, image_id, *own)
+    partner = {"partner": _partner(fill, set_key, draw, image_id, image, others)} if kind.needs_partner else {}
+    # A copy, because a fill may be anybody's code.
+    found = as_floats(kind.function(image.clone(), generator(*key), **parameters, **partner), f"fill '{fill}'")
+    return as_fill(found.float(), image)
 
 
 def check_fill(name: str) -> None:
@@ -137,7 +147,7 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
     _, parameters = _parse(fill)
     name, _, detail = fill.partition(":")
     if name == "swap":
-        written = f"set={images.content_hash()}"
+        written = f"partners={images.content_hash()}"
     elif name == "constant":
         written = detail if detail == "mean" else ",".join(f"{value:g}" for value in parameters["colour"])
     else:
@@ -171,7 +181,7 @@ def uniform_grey(pixels: Pixels, random: np.random.Generator) -> Pixels:
     "dirichlet",
     line="every pixel a random mixture of n colours of the image, weights Dirichlet(alpha)",
     source="Samek et al. 2017, appendix, as read in docs/operators.md",
-    parameters={"n": Parameter(3, integer(low=1)), "alpha": Parameter(1.0, number(low=1e-3))},
+    parameters={"n": Parameter(3, integer(low=1, high=64)), "alpha": Parameter(1.0, number(low=1e-3, high=1e6))},
 )
 def dirichlet(pixels: Pixels, random: np.random.Generator, *, n: int, alpha: float) -> Pixels:
     """Every pixel Σ_j w_j c_j: n colours c_j of the image, w from a symmetric Dirichlet distribution."""
@@ -199,7 +209,10 @@ def constant(pixels: Pixels, random: np.random.Generator, *, colour: tuple[float
     "blur",
     line="the image blurred by a Gaussian of sigma pixels (cut off at radius; 0: at four sigma)",
     source="Samek et al. 2017, appendix; Petsiuk et al. 2018",
-    parameters={"sigma": Parameter(5.0, number(low=1e-3)), "radius": Parameter(0, integer(low=0))},
+    parameters={
+        "sigma": Parameter(5.0, number(low=1e-3, high=250.0)),
+        "radius": Parameter(0, integer(low=0, high=1000)),
+    },
 )
 def blur(pixels: Pixels, random: np.random.Generator, *, sigma: float, radius: int) -> Pixels:
     """The image blurred by a Gaussian."""
@@ -213,7 +226,7 @@ def blur(pixels: Pixels, random: np.random.Generator, *, sigma: float, radius: i
     "noisy-linear",
     line="every removed pixel the weighted mean of its neighbours, solved for all at once, plus Gaussian noise",
     source="Rong et al. 2022, ROAD",
-    parameters={"noise": Parameter(0.01, number(low=0.0))},
+    parameters={"noise": Parameter(0.01, number(low=0.0, high=10.0))},
     imputed=True,
 )
 def noisy_linear(pixels: Pixels, random: np.random.Generator, *, noise: float) -> Pixels:
@@ -232,11 +245,13 @@ _DATASET_MEAN = "constant:dataset-mean"
 
 def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
     """The declaration of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
+    if not isinstance(fill, str):
+        raise ProtocolError(f"fill is a {type(fill).__name__}: give a name, one of {', '.join(FILLS)}.")
     name, _, detail = fill.partition(":")
     kind = FILLS.find(name)
     if name == "constant":
         return kind, _colour(fill, detail)
-    if name == "swap" and re.fullmatch(r"set=[0-9a-f]{16}", detail):
+    if name == "swap" and re.fullmatch(r"partners=[0-9a-f]{16}", detail):
         return kind, {}
     return kind, kind.defaults | FILLS.given(kind, fill, detail)
 
@@ -264,18 +279,24 @@ def _colour(fill: str, detail: str) -> dict[str, Any]:
     return {"colour": tuple(values)}
 
 
-def _partner(fill: str, key: tuple[object, ...], image_id: str, pixels: Tensor, others: PixelSource | None) -> Tensor:
-    """The first other image that can be read, in an order that depends on the key and the ids alone."""
+def _partner(
+    fill: str, key: tuple[object, ...], draw: int, image_id: str, pixels: Tensor, others: PixelSource | None
+) -> Tensor:
+    """The draw-th other image that can be read, in an order that depends on the key and the ids alone.
+
+    Draws count on through this order, so that no partner comes twice before all have come once.
+    """
     if others is None:
         raise ProtocolError(f"fill '{fill}' takes pixels of another image: pass the image set as `others`.")
+    usable: list[str] = []
     for other in _ranked(key, (name for name in others.ids if name != image_id)):
-        try:
-            partner = others.read(other).cpu()
-        except ImageError:
-            continue
-        if partner.shape == pixels.shape:
-            return partner
-    raise ProtocolError(f"fill '{fill}' takes pixels of another image, and the set has none that can be read.")
+        if others.shape(other) == tuple(pixels.shape):
+            usable.append(other)
+            if len(usable) > draw:
+                break
+    if not usable:
+        raise ProtocolError(f"fill '{fill}' takes pixels of another image, and the set has none that can be read.")
+    return others.read(usable[draw % len(usable)]).cpu()
 
 
 def _ranked(key: tuple[object, ...], names: Iterator[str]) -> list[str]:

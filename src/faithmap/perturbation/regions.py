@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.checks import as_integers, as_tensor
 from faithmap.errors import HeatmapError, RegionError
-from faithmap.protocol import Order, Placement, Protocol
+from faithmap.protocol import Order, Placement, Protocol, as_order, as_protocol
 
 
 def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
@@ -17,6 +18,9 @@ def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
     Raises:
         HeatmapError: half precision, a value that is not finite, or a constant map.
     """
+    if heatmap.ndim != 3 or heatmap.numel() == 0:
+        remedy = ": add a dimension with heatmap[None]" if heatmap.ndim == 2 else ""
+        raise HeatmapError(f"heatmap has shape {tuple(heatmap.shape)}, expected (B, H, W){remedy}.")
     if heatmap.dtype not in (torch.float32, torch.float64):
         raise HeatmapError(
             f"heatmap is {heatmap.dtype}, expected float32 or float64: half precision leaves too few distinct values "
@@ -60,11 +64,13 @@ def removal_steps(
         tensor([[[0, 2],
                  [1, 0]]], dtype=torch.int32)
     """
-    check_heatmap(heatmap)
-    height, width = heatmap.shape[1:]
+    given = as_tensor(heatmap, "heatmap", HeatmapError)
+    protocol = as_protocol(protocol)
+    check_heatmap(given)
+    height, width = given.shape[1:]
     check_regions_fit(protocol, height, width)
     protocol = protocol.fitted(height, width)
-    relevance = heatmap if Order(order) is Order.MORF else -heatmap
+    relevance = given if as_order(order) is Order.MORF else -given
     match protocol.placement:
         case Placement.GRID:
             return _grid(relevance, protocol.steps, protocol.region_size)
@@ -75,7 +81,7 @@ def removal_steps(
         case Placement.SEGMENT:
             if segments is None:
                 raise RegionError("placement is 'segment' and no segments were given: pass a label map an image.")
-            return _segments(relevance, segments, protocol.steps)
+            return _segments(relevance, as_integers(segments, "segments", RegionError), protocol.steps)
 
 
 def check_regions_fit(protocol: Protocol, height: int, width: int) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +15,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from faithmap.arrays import stored_array
 from faithmap.errors import ImageError, ProtocolError, missing
+from faithmap.files import files_in, read_bytes, state_of
+from faithmap.text import first_line
 
 _SLIC = {"n": 50.0, "compactness": 10.0}
+_LARGEST = {"n": 32_767.0, "compactness": 1e6}
 
 
 def check_segments(name: str) -> None:
@@ -48,12 +55,8 @@ def segment(name: str, pixels: Float[Tensor, "3 height width"], image_id: str) -
     """
     check_segments(name)
     kind, _, detail = name.partition(":")
-    labels = _slic(pixels, **_slic_parameters(name, detail)) if kind == "slic" else _read(_path(detail), image_id)
-    if labels.shape != tuple(pixels.shape[1:]):
-        raise ImageError(
-            f"the label map of image '{image_id}' is {tuple(labels.shape)}, the network's input is "
-            f"{tuple(pixels.shape[1:])}: make it at that size."
-        )
+    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+    labels = _slic(pixels, **_slic_parameters(name, detail)) if kind == "slic" else _read(detail, image_id, size)
     return torch.from_numpy(labels.astype(np.int64)).to(pixels.device)
 
 
@@ -66,11 +69,30 @@ def resolve_segments(name: str) -> str:
     if kind == "slic":
         return "slic:" + ",".join(f"{key}={value:g}" for key, value in _slic_parameters(name, detail).items())
     path = _path(detail)
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.suffix in (".npy", ".png"):
-            digest.update(repr(file.relative_to(path).as_posix()).encode() + file.read_bytes())
-    return f"folder:{path}#{digest.hexdigest()[:16]}"
+    try:
+        digest, _ = _label_maps(path)
+    except OSError as error:
+        raise ProtocolError(f"segments '{name}': {error.filename or path}: {error.strerror}.") from None
+    return f"folder:{path}#{digest}"
+
+
+def _label_maps(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """A hash of all label maps of a folder, and file → a state that changes when it is replaced."""
+    digest, states = hashlib.sha256(), {}
+    for file in files_in(path, (".npy", ".png")):
+        relative = file.relative_to(path).as_posix()
+        states[relative] = state_of(file)
+        digest.update(repr(relative).encode() + read_bytes(file))
+    return digest.hexdigest()[:16], states
+
+
+@lru_cache(maxsize=4)
+def _states(path: Path, digest: str) -> dict[str, tuple[int, ...]]:
+    """File → state, of the label maps that were hashed when the run started; looked at once per process."""
+    found, states = _label_maps(path)
+    if found != digest:
+        raise ImageError(f"the label maps in {path} have changed since the run started.")
+    return states
 
 
 def _path(detail: str) -> Path:
@@ -85,12 +107,12 @@ def _slic_parameters(name: str, detail: str) -> dict[str, float]:
         key, _, text = part.partition("=")
         try:
             parameters[key] = float(text) if key in _SLIC else float("nan")
-            if not parameters[key] > 0 or (key == "n" and parameters[key] % 1):
+            if not 0 < parameters[key] <= _LARGEST[key] or (key == "n" and parameters[key] % 1):
                 raise ValueError
         except ValueError:
             raise ProtocolError(
-                f"segments '{name}': '{part}' is not understood; give n (a whole number) and compactness, above 0, as "
-                "in 'slic:n=50,compactness=10'."
+                f"segments '{name}': '{part}' is not understood; give n (an integer up to {_LARGEST['n']:g}) and "
+                f"compactness (up to {_LARGEST['compactness']:g}), above 0, as in 'slic:n=50,compactness=10'."
             ) from None
     return parameters
 
@@ -103,15 +125,42 @@ def _slic(pixels: Tensor, n: float, compactness: float) -> np.ndarray[tuple[int,
     return labels
 
 
-def _read(folder: Path, image_id: str) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    stems = dict.fromkeys((image_id, str(Path(image_id).with_suffix(""))))
-    for path in (folder / f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".png")):
-        if path.is_file():
-            try:
-                labels = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(Image.open(path))
-            except (OSError, ValueError, EOFError) as error:
-                raise ImageError(f"{path} cannot be read as a label map: {error}.") from None
-            if labels.dtype.kind not in "iub":
-                raise ImageError(f"{path} holds {labels.dtype} values, expected whole numbers.")
-            return np.asarray(labels, dtype=np.int64)
+def _read(detail: str, image_id: str, size: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    folder = _path(detail)
+    digest = detail.removeprefix(f"{folder}").removeprefix("#")
+    stems = (image_id, image_id.rpartition(".")[0] or image_id)
+    for relative in dict.fromkeys(f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".png")):
+        if relative.startswith("/") or ".." in relative.split("/") or not (folder / relative).is_file():
+            continue
+        try:
+            labels = _labels(folder / relative, size, f"the label map of image '{image_id}'")
+            same = not digest or state_of(folder / relative) == _states(folder, digest).get(relative)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever comes to their minds on damaged files
+            raise ImageError(f"{folder / relative} cannot be read as a label map: {first_line(error)}.") from None
+        if not same:
+            raise ImageError(f"{folder / relative} has changed since the run started.")
+        if labels.dtype.kind not in "iub":
+            raise ImageError(f"{folder / relative} holds {labels.dtype} values, expected integers.")
+        if labels.dtype.kind == "u" and labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+            raise ImageError(f"{folder / relative} holds labels above {np.iinfo(np.int64).max}.")
+        return np.asarray(labels, dtype=np.int64)
     raise ImageError(f"no label map for image '{image_id}' in {folder}: expected {image_id}.npy or .png.")
+
+
+def _labels(path: Path, size: tuple[int, int], name: str) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    """What a file holds, whose size is checked before memory is taken."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if shape != size:
+            raise ImageError(f"{name} is {shape}, the network's input is {size}: make it at that size.")
+
+    if path.suffix == ".npy":
+        stored = stored_array(path)
+        check(stored.shape)
+        return stored.read()
+    with Image.open(io.BytesIO(read_bytes(path))) as picture:
+        bands = len(picture.getbands())
+        check((*picture.size[::-1], bands) if bands > 1 else picture.size[::-1])
+        return np.array(picture)

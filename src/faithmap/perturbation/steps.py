@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.checks import LARGEST_STEP, as_fill, as_floats, as_integer, as_removal_steps
+from faithmap.errors import InputError
 from faithmap.images import PixelSource
 from faithmap.perturbation.fills import draw_fill
 from faithmap.perturbation.regions import removal_steps
@@ -27,11 +29,16 @@ def perturb(
         removal_step: the step at which a pixel is replaced, 1…L; 0 for never.
         fill: replacement values, in pixel space.
         step: k; 0 gives the untouched image.
+    Raises:
+        InputError: images, steps and fill that do not belong together.
     Source:
         Samek et al. 2017, x⁽ᵏ⁾ = g(x⁽ᵏ⁻¹⁾, r_k), in closed form.
     """
-    removed = (removal_step > 0) & (removal_step <= step)
-    return torch.where(removed.unsqueeze(-3), fill, pixels)
+    images = as_floats(pixels, "pixels")
+    if images.ndim < 3:
+        raise InputError(f"pixels has shape {tuple(images.shape)}, expected (C, H, W) or (B, C, H, W).")
+    steps, k = as_removal_steps(removal_step, images), as_integer(step, "step", 0, LARGEST_STEP)
+    return torch.where(((steps > 0) & (steps <= k)).unsqueeze(-3), as_fill(fill, images), images)
 
 
 def chain_removal_step(
