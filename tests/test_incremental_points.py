@@ -10,10 +10,11 @@ import faithmap
 from faithmap.errors import EngineError
 from faithmap.inference import examine, make_engine, score_chains
 from faithmap.inference.incremental import engine as engine_module
+from faithmap.inference.incremental import runner as runner_module
 from faithmap.inference.incremental.costs import leading_points
 from faithmap.inference.incremental.geometry import Pixels, covered
 from faithmap.inference.incremental.runner import network_of
-from tests.test_incremental import all_logits, classifier_of, draw_chains, settled, small
+from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small
 from tests.test_incremental_networks import Head
 
 POINTS = [(0, 12), (0, 1, 3, 4, 9), (0,)]
@@ -67,8 +68,8 @@ def test_the_dense_engine_runs_the_asked_steps_only_and_a_common_end_once(monkey
     engine = make_engine(classifier, "dense", 16)
     every = all_logits(engine, chains)
     seen = []
-    forward = engine._forward
-    monkeypatch.setattr(engine, "_forward", lambda inputs: seen.append(len(inputs)) or forward(inputs))
+    forward = engine.forward
+    monkeypatch.setattr(engine, "forward", lambda inputs: seen.append(len(inputs)) or forward(inputs))
     for points in POINTS:
         seen.clear()
         some = replace(chains, points=points)
@@ -149,6 +150,22 @@ def test_covered_pixels_are_those_inside_a_rectangle():
     assert torch.equal(covered(rectangles, size), expected)
     pixels = Pixels.inside_any(rectangles, size)
     assert torch.equal(torch.stack([pixels.chain, pixels.row, pixels.column], 1), expected.nonzero())
+
+
+@pytest.mark.parametrize("body", ["squeezenet1_1", "padded"])
+def test_single_steps_are_undone_to_the_bit(body, monkeypatch):
+    """More chains than are kept, of three images: most find their maps as the chain before has left them."""
+    classifier = classifier_of(network(body))
+    chains = draw_chains(size=56, chains=13, steps=1, region=17, images=3)
+    engine = make_engine(classifier, "incremental")
+    expected = all_logits(engine, chains)  # thirteen are kept: nothing is undone
+    undone = []
+    restore = runner_module.Runner.restore
+    monkeypatch.setattr(runner_module.Runner, "restore", lambda *given: undone.append(1) or restore(*given))
+    monkeypatch.setattr(runner_module, "FEW_CHAINS", {"cpu": 2})
+    assert torch.equal(all_logits(engine, chains), expected)
+    assert len(undone) > 3
+    assert torch.equal(expected, from_scratch(engine, chains))
 
 
 def test_scores_come_in_the_order_of_the_points(tiny):

@@ -290,6 +290,22 @@ def test_occlusion_agrees_with_a_loop(network, photos):
     assert difference(heatmaps(network, photos, target, "occlusion:size=30,stride=17")[0], fall / count) <= 1e-6
 
 
+@pytest.mark.parametrize(("size", "stride"), [(30, 17), (12, 4), (64, 64), (9, 9)])
+def test_occlusion_is_captums(size, stride):
+    network = faithmap.load_classifier("squeezenet1_1-embedded", device="cpu")
+    photos = torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(4))
+    targets = network.predict(photos)
+    expected = captum.attr.Occlusion(network.logits).attribute(
+        network.normalise(photos),
+        sliding_window_shapes=(3, size, size),
+        strides=(3, stride, stride),
+        target=targets,
+        perturbations_per_eval=8,
+    )
+    found = heatmaps(network, photos, targets, f"occlusion:size={size},stride={stride}")
+    assert difference(found, expected[:, 0]) <= 1e-4
+
+
 def bilinear(grid, height, width):
     """Enlarge by interpolation between the centres of cells."""
     rows, columns = grid.shape

@@ -1,11 +1,14 @@
 """Methods that look at scores alone: what the class logit does when parts of the image are hidden.
 
-Hidden is what has the mean colour (0 after normalisation). Images come one by one; their variants in batches.
+Hidden is what has the mean colour (0 after normalisation). Images come one by one. A hidden window is one step from
+the untouched image, which the incremental engine scores by what it changes; other variants come in batches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import torch
@@ -14,11 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.attribution.batch import Batch, attributable, import_captum
-from faithmap.attribution.gradients import VARIANTS
 from faithmap.attribution.method import heatmap_method
+from faithmap.attribution.variants import VARIANTS, target_logits, variant_logits
 from faithmap.declarations import Parameter, choice, integer, number
 from faithmap.errors import MethodError, missing
+from faithmap.inference import Chains
 from faithmap.randomness import generator
+
+_AT_A_TIME = 256  # regions whose steps are written down together
 
 
 @heatmap_method(
@@ -29,7 +35,7 @@ from faithmap.randomness import generator
     batching="single",
 )
 def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3 height width"]:
-    """Fall of the class logit when a window hides part of the image, averaged over the windows on a pixel; by captum.
+    """Fall of the class logit when a window hides part of the image, averaged over the windows on a pixel.
 
     Args:
         batch: images and classes.
@@ -42,21 +48,48 @@ def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3
             f"size={size}, stride={stride} leave pixels out of a {height}×{width} image: stride must be at most size, "
             "size at most the image."
         )
-    with torch.no_grad():
-        # Each channel gets the whole fall; the mean over three channels is one map.
-        found: Tensor = (
-            import_captum()
-            .Occlusion(batch.checked_logits)
-            .attribute(
-                batch.inputs,
-                sliding_window_shapes=(3, size, size),
-                strides=(3, stride, stride),
-                baselines=0,
-                target=batch.targets,
-                perturbations_per_eval=VARIANTS,
-            )
-        )
-    return found.to(batch.inputs.dtype) / 3
+    mean = batch.pixels.new_tensor(batch.classifier.mean).view(3, 1, 1).expand(3, height, width)
+    windows = list(sliding_windows(height, width, size, stride))
+    found = []
+    for row in range(len(batch.pixels)):
+        one = batch.rows(row, 1)
+        fall = falls(one, windows, mean)
+        total, count = torch.zeros(2, height, width, dtype=torch.float64, device=one.pixels.device)
+        for window, value in zip(windows, fall.double(), strict=True):
+            total[window] += value
+            count[window] += 1
+        found.append((total / count).to(batch.inputs.dtype))
+    return torch.stack(found)
+
+
+def sliding_windows(height: int, width: int, size: int, stride: int) -> Iterator[tuple[slice, slice]]:
+    """Squares `stride` apart, until every pixel is in one; the last ones end at the border."""
+    starts = [range(0, max(length - size, 0) + stride, stride) for length in (height, width)]
+    for top, left in product(*starts):
+        yield slice(top, min(top + size, height)), slice(left, min(left + size, width))
+
+
+def falls(
+    batch: Batch, regions: Sequence[tuple[slice, slice]], fill: Float[Tensor, "3 height width"]
+) -> Float[Tensor, "regions"]:
+    """By how much the class logit of an image falls when a region alone is replaced.
+
+    Args:
+        batch: one image.
+        regions: rows and columns of each region.
+        fill: replacement values in pixel space.
+    """
+    found = []
+    for start in range(0, len(regions), _AT_A_TIME):
+        some = regions[start : start + _AT_A_TIME]
+        zeros = torch.zeros(len(some), dtype=torch.int64, device=batch.pixels.device)
+        removal_step = torch.zeros((len(some), *batch.pixels.shape[-2:]), dtype=torch.int32, device=zeros.device)
+        for row, region in enumerate(some):
+            removal_step[row][region] = 1
+        chains = Chains(batch.pixels, fill[None], zeros, zeros, removal_step, batch.targets[zeros], steps=1)
+        logit = target_logits(batch, chains)
+        found.append(logit[:, 0] - logit[:, 1])
+    return torch.cat(found)
 
 
 @heatmap_method(
@@ -83,13 +116,13 @@ def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch 
     for row, name in enumerate(batch.image_ids):
         one = batch.rows(row, 1)
         draw = generator("rise", batch.seed, name)
+        logits_of = variant_logits(one)
         total = torch.zeros_like(one.inputs[0, 0])
         for start in range(0, n, VARIANTS):
             count = min(VARIANTS, n - start)
             masks = torch.stack([rise_mask(draw, one.inputs.shape[-2:], cells, p) for _ in range(count)])
             masks = masks.to(one.inputs)
-            with torch.no_grad():
-                logits = one.checked_logits(one.inputs * masks.unsqueeze(1))
+            logits = logits_of(one.inputs * masks.unsqueeze(1))
             weight = logits.softmax(1)[:, one.targets[0]]
             total += (weight.view(-1, 1, 1) * masks).sum(0)
         found.append(total / (n * p))
@@ -138,7 +171,7 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
         devices = [one.inputs.device] if one.inputs.device.type == "cuda" else []
         with attributable(one.classifier.module), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(int(draw.integers(2**63)))
-            values = captum.KernelShap(one.checked_logits).attribute(
+            values = captum.KernelShap(variant_logits(one)).attribute(
                 one.inputs,
                 baselines=0,
                 target=one.targets,

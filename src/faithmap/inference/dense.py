@@ -65,7 +65,7 @@ class DenseEngine:
                     images[chains.image[one]],
                     out=inputs[rows],
                 )
-            logits = self._forward(inputs)
+            logits = self.forward(inputs)
             yield chain, step, logits
             row = torch.full_like(alike, -1)  # of the logits of a chain's last step, where they are among these
             row[chain[step == last]] = (step == last).nonzero().squeeze(1)
@@ -79,7 +79,7 @@ class DenseEngine:
         batch = self.batch_size
         for start in range(0, len(images), batch):
             pixels = self.classifier.normalise(chains.pixels[images[start : start + batch]]).to(self.classifier.dtype)
-            logits = self._forward(pixels.permute(0, 2, 3, 1).contiguous())
+            logits = self.forward(pixels.permute(0, 2, 3, 1).contiguous())
             chain = ((image >= start) & (image < start + batch)).nonzero().squeeze(1)
             yield chain, torch.zeros_like(chain), logits[image[chain] - start]
 
@@ -92,12 +92,12 @@ class DenseEngine:
             image, fill = chains.pixels[chains.image[chain]], chains.fill[chains.fill_index[chain]]
             inputs.append(torch.where(removed, fill, image))
         normalised = self.classifier.normalise(torch.stack(inputs)).to(self.classifier.dtype)
-        return self._forward(normalised.permute(0, 2, 3, 1).contiguous())
+        return self.forward(normalised.permute(0, 2, 3, 1).contiguous())
 
-    def _forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """NHWC inputs → logits; in halves when the device's memory is exhausted."""
         if len(inputs) > self.batch_size:
-            return torch.cat([self._forward(part) for part in torch.split(inputs, self.batch_size)])
+            return torch.cat([self.forward(part) for part in torch.split(inputs, self.batch_size)])
         version = None if inputs.is_inference() else inputs._version
         try:
             with inference(self.tf32):
@@ -111,7 +111,7 @@ class DenseEngine:
         self.batch_size = max(1, len(inputs) // 2)
         text = f"out of memory: going on with {self.batch_size} inputs a forward pass."
         warnings.warn(text, EngineWarning, stacklevel=2)
-        return self._forward(inputs)
+        return self.forward(inputs)
 
 
 def _pairs(chains: Chains, alike: Tensor) -> tuple[Tensor, Tensor]:

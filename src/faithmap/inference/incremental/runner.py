@@ -28,6 +28,9 @@ from faithmap.inference.incremental.tracing import trace
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
 MOST_CHAINS = {"cpu": (64, 128), "device": (256, 1024)}
+# Where every chain is a single step from the untouched image, its maps are copied for a few chains only, and each step
+# is undone after it was scored.
+FEW_CHAINS = {"cpu": 32, "device": 256}
 _LITTLE_BYTES = {"cpu": 500_000_000, "device": 8_000_000_000}
 
 
@@ -112,13 +115,21 @@ class Changes:
         self.rectangles = extents.rectangles(bounding_rectangles(removal_step, steps))
         # Pixels of all chains for every rectangle and step, so that nobody has to ask the device.
         self._counts: list[list[int]] = torch.stack([area(one).sum(1) for one in self.rectangles]).tolist()
+        self._current = (0, 0)  # the steps whose lists are kept
+        self._lists: dict[int, Pixels] = {}
 
     def pixels(self, extent: int, before: int, step: int) -> Pixels:
-        """The pixels that the steps after `before` up to `step` change."""
+        """The pixels that the steps after `before` up to `step` change; layers that change alike share a list."""
+        if self._current != (before, step):
+            self._current, self._lists = (before, step), {}
         rectangle = self.rectangles[extent]
-        if step - before == 1:
-            return Pixels.inside(rectangle[:, before], self._counts[extent][before])
-        return Pixels.inside_any(rectangle[:, before:step], self.extents.all[extent].size)
+        if id(rectangle) not in self._lists:
+            self._lists[id(rectangle)] = (
+                Pixels.inside(rectangle[:, before], self._counts[extent][before])
+                if step - before == 1
+                else Pixels.inside_any(rectangle[:, before:step], self.extents.all[extent].size)
+            )
+        return self._lists[id(rectangle)]
 
 
 class Runner:
@@ -139,8 +150,11 @@ class Runner:
         order = torch.argsort(chains.image, stable=True)
         self.plan.tail.clear()
         loaded = -1  # the image whose untouched state is in `one`
-        for first in range(0, len(order), self.most):
-            group = order[first : first + self.most]
+        undone = -1  # the image whose untouched maps all chains of the state hold, because their step was undone
+        single = chains.scored == (0, 1)
+        most = min(self.most, FEW_CHAINS[kind_of(self.plan.device)]) if single else self.most
+        for first in range(0, len(order), most):
+            group = order[first : first + most]
             state = self._state(len(group))
             found, counts = torch.unique_consecutive(chains.image[group], return_counts=True)
             at = 0
@@ -150,9 +164,11 @@ class Runner:
                     loaded = image
                     everyone = (chains.image == image).nonzero().squeeze(1)
                     yield from self.plan.tail.push(self.one, everyone, 0, shared=True)
-                state.copy_from(self.one, at, count)
+                if image != undone:
+                    state.copy_from(self.one, at, count)
                 at += count
-            yield from self._steps(state, chains, group, images, fills)
+            undone = loaded if single and len(found) == 1 else -1
+            yield from self._steps(state, chains, group, images, fills, undo=undone >= 0)
         yield from self.plan.tail.flush()
 
     def start(self, image: Tensor) -> None:
@@ -177,16 +193,22 @@ class Runner:
 
     def step(self, state: State, changes: Changes, before: int, step: int) -> None:
         """Recompute what the steps after `before` up to `step` change, the input's map being written already."""
-        lists: dict[int, Pixels] = {}
         for layer, kernel in self.plan.kernels:
-            rectangle = changes.rectangles[layer.extent]
-            if id(rectangle) not in lists:
-                lists[id(rectangle)] = changes.pixels(layer.extent, before, step)
-            kernel.run(state, lists[id(rectangle)])
+            kernel.run(state, changes.pixels(layer.extent, before, step))
+
+    def restore(self, state: State, changes: Changes, before: int, step: int) -> None:
+        """Undo these steps in all maps of chains of one image, whose untouched maps are in `one`."""
+        for owner in self.plan.layout.padding:
+            target, source = state.maps[owner], self.one.maps[owner]
+            pixels = changes.pixels(owner.extent, before, step)
+            to = pixels.index(target.padded, shift=target.corner)
+            untouched = to - pixels.chain * math.prod(target.padded)  # the same pixels of the first chain
+            target.rows.index_copy_(0, to, source.rows.index_select(0, untouched))
 
     def _steps(
-        self, state: State, chains: Chains, group: Tensor, images: Tensor, fills: Tensor
+        self, state: State, chains: Chains, group: Tensor, images: Tensor, fills: Tensor, undo: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Logits of all scored steps but the first; with `undo`, the maps are afterwards what they were before."""
         removal_step = chains.removal_step[group]
         changes = Changes(self.plan.network.extents, removal_step, chains.scored[-1])
         size = (removal_step.shape[1], removal_step.shape[2])
@@ -202,6 +224,8 @@ class Runner:
             entry.rows.index_copy_(0, place, torch.where(removed, new, entry.rows.index_select(0, place)))
             self.step(state, changes, before, step)
             yield from self.plan.tail.push(state, group, step)
+            if undo:
+                self.restore(state, changes, before, step)
 
     def _state(self, count: int) -> State:
         most = max(self._states, default=0)

@@ -1,0 +1,158 @@
+"""Heatmap methods that perturb the input, against captum's on the same work: time, ratio and difference.
+
+    python -m benchmarks.perturbing
+    python -m benchmarks.perturbing --networks vgg16 --jobs occlusion
+
+Weights of torchvision networks are random. Both run in this process, in turns; times are medians over `--repeats`
+images, after a first one that traces the network. captum runs with as many perturbations in a batch as is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import captum.attr
+import torch
+import torchvision
+from torch import Tensor
+
+import faithmap
+from faithmap.attribution.derived import region_grid
+from faithmap.attribution.perturbing import rise_mask, segment
+from faithmap.attribution.shapley import shapley_values
+from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.randomness import generator
+
+Job = Callable[[faithmap.Classifier, Tensor, Tensor, argparse.Namespace], tuple[Tensor, Tensor]]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def occlusion(classifier, pixels, target, given):
+    """Windows of 32 pixels, 16 apart."""
+
+    def theirs():
+        return captum.attr.Occlusion(classifier.logits).attribute(
+            classifier.normalise(pixels),
+            sliding_window_shapes=(3, 32, 32),
+            strides=(3, 16, 16),
+            target=target,
+            perturbations_per_eval=given.batch,
+        )[:, 0]
+
+    return lambda: faithmap.heatmaps(classifier, pixels, target, "occlusion:size=32,stride=16"), theirs
+
+
+def shapley(classifier, pixels, target, given):
+    """Shapley values of the cells of a grid, by permutations; captum draws others, of the same number."""
+    protocol = faithmap.Protocol.preset(region_size=given.region, placement="grid")
+    regions = region_grid(protocol, (pixels.shape[-2], pixels.shape[-1]))
+    fill = torch.tensor(classifier.mean).view(1, 1, 3, 1, 1).expand(1, 1, *pixels.shape[1:])
+
+    def ours():
+        found = shapley_values(classifier, pixels, target, regions[None], fill, permutations=given.permutations)
+        return found.values[0][regions][None]
+
+    def theirs():
+        return captum.attr.ShapleyValueSampling(classifier.logits).attribute(
+            classifier.normalise(pixels),
+            target=target,
+            feature_mask=regions.expand(1, 3, -1, -1).contiguous(),
+            n_samples=given.permutations,
+            perturbations_per_eval=given.batch,
+        )[:, 0]
+
+    return ours, theirs
+
+
+def kernelshap(classifier, pixels, target, given):
+    """A loop over images around captum's KernelSHAP, on 49 squares."""
+    labels = segment(pixels[0], 49, "grid")
+
+    def theirs():
+        return captum.attr.KernelShap(classifier.logits).attribute(
+            classifier.normalise(pixels),
+            target=target,
+            feature_mask=labels.expand(1, 3, -1, -1),
+            n_samples=given.samples,
+            perturbations_per_eval=given.batch,
+        )[:, 0]
+
+    name = f"kernelshap:n={given.samples},segments=49,shape=grid"
+    return lambda: faithmap.heatmaps(classifier, pixels, target, name), theirs
+
+
+def rise(classifier, pixels, target, given):
+    """captum has no RISE: a loop over batches of masks in torch's own memory format."""
+
+    def theirs():
+        inputs, draw = classifier.normalise(pixels), generator("rise", 0, "0")
+        total = torch.zeros_like(pixels[0, 0])
+        with torch.no_grad():
+            for start in range(0, given.samples, given.batch):
+                count = min(given.batch, given.samples - start)
+                masks = torch.stack([rise_mask(draw, pixels.shape[-2:], 7, 0.5) for _ in range(count)])
+                weight = classifier.logits(inputs * masks.unsqueeze(1)).softmax(1)[:, target[0]]
+                total += (weight.view(-1, 1, 1) * masks).sum(0)
+        return total[None] / (given.samples * 0.5)
+
+    return lambda: faithmap.heatmaps(classifier, pixels, target, f"rise:n={given.samples}"), theirs
+
+
+JOBS: dict[str, Job] = {"occlusion": occlusion, "shapley": shapley, "kernelshap": kernelshap, "rise": rise}
+SAME = ("occlusion", "rise")  # the others draw permutations or coalitions of their own
+
+
+def network(name: str) -> faithmap.Classifier:
+    """An embedded network, or one of torchvision with random weights."""
+    if name.endswith("-embedded"):
+        return faithmap.load_classifier(name, device="cpu")
+    module = torchvision.models.get_model(name).eval()
+    return faithmap.Classifier(module, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["alexnet", "squeezenet1_1-embedded", "vgg16"])
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument("--batch", type=int, default=16, help="captum's perturbations per forward pass")
+    parser.add_argument("--region", type=int, default=16, help="side of the regions of Shapley values")
+    parser.add_argument("--permutations", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=200, help="of KernelSHAP and RISE")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    given = parser.parse_args()
+    clock = CLOCKS[given.clock]
+    images = faithmap.load_images("photos", limit=given.repeats)
+    print(
+        f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, {given.clock} time"
+    )
+    print("network | job | faithmap, s | captum, s | ratio | largest difference, of the map's largest value")
+    for name in given.networks:
+        classifier = network(name)
+        every = [image.read(classifier.preprocessing).unsqueeze(0) for image in images]
+        for job in given.jobs:
+            seconds: list[list[float]] = [[], []]
+            worst = 0.0
+            for at, pixels in enumerate([every[0], *every]):
+                target = classifier(pixels).argmax(1)
+                maps = []
+                for which, work in enumerate(JOBS[job](classifier, pixels, target, given)):
+                    if at == 0 and which == 1:
+                        continue  # nothing to warm up
+                    start = clock()
+                    maps.append(work().detach())
+                    if at:
+                        seconds[which].append(clock() - start)
+                if at and job in SAME:
+                    worst = max(worst, float((maps[0] - maps[1]).abs().max() / maps[1].abs().max()))
+            ours, theirs = (statistics.median(one) for one in seconds)
+            differ = f"{worst:.0e}" if job in SAME else "other draws"
+            print(f"{name} | {job} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} | {differ}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
