@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 
 from faithmap import plots
 from faithmap.errors import FaithmapError
+from faithmap.measures.measure import Measure
+from faithmap.measures.scorecard import SRG, scorecard
 from faithmap.report import Html, flipbook_html, run_html, write_report
 from faithmap.statistics import aopc_table
 from faithmap.store.reading import StoredRun
@@ -31,6 +33,24 @@ class Run(StoredRun):
         See `faithmap.statistics.aopc_table`.
         """
         return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
+
+    def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
+        """Every method by every measure of the run, and by SRG where it holds both orders: no total score.
+
+        See `faithmap.measures.scorecard` for its columns, for `wide` (as text, sorted by any measure) and for
+        `disagreement` (what the measures say together).
+        """
+        kept = [Measure.from_dict(name, facts) for name, facts in self.manifest.measures.items()]
+        if len(self.protocol.orders) > 1 and "srg" not in self.manifest.measures:
+            kept.insert(0, SRG)
+        return scorecard(
+            self.measures(),
+            kept,
+            self.scores(),
+            score=str(score or self.protocol.score),
+            direction=str(self.protocol.direction),
+            confidence=confidence,
+        )
 
     def plot(
         self,
