@@ -27,7 +27,7 @@ FLOORS = [
     {"report"},
     {"run"},
     {"experiment"},
-    {"study"},
+    {"studies"},
     {"cli"},
     {"__main__"},
 ]

@@ -4,7 +4,7 @@ import torch
 
 import faithmap
 from faithmap.errors import MethodError, ProtocolError
-from faithmap.study.operators import operator_table
+from faithmap.studies.operators import operator_table
 
 
 def edges(inputs, targets):

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from faithmap.run import Run
     from faithmap.statistics import abpc, aopc, relative_to_random
     from faithmap.store import Example
-    from faithmap.study.operators import operator_table
+    from faithmap.studies.operators import operator_table
+    from faithmap.studies.running import study
+    from faithmap.studies.study import Study
 
 # Public name → the module that defines it. A test compares this table with the imports above.
 _MODULES = {
@@ -36,6 +38,7 @@ _MODULES = {
     "Protocol": "protocol",
     "Run": "run",
     "Score": "protocol",
+    "Study": "studies.study",
     "Target": "protocol",
     "abpc": "statistics",
     "aopc": "statistics",
@@ -45,12 +48,13 @@ _MODULES = {
     "heatmaps": "attribution",
     "load_classifier": "classifiers",
     "load_images": "images",
-    "operator_table": "study.operators",
+    "operator_table": "studies.operators",
     "perturb": "perturbation",
     "randomisation_check": "measures.randomisation",
     "relative_to_random": "statistics",
     "removal_steps": "perturbation",
     "score_curves": "inference",
+    "study": "studies.running",
 }
 
 __all__ = [
@@ -64,6 +68,7 @@ __all__ = [
     "Protocol",
     "Run",
     "Score",
+    "Study",
     "Target",
     "__version__",
     "abpc",
@@ -80,6 +85,7 @@ __all__ = [
     "relative_to_random",
     "removal_steps",
     "score_curves",
+    "study",
 ]
 
 
@@ -99,7 +105,7 @@ _SUBMODULES = (
     "report",
     "statistics",
     "store",
-    "study",
+    "studies",
     "text",
 )
 

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from faithmap import plots
+from faithmap import plots, statistics
 from faithmap.errors import FaithmapError
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
+from faithmap.protocol import Order
 from faithmap.report import Html, flipbook_html, run_html, write_report
-from faithmap.statistics import aopc_table
+from faithmap.statistics import Grade, Measured, aopc_table
 from faithmap.store.reading import StoredRun
 
 
@@ -33,6 +34,61 @@ class Run(StoredRun):
         See `faithmap.statistics.aopc_table`.
         """
         return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
+
+    @property
+    def default_measure(self) -> str:
+        """What rankings rest on by default: SRG where regions go in both orders to full removal, else AOPC."""
+        both = set(self.protocol.orders) == set(Order)
+        return "srg" if both and self.protocol.name == "srg" else "aopc"
+
+    def measured(self, measure: str | None = None, score: str | None = None, step: int | None = None) -> Measured:
+        """A measure of every image and method, draws averaged.
+
+        Args:
+            measure: one that follows from scores (``"srg"``, ``"morf"``, ``"lerf"``, ``"aopc"``, …), or one that the
+                run holds; see `default_measure`.
+            score: ``"logit"`` or ``"probability"``; the protocol's by default.
+            step: over the steps 0…step; the last by default.
+        Raises:
+            CurveError: an unknown measure, or scores that it cannot be computed from.
+        """
+        measure = measure or self.default_measure
+        if measure in self.manifest.measures:
+            better = bool(self.manifest.measures[measure]["higher_is_better"])
+            return statistics.measured_from(self.measures(), measure, higher_is_better=better)
+        shown, protocol = str(score or self.protocol.score), self.protocol
+        order, direction = str(protocol.shown_order), str(protocol.direction)
+        return statistics.measured(self.scores(), measure, shown, step, order, direction)
+
+    def ranking(
+        self, measure: str | None = None, score: str | None = None, step: int | None = None, confidence: float = 0.95
+    ) -> pd.DataFrame:
+        """Methods from best to worst, with intervals over groups and letters; see `faithmap.statistics.ranking`.
+
+        Args:
+            measure, score, step: as in `measured`.
+            confidence: of intervals and tests.
+        """
+        return statistics.ranking(self.measured(measure, score, step), confidence=confidence)
+
+    def verdict(self, measure: str | None = None, score: str | None = None) -> list[str]:
+        """The answer in sentences: for the score that is shown, and whether the other score agrees.
+
+        Args:
+            measure, score: as in `measured`.
+        """
+        measure = measure or self.default_measure
+        if measure in self.manifest.measures:
+            return [statistics.headline(self.measured(measure))]
+        protocol = self.protocol
+        order, direction = str(protocol.shown_order), str(protocol.direction)
+        shown = str(score or protocol.score)
+        return statistics.verdict(self.scores(), shown, order=order, direction=direction, measure=measure)
+
+    def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
+        """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""
+        shown, direction = str(score or self.protocol.score), str(self.protocol.direction)
+        return statistics.grade(self.scores(), shown, direction=direction, measure=measure or self.default_measure)
 
     def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Every method by every measure of the run, and by SRG where it holds both orders: no total score.

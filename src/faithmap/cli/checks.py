@@ -50,7 +50,7 @@ def operators_command(
     `faithmap operators --limit 10 --draws 1 --fill paper --fill noisy-linear`
     """
     import faithmap
-    from faithmap.study.operators import ALL, PAPER
+    from faithmap.studies.operators import ALL, PAPER
 
     sets = {"paper": PAPER, "all": ALL}
     fills = [name for one in fill or ["paper"] for name in sets.get(one, (one,))]

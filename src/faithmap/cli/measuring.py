@@ -43,6 +43,9 @@ def measure(
     from faithmap.measures.registry import resolve_measures
     from faithmap.perturbation import check_fill
 
+    def load_images() -> faithmap.Images:
+        return faithmap.load_images(inputs.images, data=files.data, groups=inputs.groups)
+
     tune_allocator()
     check_fill(protocol.fill)
     resolve_methods(methods, protocol)
@@ -51,9 +54,9 @@ def measure(
     how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
     how |= further
     how["out"] = files.out or out or default_out(inputs)
-    found = faithmap.load_images(inputs.images, data=files.data) if inputs.images != IMAGENETTE else None
+    found = load_images() if inputs.images != IMAGENETTE else None
     classifier = faithmap.load_classifier(inputs.model, computed.device)
-    found = (found or faithmap.load_images(inputs.images, data=files.data)).limit(inputs.limit, protocol.seed)
+    found = (found or load_images()).limit(inputs.limit, protocol.seed)
     err.print(
         f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "
         f"{described_steps(protocol)}, draws: {protocol.draws} → {how['out']}",

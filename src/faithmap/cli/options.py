@@ -110,6 +110,12 @@ class Inputs(Options):
         str, "`photos` (embedded), `imagenette` (downloaded once), or a folder: flat, or one folder a class."
     ] = "photos"
     limit: Annotated[int | None, "How many images; a random choice that depends on the seed. Default: all."] = None
+    groups: Annotated[
+        str | None,
+        "What belongs together (photo, patient, video) and is not independent: `folder`, a regular expression with one "
+        "capture such as `'(patient[0-9]+)_'`, or a CSV file with the columns image,group. Embedded photos come "
+        "grouped.",
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +123,14 @@ class Measured(Options, panel="What is measured"):
     """A protocol: a preset and the parts that are given. A field that is a part of `Protocol` overrides it."""
 
     protocol: Annotated[
-        str, "`samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden."
+        str, "`srg`, `samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden."
     ] = "samek2017"
     steps: Annotated[str | None, "Regions removed, L, or `all` that fit."] = None
+    points: Annotated[
+        str | None, "How many of the steps are scored, dense at both ends, or `all`. More points extend a folder."
+    ] = None
     draws: Annotated[int | None, "Repetitions with new noise and a new random order."] = None
+    random_draws: Annotated[int | None, "Draws of the random order, whose noise enters every difference."] = None
     region_size: Annotated[int | None, "Side of a region in pixels; with placement `pixel`, pixels a step."] = None
     placement: Annotated[
         str | None,
@@ -139,8 +149,9 @@ class Measured(Options, panel="What is measured"):
     def overrides(self) -> dict[str, Any]:
         """The parts that were given; None where the preset's stays."""
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "protocol"}
-        if self.steps is not None and self.steps.lstrip("-").isdecimal():
-            parts["steps"] = int(self.steps)
+        for part in ("steps", "points"):
+            if parts[part] is not None and parts[part].lstrip("-").isdecimal():
+                parts[part] = int(parts[part])
         return parts
 
 

@@ -1,0 +1,144 @@
+"""`faithmap study`: the same question under many settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from faithmap.cli.app import command
+from faithmap.cli.console import err, one_line, out
+from faithmap.cli.measuring import command_line
+from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed
+
+if TYPE_CHECKING:
+    from faithmap.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Varied(Options, panel="What is measured"):
+    """The settings of a study."""
+
+    settings: Annotated[
+        str,
+        "`consistency`: four fills × three region sizes, both orders, to full removal; `quick`: two × two.",
+    ] = "consistency"
+    fills: Annotated[str | None, "Names separated by commas, instead of the settings' own."] = None
+    region_sizes: Annotated[str | None, "Sides in pixels, separated by commas, instead of the settings' own."] = None
+    points: Annotated[str | None, "Steps that are scored, or `all`; see `faithmap run`. Default: 15."] = None
+    score: Score = None
+    seed: Seed = 0
+
+    def build(self) -> Any:
+        """What `study` takes as settings."""
+        from faithmap.studies.settings import GRIDS, grid
+
+        if self.fills is None and self.region_sizes is None:
+            return self.settings
+        own, _ = GRIDS.get(self.settings, GRIDS["consistency"])
+        fills = own if self.fills is None else [part.strip() for part in self.fills.split(",")]
+        sides = (9, 16, 32) if self.region_sizes is None else [int(part) for part in self.region_sizes.split(",")]
+        return grid(fills, sides)
+
+
+@command("study")
+def study_command(
+    inputs: Inputs,
+    varied: Varied,
+    executed: Executed,
+    places: Places,
+    methods: Annotated[str, "`families` (one of each), `fig4`, or names separated by commas."] = "families",
+    models: Annotated[str | None, "Several networks, separated by commas, instead of `--model`."] = None,
+    heatmaps_from: Annotated[Path | None, "Use the heatmaps that a run folder holds."] = None,
+) -> None:
+    """Ask the same question under many settings, and say what holds in all of them.
+
+    Heatmaps are computed once. Every setting is an ordinary run in a folder of the study. The same command again goes
+    on where it stopped; more images, methods or settings extend the folder.
+
+    **Examples**
+
+    `faithmap study --limit 16 --settings quick --out runs/study`: four settings, a few minutes on a laptop.
+
+    `faithmap study --model resnet18 --images my/photos --methods families,smoothgrad:n=25 --out runs/study`
+    """
+    networks = [name.strip() for name in models.split(",")] if models else [inputs.model]
+    base = Path(places.out or f"runs/study-{Path(inputs.images).name or 'images'}")
+    for name in networks:
+        folder = base / one_folder(name) if len(networks) > 1 else base
+        show_study(run_study(replace(inputs, model=name), varied, executed, places, methods, folder, heatmaps_from))
+
+
+def run_study(
+    inputs: Inputs, varied: Varied, executed: Executed, places: Places, methods: str, folder: Any, heatmaps_from: Any
+) -> Study:
+    """A study with a progress bar for each setting."""
+    import faithmap
+    from faithmap.experiment.progress import ProgressDisplay
+    from faithmap.inference import tune_allocator
+
+    tune_allocator()
+    classifier = faithmap.load_classifier(inputs.model, executed.device)
+    images = faithmap.load_images(inputs.images, data=places.data, groups=inputs.groups)
+    images = images.limit(inputs.limit, varied.seed)
+    open_displays: list[ProgressDisplay] = []
+
+    def bar(name: str) -> ProgressDisplay:
+        close()
+        err.print(one_line(f"{classifier.name}, {name}"), highlight=False)
+        open_displays.append(ProgressDisplay(err).__enter__())
+        return open_displays[-1]
+
+    def close() -> None:
+        while open_displays:
+            open_displays.pop().__exit__(None, None, None)
+
+    points = varied.points
+    try:
+        return faithmap.study(
+            classifier,
+            images,
+            methods,
+            varied.build(),
+            folder,
+            heatmaps_from=heatmaps_from,
+            progress=bar,
+            seed=varied.seed,
+            score=varied.score,
+            points=int(points) if points is not None and points.isdecimal() else points,
+            command=command_line(),
+            **executed.arguments(),
+        )
+    finally:
+        close()
+
+
+def show_study(study: Study) -> None:
+    """Print what holds, the places of every method, and the grade of the ruler."""
+    first, *rest = study.verdict()
+    out.print(Text(one_line(first), style="bold"))
+    for line in rest:
+        out.print(Text(one_line(line)))
+    if len(study.runs()) > 1:
+        table = Table(title="Ranks by SRG; 1 is best", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        table.add_column("method", overflow="fold")
+        for name in ("first in", "last in", "best", "mean", "worst"):
+            table.add_column(name, justify="right", no_wrap=True)
+        agreement = study.agreement()
+        row: Any
+        for row in agreement.places().itertuples():
+            ranks = [f"{row.best:g}", f"{row.mean:.1f}", f"{row.worst:g}"]
+            table.add_row(one_line(str(row.Index)), f"{row.first}/{row.settings}", f"{row.last}", *ranks)
+        out.print(table)
+    out.print(Text("How far this can be trusted:", style="bold"))
+    for line in study.grade().sentences():
+        out.print(Text(f"· {one_line(line)}"))
+    out.print(study.url, highlight=False, soft_wrap=True)
+
+
+def one_folder(name: str) -> str:
+    """A network's name as one folder."""
+    return name.replace(":", "-").replace("/", "-")

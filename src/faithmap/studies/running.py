@@ -1,0 +1,78 @@
+"""`study`: the same question under several settings, heatmaps computed once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from faithmap.classifiers import Classifier, check_classifier
+from faithmap.experiment.evaluate import evaluate
+from faithmap.experiment.planning import input_size
+from faithmap.experiment.progress import Progress
+from faithmap.images import Groups, Images, load_images
+from faithmap.store.storage import open_storage
+from faithmap.studies.settings import resolve_settings
+from faithmap.studies.study import Study, write_settings
+
+
+def study(
+    classifier: Classifier,
+    images: Images | Tensor | str | Path,
+    methods: Any = "families",
+    settings: Any = "consistency",
+    out: str | Path | None = None,
+    *,
+    groups: Groups = None,
+    heatmaps_from: str | Path | None = None,
+    progress: Callable[[str], Callable[[Progress], None]] | bool = False,
+    seed: int | None = None,
+    score: str | None = None,
+    points: int | str | None = None,
+    **how: Any,
+) -> Study:
+    """Measure the same classifier, images and heatmap methods under several settings.
+
+    Each setting is an ordinary run in a folder of the study, with the numbers of a run of its own. What is there
+    already is not computed again; more images, methods or settings extend the folder. Heatmaps are computed for the
+    first setting, stored there for all images, and used by the others.
+
+    Args:
+        classifier, images, methods: as in `evaluate`; by default one method of each family.
+        settings: ``"consistency"`` (four fills × three region sizes, both orders), ``"quick"`` (two × two), a list of
+            protocols, or a mapping name → protocol.
+        out: the study folder; None takes a temporary one.
+        groups: which images belong together and are not independent; see `load_images`.
+        heatmaps_from: a run folder whose stored heatmaps are used where they are the same.
+        progress: True shows a bar for each setting; a function receives the setting's name and returns what is called
+            with how far its run is.
+        seed, score, points: of every setting's protocol; None leaves them as they are.
+        how: passed on to `evaluate`: engine, batch_size, precision, executor, measures, masks, command.
+    Returns:
+        The study.
+    Raises:
+        FaithmapError: as `evaluate`; also settings that cannot be.
+    """
+    classifier, images = check_classifier(classifier), load_images(images, groups=groups)
+    asked = resolve_settings(settings, input_size(images, classifier), seed=seed, score=score, points=points)
+    url = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")).url
+    write_settings(url, {name: name for name in asked})
+    first: str | None = None
+    for name, protocol in asked.items():
+        source = heatmaps_from if first is None else first
+        evaluate(
+            classifier,
+            images,
+            methods,
+            protocol,
+            f"{url}/{name}",
+            save_heatmaps=first is None,
+            heatmaps_from=source,
+            progress=progress if isinstance(progress, bool) else progress(name),
+            **how,
+        )
+        first = first or f"{url}/{name}"
+    return Study(url)

@@ -1,0 +1,179 @@
+"""`Study`: the same classifier, images and heatmap methods under several settings, each an ordinary run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from faithmap import statistics
+from faithmap.errors import StoreError
+from faithmap.run import Run
+from faithmap.statistics import Grade, Measured, Settings
+from faithmap.store.folder import Store
+from faithmap.store.manifest import damaged
+from faithmap.store.storage import LocalStorage, open_storage
+from faithmap.text import display_name
+
+STUDY = "study.json"
+
+
+class Study:
+    """A study folder, finished or not; loads no model.
+
+    Args:
+        folder: as given to `study` as `out`.
+    Raises:
+        StoreError: a folder that holds no study.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.storage = open_storage(folder)
+        self.url = self.storage.url
+        self.settings = read_settings(self.url)
+
+    @property
+    def folder(self) -> Path:
+        """Where the study is kept, if it is on a disk."""
+        if isinstance(self.storage, LocalStorage):
+            return self.storage.folder
+        raise StoreError(f"{self.url} is not on a disk: say where files are to be written.")
+
+    def __repr__(self) -> str:
+        return f"Study({self.url}: {len(self.settings)} settings, {', '.join(self.settings)})"
+
+    def runs(self) -> dict[str, Run]:
+        """Setting → its run, of those that have scores."""
+        folders = {name: f"{self.url}/{where}" for name, where in self.settings.items()}
+        found = {name: Run(folder) for name, folder in folders.items() if Store(folder).parts()}
+        if not found:
+            raise StoreError(f"{self.url} holds no scores yet: run the same command again to go on.")
+        return found
+
+    def measured(self, measure: str = "srg", score: str | None = None) -> dict[str, Measured]:
+        """Setting → a measure of every image and method.
+
+        Args:
+            measure: one that follows from scores, or one that all runs hold.
+            score: ``"logit"`` or ``"probability"``; the protocol's by default.
+        """
+        return {name: run.measured(measure, score) for name, run in self.runs().items()}
+
+    def ranks(self, measure: str = "srg", score: str | None = None) -> pd.DataFrame:
+        """The rank of every method in every setting: methods × settings, 1 is best; see `statistics.rank_table`."""
+        return statistics.rank_table(self.measured(measure, score))
+
+    def agreement(self, measure: str = "srg", score: str | None = None, confidence: float = 0.95) -> Settings:
+        """How far the settings' rankings agree: Kendall's W and mean τ with intervals over groups, and which disagree.
+
+        See `faithmap.statistics.agreement_of_settings`.
+        """
+        return statistics.agreement_of_settings(self.measured(measure, score), confidence)
+
+    def grade(self, measure: str = "srg", score: str | None = None) -> Grade:
+        """How far the measure can be trusted on these images; see `faithmap.statistics.grade`."""
+        runs = self.runs()
+        shown = score or str(next(iter(runs.values())).protocol.score)
+        frames = {name: run.scores() for name, run in runs.items()}
+        return statistics.grade(frames, shown, measure=measure)
+
+    def verdict(self, measure: str = "srg") -> list[str]:
+        """What holds in all settings and what does not, by both scores; the first sentence is the answer."""
+        runs = self.runs()
+        shown = str(next(iter(runs.values())).protocol.score)
+        other = "probability" if shown == "logit" else "logit"
+        if len(runs) < 2:
+            return [*next(iter(runs.values())).verdict(measure), f"Only {len(runs)} of {len(self.settings)} settings."]
+        found = {score: self.agreement(measure, score) for score in (shown, other)}
+        winners = {score: winner(agreement) for score, agreement in found.items()}
+        said = [winners[shown].sentence(shown)]
+        if winners[other].method == winners[shown].method:
+            said.append(winners[other].sentence(other, again=True))
+        else:
+            said.append(f"The scores differ: {winners[other].sentence(other)}")
+        if len(runs) < len(self.settings):
+            said.append(f"{len(runs)} of {len(self.settings)} settings are there so far: all of this is preliminary.")
+        return said + [line for line in found[shown].sentences() if not line.startswith("First in")]
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The method that is first most often.
+
+    Attributes:
+        method: None where every setting has another one on top or nothing was measured.
+        first: in how many settings it is first, alone.
+        settings: how many there are.
+        others: methods that are first elsewhere → in how many settings.
+    """
+
+    method: str | None
+    first: int
+    settings: int
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    def sentence(self, score: str, again: bool = False) -> str:
+        """The answer in words."""
+        if self.method is None:
+            return f"No method is first in more settings than another ({score}): this question has no answer here."
+        name = display_name(self.method)
+        also = ", too" if again else ""
+        if self.first == self.settings:
+            return f"{name} is first in all {self.settings} settings ({score}){also}."
+        rest = ", ".join(f"{display_name(one)} in {count}" for one, count in self.others.items())
+        return f"{name} is first in {self.first} of {self.settings} settings ({score}){also}" + (
+            f"; {rest}." if rest else "."
+        )
+
+
+def winner(agreement: Settings) -> Winner:
+    """Who is first most often."""
+    ranks = agreement.ranks
+    tops = ranks.eq(ranks.min()) & ranks.notna()
+    alone = tops.loc[:, tops.sum() == 1]
+    counts = alone.sum(axis=1).sort_values(ascending=False, kind="stable")
+    counts = counts[counts > 0]
+    settings = ranks.shape[1]
+    if counts.empty or (len(counts) > 1 and counts.iloc[0] == counts.iloc[1]):
+        return Winner(None, 0, settings)
+    others = {str(name): int(count) for name, count in counts.iloc[1:].items()}
+    return Winner(str(counts.index[0]), int(counts.iloc[0]), settings, others)
+
+
+def read_settings(url: str) -> dict[str, str]:
+    """Setting → the folder of its run inside the study's.
+
+    Raises:
+        StoreError: no study there, or one that is damaged.
+    """
+    name = f"{url}/{STUDY}"
+    try:
+        found: Any = json.loads(open_storage(url).read(STUDY).decode("utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{url} holds no study (no {STUDY}): give a folder that `faithmap study` made.") from None
+    except OSError as error:
+        raise StoreError(f"{name} cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError):
+        raise damaged(name) from None
+    settings = found.get("settings") if isinstance(found, dict) else None
+    if not isinstance(settings, dict) or not settings or not all(isinstance(one, str) for one in settings.values()):
+        raise damaged(name, "it names no settings")
+    return dict(settings)
+
+
+def write_settings(url: str, settings: Mapping[str, str]) -> None:
+    """Write down the settings of a study, those that it has already included."""
+    storage = open_storage(url)
+    try:
+        before = read_settings(url)
+    except StoreError:
+        before = {}
+    text = json.dumps({"format": 1, "settings": {**before, **settings}}, indent=2)
+    try:
+        storage.put(STUDY, text.encode())
+    except OSError as error:
+        raise StoreError(f"{url}/{STUDY} could not be written ({error.strerror or error}): make room.") from error

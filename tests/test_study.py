@@ -1,0 +1,168 @@
+"""A study: the same question under several settings, heatmaps computed once, each setting an ordinary run."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+import faithmap
+from faithmap.errors import ProtocolError, StoreError
+from faithmap.protocol import Protocol
+from faithmap.studies.settings import GRIDS, resolve_settings, setting_name
+from faithmap.studies.study import Winner, winner
+
+METHODS = ["sensitivity:l2", "gradient-x-input", "edge"]
+SETTINGS = {
+    "noise": Protocol.preset("srg", region_size=4, points=5),
+    "blur": Protocol.preset("srg", region_size=4, points=5, fill="blur:sigma=3"),
+    "coarse": Protocol.preset("srg", region_size=8, points=4),
+}
+
+
+def pixels(count: int = 6) -> torch.Tensor:
+    return torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(7))[:count]
+
+
+def make(classifier, folder, count=6, methods=METHODS, settings=SETTINGS, **how):
+    return faithmap.study(classifier, pixels(count), methods, settings, folder, **how)
+
+
+@pytest.fixture(scope="module")
+def tiny_net():
+    from tests.conftest import TinyNet
+
+    return faithmap.Classifier(TinyNet(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def found(tiny_net, tmp_path_factory):
+    return make(tiny_net, tmp_path_factory.mktemp("study") / "one")
+
+
+def test_every_setting_has_the_numbers_of_a_run_of_its_own(tiny_net, found, tmp_path):
+    runs = found.runs()
+    assert list(runs) == list(SETTINGS)
+    for name, run in runs.items():
+        alone = faithmap.evaluate(tiny_net, pixels(), METHODS, SETTINGS[name], tmp_path / name)
+        pd.testing.assert_frame_equal(run.scores(), alone.scores(), check_exact=True, check_categorical=False)
+
+
+def test_heatmaps_are_computed_once(tmp_path, tiny_net):
+    calls = []
+
+    def counted(inputs, targets):
+        calls.append(len(inputs))
+        return inputs.abs().sum(1)
+
+    make(tiny_net, tmp_path / "one", methods={"mine": counted})
+    assert sum(calls) == 8  # one block, filled up
+    # The same call again computes nothing, another setting computes no heatmap.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("part-*")}
+    make(tiny_net, tmp_path / "one", methods={"mine": counted})
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("part-*")}
+    more = {**SETTINGS, "mean": Protocol.preset("srg", region_size=6, points=4, fill="constant:mean")}
+    assert list(make(tiny_net, tmp_path / "one", methods={"mine": counted}, settings=more).settings) == list(more)
+    assert sum(calls) == 8
+
+
+def test_a_study_that_was_interrupted_goes_on(tiny_net, found, tmp_path):
+    class EnoughError(Exception):
+        pass
+
+    def stop(name):
+        def report(state):
+            if name == "blur" and state.scores > 20:
+                raise EnoughError
+
+        return report
+
+    with pytest.raises(EnoughError):
+        make(tiny_net, tmp_path / "one", progress=stop)
+    half = faithmap.Study(tmp_path / "one")
+    assert "noise" in half.runs()
+    assert "coarse" not in half.runs()
+    assert any("of 3 settings" in line for line in half.verdict())
+    again = make(tiny_net, tmp_path / "one")
+    for name, run in again.runs().items():
+        pd.testing.assert_frame_equal(
+            run.scores(), found.runs()[name].scores(), check_exact=True, check_categorical=False
+        )
+
+
+def test_ranks_are_those_of_the_runs(found):
+    ranks = found.ranks()
+    for name, run in found.runs().items():
+        scores = run.scores()
+        area = {}
+        for (image, method, order, draw), curve in scores.groupby(["image", "method", "order", "draw"], observed=True):
+            steps, values = curve["step"].to_numpy(), curve["logit"].to_numpy(dtype=float)
+            total = 0.0
+            for i in range(len(steps) - 1):
+                total += (steps[i + 1] - steps[i]) * (values[i] + values[i + 1]) / 2
+            area[image, method, order, draw] = total / steps[-1]
+        table = pd.Series(area).groupby(level=[0, 1, 2]).mean().unstack()
+        mean = (table["lerf"] - table["morf"]).groupby(level=1).mean()
+        expected = mean.rank(ascending=False)
+        assert ranks[name].to_dict() == expected.to_dict()
+
+
+def test_a_study_says_what_holds(found):
+    agreement = found.agreement()
+    first = winner(agreement)
+    sentence = found.verdict()[0]
+    assert first.method is None or f"first in {'all 3' if first.first == 3 else f'{first.first} of 3'}" in sentence
+    assert {"between settings", "between images"} <= set(found.grade().table()["property"])
+
+
+@pytest.mark.parametrize(
+    ("one", "sentence"),
+    [
+        (Winner("edge", 3, 3), "edge is first in all 3 settings (logit)."),
+        (Winner("edge", 2, 3, {"grad-cam": 1}), "edge is first in 2 of 3 settings (logit); Grad-CAM in 1."),
+        (Winner(None, 0, 3), "No method is first in more settings than another (logit): this question has no answer"),
+    ],
+)
+def test_the_answer_of_a_study_in_words(one, sentence):
+    assert one.sentence("logit").replace("grad CAM", "Grad-CAM").startswith(sentence)
+
+
+def test_the_default_grid_covers_fills_and_region_sizes():
+    settings = resolve_settings("consistency", (224, 224))
+    fills, sides = ({getattr(one, part) for one in settings.values()} for part in ("fill", "region_size"))
+    assert len(settings) == 12
+    assert len(fills) >= 4
+    assert sides == {9, 16, 32}
+    assert all({str(order) for order in one.orders} == {"morf", "lerf"} for one in settings.values())
+    assert {one.region_size for one in resolve_settings("quick", (112, 140)).values()} == {8, 16}
+    assert len(GRIDS) >= 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("consistancy", "did you mean 'consistency'"),
+        (["srg"], "received 1: give at least two"),
+        (["srg", Protocol.preset("srg")], "two settings are called 'uniform-16'"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, says):
+    with pytest.raises(ProtocolError, match=says):
+        resolve_settings(settings, (224, 224))
+
+
+def test_names_of_settings_are_folders():
+    assert setting_name(Protocol.preset("srg", fill="constant:#80ff00", region_size=9)) == "constant-80ff00-9"
+    assert setting_name(Protocol.preset(placement="centre")) == "uniform-centre-9"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": {"a": 1}}', "[" * 100_000])
+def test_a_damaged_study_gets_one_sentence(tmp_path, text):
+    with pytest.raises(StoreError, match="holds no study"):
+        faithmap.Study(tmp_path)
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(StoreError, match="damaged"):
+        faithmap.Study(tmp_path)
+    (tmp_path / "study.json").write_text(json.dumps({"settings": {"a": "a"}}))
+    with pytest.raises(StoreError, match="holds no scores yet"):
+        faithmap.Study(tmp_path).runs()
