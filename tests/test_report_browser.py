@@ -552,6 +552,33 @@ def test_every_picture_and_control_has_a_name(page):
     assert twice == []
 
 
+def test_a_folder_loads_its_examples_lazily(context, report, tmp_path):
+    """Opened from disk, under its own policy: only the example that is looked at is read."""
+    run, _ = report
+    index = run.report(tmp_path / "folder", folder=True)
+    page = context.new_page()
+    complaints, requests = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(index.as_uri())
+    page.wait_for_selector("html.ready")
+    playwright.expect(part(page, "caption")).not_to_be_empty()
+    assert len([url for url in requests if url.endswith(".js")]) == 1
+    example = run.examples()[0]
+    pick(page, run, example.image)
+    part(page, "method-a").select_option(ids(run)["edges"])
+    set_step(page, 7)
+    assert np.abs(canvas(page, "image-a") - perturbed(run, example, "edges", 7)).max() <= 1 / 255 + 1e-6
+    assert {url.rpartition("/")[0] for url in requests} <= {index.parent.as_uri(), (index.parent / "flipbook").as_uri()}
+    assert complaints == []
+    (index.parent / "flipbook" / "00001.js").unlink()
+    left = page.locator('.card input[value="1"]')
+    left.evaluate("input => input.click()")
+    playwright.expect(part(page, "story")).to_contain_text("missing beside the page")
+    page.close()
+
+
 def test_the_command_is_copied(context, report, page):
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     button = page.get_by_role("button", name="Copy")

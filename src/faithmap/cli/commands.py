@@ -121,17 +121,22 @@ def bands_of(text: str | None) -> str | list[str] | None:
 def report_command(
     run: RunFolder,
     out_file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The HTML file. Default: report.html in the run folder.")
+        Path | None,
+        typer.Option("--out", "-o", help="HTML file, or folder. Default: report.html, or report, in the run folder."),
     ] = None,
     examples: Annotated[
-        int | None, typer.Option(min=0, help="How many images the flipbook shows. Default: the sample of every run.")
+        int | None,
+        typer.Option(min=0, help="How many images the flipbook shows. Default: a sample; all in a folder."),
     ] = None,
+    folder: Annotated[
+        bool, typer.Option("--folder", help="A folder whose page loads its images as they are looked at, for many.")
+    ] = False,
 ) -> None:
-    """Write the answer as one HTML page that opens without a network: figure, ranking, flipbook; loads no model."""
+    """Write the answer as one HTML page that opens without a network: ranking, flipbook, figure; loads no model."""
     from faithmap.run import Run
 
-    shown = {} if examples is None else {"examples": examples}
-    file = Run(run).report(out_file or files_of(run) / "report.html", **shown)
+    place = out_file or files_of(run) / ("report" if folder else "report.html")
+    file = Run(run).report(place, examples=examples, folder=folder)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

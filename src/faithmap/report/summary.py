@@ -13,7 +13,7 @@ import pandas as pd
 from faithmap.plots.series import COLOURS, Series, series_of
 from faithmap.protocol import RANDOM, Direction, Order
 from faithmap.statistics import Measured, measured
-from faithmap.statistics.comparing import Comparison
+from faithmap.statistics.comparing import Comparison, comparison
 from faithmap.store.reading import StoredRun
 from faithmap.text import printable
 
@@ -170,22 +170,10 @@ def summarise(run: StoredRun) -> Summary:
         draws=int(frame["draw"].nunique()),
         lines=lines(methods),
     )
-    means = summary.measured(score)
-    value = dict(zip(means.methods, column_means(means.values) * means.sign, strict=True))
-    methods.sort(key=lambda name: (name == RANDOM, -_or_worst(value.get(name)), name))
+    summary.comparisons[score] = comparison(summary.measured(score))
+    ranked = {name: place for place, name in enumerate(summary.comparisons[score].table["method"])}
+    methods.sort(key=lambda name: (name == RANDOM, ranked.get(name, len(ranked)), name))
     return replace(summary, lines=lines(methods))
-
-
-def column_means(values: np.ndarray) -> np.ndarray:
-    """Means of the finite values of each column, NaN where there are none."""
-    finite = np.isfinite(values)
-    count = finite.sum(0)
-    means: np.ndarray = np.where(count > 0, np.where(finite, values, 0).sum(0) / np.maximum(count, 1), np.nan)
-    return means
-
-
-def _or_worst(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else -math.inf
 
 
 def lines(methods: Sequence[str]) -> tuple[Line, ...]:
