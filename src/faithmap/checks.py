@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from faithmap.errors import FaithmapError, InputError, nearest
+from faithmap.errors import FaithmapError, InputError, among
 
 LARGEST_SIDE = 32_768
 LARGEST_STEP = 2**31 - 1
@@ -178,7 +178,7 @@ def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapEr
         FaithmapError: (of the type `error`) says which.
     """
     if not isinstance(value, str) or value not in known:
-        raise error(f"unknown {name} {_value(value)}{nearest(str(value), known)} Known: {', '.join(known)}.")
+        raise error(f"unknown {name} {_value(value)}{among(str(value), known)}")
     return value
 
 

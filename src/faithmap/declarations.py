@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
-from faithmap.errors import FaithmapError, PluginWarning, nearest
+from faithmap.errors import FaithmapError, PluginWarning, among
 from faithmap.text import first_line
 
 
@@ -195,7 +195,7 @@ class Declarations(Mapping[str, D], Generic[D]):
             return self[name]
         except KeyError:
             known = [*self, *self.aliases, *also]
-            raise self.error(f"unknown {self.kind} '{name}'{nearest(name, known)} Known: {', '.join(known)}.") from None
+            raise self.error(f"unknown {self.kind} '{name}'{among(name, known)}") from None
 
     def given(self, declaration: D, text: str, rest: str) -> dict[str, Any]:
         """The parameters that a name gives.
@@ -216,10 +216,7 @@ class Declarations(Mapping[str, D], Generic[D]):
             elif not equals:
                 raise self.error(f"{self.kind} '{text}': '{piece}' is not understood: write parameters as name=value.")
             if key not in declared:
-                known = ", ".join(declared) or "none"
-                raise self.error(
-                    f"{self.kind} '{text}' has no parameter '{key}'{nearest(key, declared)} Known: {known}."
-                )
+                raise self.error(f"{self.kind} '{text}' has no parameter '{key}'{among(key, declared)}")
             try:
                 found[key] = declared[key].check(value)
             except ValueError as error:

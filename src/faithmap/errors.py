@@ -126,3 +126,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{match[0]}'?" if match else "."
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, with all names that are known.
+
+    Example:
+        >>> among("blu", ["blur", "swap"]), among("x", [])
+        ("; did you mean 'blur'? Known: blur, swap.", '. Known: none.')
+    """
+    names = [str(one) for one in known]
+    return f"{nearest(name, names)} Known: {', '.join(names) or 'none'}."

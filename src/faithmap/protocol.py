@@ -12,7 +12,7 @@ from operator import index
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from faithmap.errors import ProtocolError, nearest
+from faithmap.errors import ProtocolError, among
 
 RANDOM = "random"
 """The name of the reference that every run has: orders drawn at random."""
@@ -140,7 +140,7 @@ class Protocol:
             9
         """
         if not isinstance(name, str) or name not in PRESETS:
-            raise ProtocolError(f"unknown protocol '{name}'{nearest(str(name), PRESETS)} Known: {', '.join(PRESETS)}.")
+            raise ProtocolError(f"unknown protocol '{name}'{among(str(name), PRESETS)}")
         return PRESETS[name].override(**overrides)
 
     def override(self, **overrides: Any) -> Protocol:
@@ -148,7 +148,7 @@ class Protocol:
         known = {f.name for f in fields(self)}
         for part in overrides:
             if part not in known:
-                raise ProtocolError(f"a protocol has no part '{part}'{nearest(part, known)} Known: {', '.join(known)}.")
+                raise ProtocolError(f"a protocol has no part '{part}'{among(part, known)}")
         return replace(self, **_checked({part: value for part, value in overrides.items() if value is not None}))
 
     def to_dict(self) -> dict[str, Any]:
@@ -315,7 +315,7 @@ def _member(name: str, value: str, kind: type[_E]) -> _E:
         return kind(value)
     except ValueError:
         known = [str(member) for member in kind]
-        raise ProtocolError(f"{name} is {value!r}{nearest(str(value), known)} Known: {', '.join(known)}.") from None
+        raise ProtocolError(f"{name} is {value!r}{among(str(value), known)}") from None
 
 
 _KINDS: Mapping[str, type[StrEnum]] = {

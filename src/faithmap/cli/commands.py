@@ -12,7 +12,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import files_of, one_line, out, place
 from faithmap.cli.measuring import measure
-from faithmap.cli.options import Data, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder, Score
+from faithmap.cli.options import Data, Drawn, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder
 from faithmap.cli.show import show_costs, show_run
 
 
@@ -72,21 +72,11 @@ def doctor_command(
 @command("plot")
 def plot_command(
     run: RunFolder,
+    drawn: Drawn,
     figure: Annotated[str, typer.Option(help="`faithmap plot --list RUN` names them with a line each.")] = "fig4",
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: FIGURE.png in the run folder.")
     ] = None,
-    score: Score = None,
-    style: Annotated[str | None, typer.Option(help="`paper` (one column), `wide` (two columns) or `slides`.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Names separated by commas. Default: all that fit.")] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(help="Shaded intervals in `fig4`: `best`, `all`, `none`, or names of methods."),
-    ] = None,
-    compare: Annotated[
-        list[Path] | None, typer.Option(help="Another run folder beside this one, for `fig4`; several times for more.")
-    ] = None,
-    image: Annotated[str | None, typer.Option(help="For `steps`: an image's id. Default: the first example.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name all figures.")] = False,
 ) -> None:
     """Draw a figure from a run folder, finished or not; loads no model.
@@ -101,20 +91,8 @@ def plot_command(
             out.print(Text.assemble((f"{name:<13}", "bold"), known.line), soft_wrap=True)
         return
     file = out_file or files_of(run) / f"{figure}.png"
-    asked: dict[str, Any] = {"image": image, "methods": names_of(methods), "bands": bands_of(bands)}
-    options = {name: value for name, value in asked.items() if value is not None}
-    Run(run).figure(figure, file, score=score, style=style, compare=compare or (), **options)
+    Run(run).figure(figure, file, **drawn.arguments())
     out.print(str(file), highlight=False, soft_wrap=True)
-
-
-def names_of(text: str | None) -> list[str] | None:
-    """Names separated by commas."""
-    return None if text is None else [name.strip() for name in text.split(",")]
-
-
-def bands_of(text: str | None) -> str | list[str] | None:
-    """`best`, `all` or `none`, or names separated by commas."""
-    return text if text in (None, "best", "all", "none") else names_of(text)
 
 
 @command("report")

@@ -18,7 +18,8 @@ import typer
 from typer.models import OptionInfo
 
 from faithmap.cli.console import place
-from faithmap.errors import FaithmapError, nearest
+from faithmap.declarations import split_names
+from faithmap.errors import FaithmapError, among
 from faithmap.protocol import Protocol
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -237,9 +238,7 @@ class Executed(Computed):
             return RayExecutor(self.address, self.workers, self.threads or 1)
         if self.executor != "local":
             known = ["local", "ray"]
-            raise FaithmapError(
-                f"unknown executor '{self.executor}'{nearest(self.executor, known)} Known: {', '.join(known)}."
-            )
+            raise FaithmapError(f"unknown executor '{self.executor}'{among(self.executor, known)}")
         if self.address is not None or self.workers is not None:
             raise FaithmapError("--address and --workers are for --executor ray.")
         return LocalExecutor(self.threads)
@@ -287,3 +286,30 @@ class Files(Places):
                 raise FaithmapError(f"--heatmaps is '{pair}', expected NAME=PATH, such as tf-ig=heatmaps/ig.npz.")
             found.append({name: Path(path)})
         return found
+
+
+@dataclass(frozen=True)
+class Drawn(Options, panel="How it is drawn"):
+    """What a figure shows, and how."""
+
+    score: Score = None
+    style: Annotated[str | None, "`paper` (one column), `wide` (two columns) or `slides`."] = None
+    methods: Annotated[str | None, "Names separated by commas. Default: all that fit."] = None
+    bands: Annotated[str | None, "Shaded intervals in `fig4`: `best`, `all`, `none`, or names of methods."] = None
+    compare: Annotated[list[Path] | None, "Another run folder beside this one, for `fig4`; several times for more."] = (
+        None
+    )
+    image: Annotated[str | None, "For `steps`: an image's id. Default: the first example."] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `Run.figure`: what was given."""
+        bands = self.bands if self.bands in (None, "best", "all", "none") else split_names(self.bands)
+        asked = {
+            "score": self.score,
+            "style": self.style,
+            "methods": None if self.methods is None else split_names(self.methods),
+            "bands": bands,
+            "compare": self.compare,
+            "image": self.image,
+        }
+        return {name: value for name, value in asked.items() if value is not None}

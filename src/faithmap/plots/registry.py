@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from faithmap.errors import FaithmapError, nearest
+from faithmap.errors import FaithmapError, among
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ def draw(name: str, run: Any, options: Mapping[str, Any]) -> Any:
         FaithmapError: an unknown figure, or an option that it does not take.
     """
     if name not in FIGURES:
-        raise FaithmapError(f"unknown figure '{name}'{nearest(name, list(FIGURES))} Known: {', '.join(FIGURES)}.")
+        raise FaithmapError(f"unknown figure '{name}'{among(name, FIGURES)}")
     found = FIGURES[name]
     asked = {key: value for key, value in options.items() if value is not None}
     known = inspect.signature(found.draw).parameters

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from faithmap.errors import CurveError, nearest
+from faithmap.errors import CurveError, among, nearest
 from faithmap.protocol import RANDOM, Direction, Order
 from faithmap.statistics.curves import mean_over_fraction
 from faithmap.statistics.groups import groups_of
@@ -139,9 +139,7 @@ def measured_from(frame: pd.DataFrame, measure: str, *, higher_is_better: bool, 
     rows = frame[frame["measure"] == measure]
     if rows.empty:
         known = sorted(frame["measure"].astype(str).unique())
-        raise CurveError(
-            f"the frame holds no measure '{measure}'{nearest(measure, known)} Known: {', '.join(known) or 'none'}."
-        )
+        raise CurveError(f"the frame holds no measure '{measure}'{among(measure, known)}")
     finite = rows["value"].where(np.isfinite(rows["value"].astype(float)))
     mean = finite.astype(float).groupby([rows["image"].astype(str), rows["method"].astype(str)])
     wide = mean.mean().where(mean.count() == mean.size()).unstack("method").sort_index()
