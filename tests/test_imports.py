@@ -22,6 +22,7 @@ FLOORS = [
     {"attribution"},
     {"statistics"},
     {"measures"},
+    {"testbeds"},
     {"store"},
     {"plots"},
     {"report"},

@@ -106,6 +106,7 @@ _SUBMODULES = (
     "statistics",
     "store",
     "studies",
+    "testbeds",
     "text",
 )
 
