@@ -40,7 +40,7 @@ def test_a_run_leaves_table_figure_scores_and_record(folder, tmp_path):
     (folder / "broken\n.jpg").write_text("text")
     result = run("run", "--images", folder, *SMALL, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "lrp-epsilon:0.01" in result.stdout
+    assert "LRP-ε (0.01)" in result.stdout
     assert "skipped: 1 images" in result.stderr
     assert "broken\\n.jpg" in result.stderr
     frame = pd.read_parquet(tmp_path / "run" / "scores.parquet")

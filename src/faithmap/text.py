@@ -111,6 +111,19 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    Example:
+        >>> duration(40), duration(720), duration(11_100)
+        ('40 s', '12 min', '3 h 5 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def grouped(count: float) -> str:
     """A whole number with a thin space between thousands."""
     return f"{count:,.0f}".replace(",", "\u202f")

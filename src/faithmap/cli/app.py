@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from faithmap._version import __version__
-from faithmap.cli.console import guarded, out, show_warning, terminated
+from faithmap.cli.console import guarded, out, show_warning, terminated, write_anything
 from faithmap.cli.options import grouped
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -28,7 +28,7 @@ Try it without any download:
 
     faithmap run --model squeezenet1_1-embedded --images photos --draws 1 --out runs/demo
 
-then look at `runs/demo/fig4.png`. The same command again goes on where it stopped.""",
+then open `runs/demo/report.html`. The same command again goes on where it stopped.""",
 )
 
 
@@ -44,6 +44,7 @@ def command(name: str) -> Callable[[_F], _F]:
 
 def main() -> None:
     """The command `faithmap`."""
+    write_anything()
     signal.signal(signal.SIGTERM, terminated)
     warnings.showwarning = show_warning
     app()

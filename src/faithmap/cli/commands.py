@@ -26,8 +26,9 @@ def run_command(
     methods: Annotated[str, "`fig4` or names separated by commas, see `faithmap methods`. `random` is always run."] = (
         "fig4"
     ),
+    verbose: Annotated[bool, "Also print the scores themselves and how large heatmaps are as pictures."] = False,
 ) -> None:
-    """Measure heatmap methods on images, then print a table and draw Figure 4.
+    """Measure heatmap methods on images, then print the verdict, draw Figure 4 and write the page.
 
     The same command again goes on where it stopped; more images, methods, steps or draws extend the same folder.
 
@@ -42,7 +43,7 @@ def run_command(
     asked = [*([methods] if methods else []), *files.given_heatmaps()]
     run = measure(inputs, asked, measured.build(), executed, files, properties=properties)
     if run is not None:
-        show_run(run)
+        show_run(run, verbose)
 
 
 @command("doctor")

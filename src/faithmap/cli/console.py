@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +20,29 @@ from faithmap.errors import EngineWarning, FaithmapError, PluginWarning, StoreWa
 out = Console()
 err = Console(stderr=True)
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+# What stands in for signs that a terminal's encoding does not have.
+_LOOKALIKES: dict[int, Any] = str.maketrans("−×─┼┊●ℓ✓✗·–’\u202f\xa0", "-x-+:ol+x.-'  ")
+_WORDS: dict[str, str] = {"…": "...", "→": "->", "∞": "inf", "ε": "eps", "α": "alpha", "β": "beta", "γ": "gamma"}
+
+
+def lookalike(error: UnicodeError) -> tuple[str, int]:
+    """For `codecs.register_error`: a sign that cannot be written becomes one that looks like it, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(
+        _LOOKALIKES | {ord(sign): word for sign, word in _WORDS.items()}
+    )
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+def write_anything() -> None:
+    """Let a terminal of any encoding take whatever is printed."""
+    codecs.register_error("faithmap-lookalike", lookalike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not (stream.encoding or "").lower().startswith("utf"):
+            stream.reconfigure(errors="faithmap-lookalike")
 
 
 def place(text: str) -> Path | str:
@@ -49,6 +75,7 @@ def guarded(command: _F) -> _F:
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        write_anything()
         try:
             return command(*args, **kwargs)
         except FaithmapError as error:

@@ -8,19 +8,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from faithmap.cli.console import err, files_of, one_line, out, place, printable
-from faithmap.protocol import RANDOM
-from faithmap.text import significant
+from faithmap.cli.console import err, one_line, out, printable
+from faithmap.text import duration
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from faithmap.experiment.estimate import Estimate
     from faithmap.run import Run
+    from faithmap.store.reading import StoredRun
 
 
 def show_estimate(found: Estimate) -> None:
@@ -43,14 +40,6 @@ def show_estimate(found: Estimate) -> None:
     for name, text in rows.items():
         table.add_row(name, text)
     out.print(table, highlight=False)
-
-
-def duration(seconds: float) -> str:
-    """`3 h 5 min`, `12 min`, `40 s`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def show_costs(model: str) -> None:
@@ -80,64 +69,15 @@ def show_costs(model: str) -> None:
     out.print(text, highlight=False, soft_wrap=True)
 
 
-def show_run(run: Run) -> None:
-    """Print the table, draw the figure, name what was skipped."""
-    from faithmap.statistics import headline
+def show_run(run: Run, verbose: bool = False) -> None:
+    """Print the answer, draw the figure, write the page, name what was skipped."""
+    from faithmap.cli.answer import show_answer
 
-    frame = run.scores()
-    score = str(run.protocol.score)
-    out.print(aopc_rich(run, frame))
-    order, direction = str(run.protocol.shown_order), str(run.protocol.direction)
-    out.print(headline(frame, score, order=order, direction=direction), highlight=False, soft_wrap=True)
-    folder = files_of(place(run.store.url))
-    run.plot(folder / "fig4.png", frame=frame)
-    run.store.export(folder / "scores.parquet")
-    for name in ("fig4.png", "scores.parquet"):
-        out.print(str(folder / name), highlight=False, soft_wrap=True)
-    out.print(f"{run.store.url}/manifest.json", highlight=False, soft_wrap=True)
+    show_answer(run, verbose)
     show_skipped(run.skipped)
 
 
-def aopc_rich(run: Run, frame: pd.DataFrame) -> Table:
-    """Best method first: AOPC relative to random with its interval, AOPC, ABPC where both orders were measured."""
-    from faithmap.statistics import abpc_table, aopc_table, ranking
-
-    protocol, order = run.protocol, str(run.protocol.shown_order)
-    score, last = str(protocol.score), int(frame["step"].max())
-    title = f"AOPC at step {last}, {score}, {frame['image'].nunique()} images, {run.manifest.classifier.name}"
-    if run.precision != "float32":
-        title += f", {run.precision}: for screening only"
-    columns = {"AOPC": aopc_table(frame, score, order=order, relative=False, steps=[last])}
-    if len(protocol.orders) > 1:
-        columns["ABPC"] = abpc_table(frame, score, steps=[last])
-    values = {name: table.set_index("method")["mean"].to_dict() for name, table in columns.items()}
-    simple = complexity_of(run)
-    good = "higher" if (protocol.direction == "remove") == (order == "morf") else "lower"
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=f"{good} is better; methods that share a letter are not distinguishable"
-        + ("; heatmaps as pictures: PNG size in kB, entropy in bits" if simple else ""),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", overflow="fold", min_width=18)
-    for name in ("vs. random", "95 % interval", *values):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("letters", no_wrap=True)
-    for name in ("PNG", "bits") if simple else ():
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in ranking(frame, score, order=order, direction=str(protocol.direction)).itertuples():
-        method = str(row.method)
-        interval = "reference" if method == RANDOM else f"{significant(row.low)} … {significant(row.high)}"
-        means = [significant(value[method], 4) for value in values.values()]
-        cells = [one_line(method), significant(row.mean), interval, *means, str(row.letters)]
-        table.add_row(*cells, *(simple.get(method, ("", "")) if simple else ()))
-    return table
-
-
-def complexity_of(run: Run) -> dict[str, tuple[str, str]]:
+def complexity_of(run: StoredRun) -> dict[str, tuple[str, str]]:
     """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
     from faithmap.errors import HeatmapError
     from faithmap.measures.complexity import by_method, complexity_table

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.text import Text
 
 from faithmap.store.records import Skipped
+from faithmap.text import duration
 
 
 @dataclass
@@ -27,28 +27,44 @@ class Progress:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-class RateColumn(ProgressColumn):
-    """Images per second and time left, worked out from scores, which come in smoothly."""
+def told(state: Progress, elapsed: float) -> str:
+    """Images, their rate and the time that is left, worked out from the scores that were computed in this call.
 
-    def render(self, task: Task) -> Text:
-        images = task.fields["images"]
-        if not task.speed or not task.total:
-            return Text(f"0/{images} images")
-        share = task.completed / task.total
-        left = (task.total - task.completed) / task.speed
-        text = f"{int(images * share)}/{images} images · {images * task.speed / task.total:.2f} images/s"
-        return Text(f"{text} · {task.speed:,.0f} scores/s · {int(left // 60)}:{int(left % 60):02d} left")
+    Example:
+        >>> told(Progress(scores=300, scores_total=1200, images=3, images_total=12), 60.0)
+        '3/12 images · 3/min · 3 min left'
+        >>> told(Progress(), 1.0)
+        'starting'
+    """
+    if not state.scores_total:
+        return "starting"
+    done = state.scores / state.scores_total
+    counted = f"{state.images}/{state.images_total} images"
+    if not state.scores or elapsed <= 0:
+        return f"{counted} · heatmaps first"
+    rate = state.images_total * done / elapsed
+    pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.0f}/min" if rate >= 1 / 60 else f"{3600 * rate:.0f}/h"
+    return f"{counted} · {pace} · {duration(elapsed * (1 - done) / done)} left"
+
+
+def percentage(state: Progress) -> int:
+    """How much is done; 100 only when all is."""
+    return int(100 * state.scores / state.scores_total) if state.scores_total else 0
 
 
 class ProgressDisplay:
-    """A bar on a terminal; elsewhere (a log file) a line every half minute."""
+    """A bar on a terminal, in one line; elsewhere (a log file) a line a minute."""
 
-    def __init__(self, console: Console | None = None, every: float = 30.0) -> None:
+    def __init__(self, console: Console | None = None, every: float = 60.0) -> None:
         self.console = console or Console(stderr=True)
-        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), RateColumn())
+        columns = (
+            BarColumn(18),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}", markup=False),
+        )
         quiet = not (self.console.is_terminal or self.console.is_jupyter)
         self.bar = Bar(*columns, console=self.console, disable=quiet)
-        self.task = self.bar.add_task("", total=None, images=0)
+        self.task = self.bar.add_task("starting", total=None)
         self.every, self.started, self.said = every, time.monotonic(), time.monotonic()
 
     def __enter__(self) -> ProgressDisplay:
@@ -60,16 +76,13 @@ class ProgressDisplay:
 
     def __call__(self, state: Progress) -> None:
         """Show how far a run is."""
-        self.bar.update(self.task, total=state.scores_total, completed=state.scores, images=state.images_total)
         now = time.monotonic()
-        if self.bar.disable and now - self.said > self.every:
+        text = told(state, now - self.started)
+        total = state.scores_total or None
+        self.bar.update(self.task, total=total, completed=state.scores, description=text)
+        if self.bar.disable and now - self.said >= self.every:
             self.said = now
-            rate = state.scores / (now - self.started)
-            left = (state.scores_total - state.scores) / rate if rate else 0
-            self.console.print(
-                f"{state.images}/{state.images_total} images, {rate:,.0f} scores/s, {left / 60:.0f} min left",
-                highlight=False,
-            )
+            self.console.print(f"{percentage(state)} % · {text}", highlight=False, markup=False)
 
 
 @contextmanager
