@@ -32,7 +32,8 @@ def test_a_declared_method_is_used_by_name_with_its_parameters(tiny):
         return batch.pixels[:, of]
 
     method = resolve_methods("channel:2")[0]
-    assert (method.name, method.spec) == ("channel:of=2", {"method": "channel", "parameters": {"of": 2}})
+    spec = {"method": "channel", "parameters": {"of": 2}, "package": "tests"}
+    assert (method.name, method.spec) == ("channel:of=2", spec)
     assert resolve_methods("red")[0].name == "channel:of=0"
     pixels = torch.rand(3, 3, 24, 24)
     assert torch.equal(heatmaps(tiny, pixels, torch.zeros(3, dtype=torch.long), method), pixels[:, 2])

@@ -124,6 +124,10 @@ protocol = faithmap.Protocol.preset(steps=2, region_size=4, draws=1, fill="toy-m
 run = faithmap.evaluate(faithmap.Classifier(module), images, "toy-channel:2", protocol)
 assert set(run.scores()["method"]) == {"toy-channel:of=2", "random"}
 assert torch.equal(faithmap.draw_fill("toy-mirror", images[0], seed=0, image_id="0", draw=0), images[0].flip(2))
+from faithmap.cli.doctor import plugins
+found = [(one.what, one.state) for one in plugins()]
+assert ("faithmap-toy adds heatmap methods: toy-channel", "good") in found
+assert ("faithmap-broken cannot add heatmap methods: No module named 'a_package_that_is_not_there'", "bad") in found
 assert torch.equal(resolve_measures("toy-peak")[0].function(images[:, 0]), images[:, 0].amax((1, 2)))
 """,
     )

@@ -41,3 +41,11 @@ def test_a_name_in_a_declaration_must_be_assigned(tmp_path):
     (tmp_path / "one.py").write_text("@fill(NAME, line='', source='')\ndef one(): ...\n")
     with pytest.raises(LookupError, match="'NAME' in a declaration is not assigned at the top"):
         declared_in(tmp_path, "fill")
+
+
+def test_the_package_itself_imports_next_to_nothing():
+    script = "import sys; before = set(sys.modules); import faithmap; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "faithmap" in loaded
+    assert not loaded & {*HEAVY, "numpy", "typer", "rich"}

@@ -152,11 +152,15 @@ class Declarations(Mapping[str, D], Generic[D]):
         room: the package of faithmap whose modules declare them.
         error: what an unknown name or a clash raises.
         group: of the entry points of other packages; None: there are none.
+    Attributes:
+        aliases: other name → what it stands for.
+        left_out: package → why it could not be loaded.
     """
 
     def __init__(self, kind: str, room: str, error: type[FaithmapError], group: str | None = None) -> None:
         self.kind, self.room, self.error, self.group = kind, room, error, group
         self.aliases: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
         self._declared: dict[str, D] = {}
         self._loaded = self._extended = False
 
@@ -247,10 +251,15 @@ class Declarations(Mapping[str, D], Generic[D]):
         return len(self._declared)
 
     def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
+        if self._loaded:
+            return
+        self._loaded = True  # first of all: the modules that are imported here ask for names themselves
+        try:
             for module in iter_modules(import_module(self.room).__path__, f"{self.room}."):
                 import_module(module.name)
+        except BaseException:
+            self._loaded = False
+            raise
 
     def _extend(self) -> None:
         self._load()
@@ -264,8 +273,9 @@ class Declarations(Mapping[str, D], Generic[D]):
                 point.load()
             except (Exception, SystemExit) as error:  # anybody's code
                 self._declared, self.aliases = before
+                self.left_out[package] = first_line(error)
                 warnings.warn(
-                    f"{package}, which adds to {self.group}, is left out: {first_line(error)}",
+                    f"{package}, which adds to {self.group}, is left out: {self.left_out[package]}",
                     PluginWarning,
                     stacklevel=3,
                 )

@@ -14,7 +14,8 @@
     ├── EngineError          an inference engine that cannot run this network
     └── StoreError           a run folder that cannot be read, written or extended
 
-One warning, `EngineWarning`, says when scores are computed by another engine than was possible or asked for.
+Three warnings: `EngineWarning` says when scores are computed by another engine than was possible or asked for,
+`StoreWarning` that a run folder was repaired, `PluginWarning` that another package is left out.
 
 Each message says what was received, what was expected, and what to do. Catch `FaithmapError` for all of them.
 Errors that concern one image carry its position in the batch as `index`, so that a run can skip that image alone.
@@ -87,7 +88,7 @@ class EngineWarning(UserWarning):
 
 
 class StoreWarning(UserWarning):
-    """A run folder was mended: what was damaged is set aside and computed again."""
+    """A run folder was repaired: what was damaged is set aside and computed again."""
 
 
 class PluginWarning(UserWarning):

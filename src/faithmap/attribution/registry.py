@@ -131,6 +131,8 @@ def parse_method(text: str, protocol: Protocol | None = None) -> Method:
     said = METHODS.given(method, text, rest)
     values = method.defaults | METHODS.given(method, text, usual) | said
     spec: dict[str, Any] = {"method": base, "parameters": values}
+    if (package := method.module.partition(".")[0]) != "faithmap":
+        spec["package"] = package  # another package's method of this name is another method
     bound = dict(values)
     batching: Literal["fixed", "single", "whole"] = method.batching
     if inner is not None:

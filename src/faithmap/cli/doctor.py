@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,8 @@ import torch
 from faithmap import images
 from faithmap.classifiers.loading import EMBEDDED
 from faithmap.classifiers.weights import check_weights, weights_path
-from faithmap.errors import ClassifierError, FaithmapError, StoreError, install
+from faithmap.cli.listing import KINDS
+from faithmap.errors import ClassifierError, FaithmapError, PluginWarning, StoreError, install
 from faithmap.run import Run
 from faithmap.store.folder import DAMAGED, Store
 from faithmap.store.manifest import Manifest
@@ -54,6 +56,7 @@ def findings(folder: str | Path | None = None, data: Path | None = None) -> Iter
         data: where data sets are kept.
     """
     yield from packages()
+    yield from plugins()
     yield from devices()
     yield from weights()
     yield from data_sets(data)
@@ -76,6 +79,21 @@ def packages() -> Iterator[Finding]:
             yield Finding(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             yield Finding(f"{package} is not installed", HINT, install(extra))
+
+
+def plugins() -> Iterator[Finding]:
+    """Other packages that add heatmap methods, fills or measures."""
+    for kind in KINDS:
+        registry = kind.imported()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PluginWarning)  # said below
+            names = registry.packages()
+        for package in dict.fromkeys(names.values()):
+            added = ", ".join(name for name, owner in names.items() if owner == package)
+            yield Finding(f"{package} adds {kind.title.lower()}: {added}")
+        for package, reason in registry.left_out.items():
+            remedy = f"repair or remove it: pip uninstall {package}"
+            yield Finding(f"{package} cannot add {kind.title.lower()}: {reason}", BAD, remedy)
 
 
 def devices() -> Iterator[Finding]:

@@ -40,11 +40,16 @@ class Kind:
         """Package → its declarations. Imports the registry only where other packages add to it."""
         found = {"faithmap": declared_in(PACKAGE / self.room, self.decorator, self.record)}
         if entry_points(group=self.group):
-            module, _, name = self.registry.partition(":")
-            registry: Declarations[Declaration] = getattr(importlib.import_module(module), name)
+            registry = self.imported()
             for name, package in registry.packages().items():
                 found.setdefault(package, []).append(registry[name])
         return found
+
+    def imported(self) -> Declarations[Declaration]:
+        """The registry itself."""
+        module, _, name = self.registry.partition(":")
+        registry: Declarations[Declaration] = getattr(importlib.import_module(module), name)
+        return registry
 
 
 MEASURES = Kind(
