@@ -91,6 +91,7 @@ class Protocol:
         draws: repetitions with new fill (and a new random order), averaged within an image.
         target: `Target.PREDICTED` or `Target.LABEL`.
         score: the score that tables and figures show; both are always stored.
+        measure: what rankings and verdicts rest on, such as ``"aopc"`` or ``"srg"``; see `faithmap.statistics`.
         points: how many of the steps 0…L are scored: ``"all"``, or a number of at least 2. These are dense at both ends
             (cosine spacing), where curves bend most; 0 and L are always among them. See `scored_steps`.
         random_draws: draws of the random order, whose noise enters every difference; None: as many as `draws`.
@@ -115,6 +116,7 @@ class Protocol:
     random_draws: int | None = None
     target: Target = Target.PREDICTED
     score: Score = Score.LOGIT
+    measure: str = "aopc"
     orders: tuple[Order, ...] = (Order.MORF,)
     paired_fill: bool = True
     method_defaults: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -182,8 +184,8 @@ class Protocol:
         """The parts on which stored numbers depend.
 
         Left out: `steps`, `points`, `draws`, `random_draws` and `orders` (a run can be extended by more of them),
-        `score` (both are stored), `name`, and later parts at their default, so that protocols written before these
-        parts existed stay the same.
+        `score` (both are stored), `measure`, `name`, and later parts at their default, so that protocols written before
+        these parts existed stay the same.
         """
         parts = {k: v for k, v in self.to_dict().items() if k not in _EXTENDED}
         return {k: v for k, v in parts.items() if k not in _LATER_PARTS or v != _LATER_PARTS[k]}
@@ -335,7 +337,7 @@ _BOUNDS = {
     "seed": (0, 2**63 - 1),
 }
 # Parts of which a folder may get more later; its numbers stay.
-_EXTENDED = frozenset({"name", "steps", "points", "draws", "random_draws", "orders", "score"})
+_EXTENDED = frozenset({"name", "steps", "points", "draws", "random_draws", "orders", "score", "measure"})
 
 PRESETS: Mapping[str, Protocol] = MappingProxyType(
     {
@@ -349,6 +351,7 @@ PRESETS: Mapping[str, Protocol] = MappingProxyType(
             region_size=16,
             draws=1,
             random_draws=3,
+            measure="srg",
             orders=(Order.MORF, Order.LERF),
         ),
         # The 2021 replication, departures included; see docs/protocols.md.

@@ -13,7 +13,6 @@ from faithmap import plots, statistics
 from faithmap.errors import FaithmapError
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
-from faithmap.protocol import Order
 from faithmap.report import Html, flipbook_html, run_html, write_report
 from faithmap.statistics import Grade, Measured, aopc_table
 from faithmap.store.reading import StoredRun
@@ -35,24 +34,18 @@ class Run(StoredRun):
         """
         return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
 
-    @property
-    def default_measure(self) -> str:
-        """What rankings rest on by default: SRG where regions go in both orders to full removal, else AOPC."""
-        both = set(self.protocol.orders) == set(Order)
-        return "srg" if both and self.protocol.name == "srg" else "aopc"
-
     def measured(self, measure: str | None = None, score: str | None = None, step: int | None = None) -> Measured:
         """A measure of every image and method, draws averaged.
 
         Args:
             measure: one that follows from scores (``"srg"``, ``"morf"``, ``"lerf"``, ``"aopc"``, …), or one that the
-                run holds; see `default_measure`.
+                run holds; the protocol's by default.
             score: ``"logit"`` or ``"probability"``; the protocol's by default.
             step: over the steps 0…step; the last by default.
         Raises:
             CurveError: an unknown measure, or scores that it cannot be computed from.
         """
-        measure = measure or self.default_measure
+        measure = measure or self.protocol.measure
         if measure in self.manifest.measures:
             better = bool(self.manifest.measures[measure]["higher_is_better"])
             return statistics.measured_from(self.measures(), measure, higher_is_better=better)
@@ -77,7 +70,7 @@ class Run(StoredRun):
         Args:
             measure, score: as in `measured`.
         """
-        measure = measure or self.default_measure
+        measure = measure or self.protocol.measure
         if measure in self.manifest.measures:
             return [statistics.headline(self.measured(measure))]
         protocol = self.protocol
@@ -88,7 +81,7 @@ class Run(StoredRun):
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
         """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""
         shown, direction = str(score or self.protocol.score), str(self.protocol.direction)
-        return statistics.grade(self.scores(), shown, direction=direction, measure=measure or self.default_measure)
+        return statistics.grade(self.scores(), shown, direction=direction, measure=measure or self.protocol.measure)
 
     def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Every method by every measure of the run, and by SRG where it holds both orders: no total score.

@@ -54,7 +54,7 @@ def operators_command(
 
     sets = {"paper": PAPER, "all": ALL}
     fills = [name for one in fill or ["paper"] for name in sets.get(one, (one,))]
-    asked = measured.build()
+    asked = measured.build("samek2017")
     found = faithmap.load_images(inputs.images, data=places.data).limit(inputs.limit, asked.seed)
     classifier = faithmap.load_classifier(inputs.model, computed.device)
     with one_bar_each() as show:

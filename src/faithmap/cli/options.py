@@ -124,8 +124,10 @@ class Measured(Options, panel="What is measured"):
     """A protocol: a preset and the parts that are given. A field that is a part of `Protocol` overrides it."""
 
     protocol: Annotated[
-        str, "`srg`, `samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden."
-    ] = "samek2017"
+        str | None,
+        "`srg`, `samek2017`, `replication2021`, `deletion` or `insertion`; any part can be overridden. Default: `srg`; "
+        "for Figure 4 and the table of operators `samek2017`.",
+    ] = None
     steps: Annotated[str | None, "Regions removed, L, or `all` that fit."] = None
     points: Annotated[
         str | None, "How many of the steps are scored, dense at both ends, or `all`. More points extend a folder."
@@ -143,9 +145,13 @@ class Measured(Options, panel="What is measured"):
     score: Score = None
     seed: Seed = 0
 
-    def build(self) -> Protocol:
-        """The protocol; what cannot be measured is refused."""
-        return Protocol.preset(self.protocol, **self.overrides())
+    def build(self, usual: str = "srg") -> Protocol:
+        """The protocol; what cannot be measured is refused.
+
+        Args:
+            usual: the preset where none was named.
+        """
+        return Protocol.preset(self.protocol or usual, **self.overrides())
 
     def overrides(self) -> dict[str, Any]:
         """The parts that were given; None where the preset's stays."""

@@ -30,8 +30,9 @@ def reproduce(
     `python main.py --images 1000 --protocol replication2021` is the 2021 replication with all its departures.
     """
     inputs = Inputs("alexnet", "imagenette", images)
-    default = Path("runs") / f"{measured.protocol}-alexnet-imagenette"
-    run = measure(inputs, "fig4", measured.build(), computed, places, default)
+    protocol = measured.build("samek2017")
+    default = Path("runs") / f"{protocol.name}-alexnet-imagenette"
+    run = measure(inputs, "fig4", protocol, computed, places, default)
     assert run is not None
     show_run(run)
     show_window(run)
