@@ -13,7 +13,7 @@ FLOORS = [
     {"errors", "_version"},
     {"text", "protocol", "files", "checks"},
     {"arrays"},
-    {"randomness", "declarations"},
+    {"randomness", "declarations", "identity"},
     {"mosaics"},
     {"images"},
     {"classifiers"},

@@ -69,7 +69,7 @@ def test_the_dense_engine_runs_the_asked_steps_only_and_a_common_end_once(monkey
     every = all_logits(engine, chains)
     seen = []
     forward = engine.forward
-    monkeypatch.setattr(engine, "forward", lambda inputs: seen.append(len(inputs)) or forward(inputs))
+    monkeypatch.setattr(engine, "forward", lambda *given: seen.append(len(given[0])) or forward(*given))
     for points in POINTS:
         seen.clear()
         some = replace(chains, points=points)

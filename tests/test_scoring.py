@@ -98,10 +98,12 @@ def test_the_network_keeps_its_training_mode(tiny):
     assert tiny.module.training
 
 
-def test_the_default_batch_follows_the_free_memory(tiny, monkeypatch):
-    from faithmap.inference import scoring
+def test_the_default_batch_follows_the_free_memory_and_the_size_of_the_images(tiny, monkeypatch):
+    from faithmap.inference import dense
 
-    each = 100 * 3 * 224 * 224 * 4
-    for free, expected in ((each, 16), (50 * each, 48), (10_000 * each, 128)):
-        monkeypatch.setattr(scoring, "free_memory", lambda device, free=free: free)
-        assert scoring.default_batch(tiny) == expected
+    for shape in ((2, 3, 24, 24), (2, 3, 48, 24)):
+        pixels = torch.rand(shape)
+        each = 100 * pixels[0].numel() * 4
+        for free, expected in ((each, 16), (50 * each, 48), (10_000 * each, 128)):
+            monkeypatch.setattr(dense, "free_memory", lambda device, free=free: free)
+            assert dense.default_batch(pixels) == expected

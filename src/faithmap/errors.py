@@ -14,8 +14,9 @@
     ├── EngineError          an inference engine that cannot run this network
     └── StoreError           a run folder that cannot be read, written or extended
 
-Three warnings: `EngineWarning` says when scores are computed by another engine than was possible or asked for,
-`StoreWarning` that a run folder was repaired, `PluginWarning` that another package is left out.
+Warnings: `EngineWarning` (scores are computed by another engine than was possible or asked for), `ClassifierWarning`
+(outputs that do not seem to mean what is made of them), `MethodWarning` (a method left out, or of unknown identity),
+`StoreWarning` (a repaired folder) and `PluginWarning` (another package is left out).
 
 Each message says what was received, what was expected, and what to do. Catch `FaithmapError` for all of them.
 Errors that concern one image carry its position in the batch as `index`, so that a run can skip that image alone.
@@ -85,6 +86,14 @@ class EngineError(FaithmapError):
 
 class EngineWarning(UserWarning):
     """Scores are computed by another engine, or in smaller batches, than was possible or asked for."""
+
+
+class ClassifierWarning(UserWarning):
+    """A network whose output does not seem to mean what is made of it."""
+
+
+class MethodWarning(UserWarning):
+    """A heatmap method that is left out, or of which a run cannot know whether it stays the same."""
 
 
 class StoreWarning(UserWarning):

@@ -13,11 +13,13 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image as PillowImage
@@ -68,6 +70,7 @@ _CUTS = {
     "bottom-left": (0.75, 0.0, 1.0),
     "bottom-right": (0.75, 1.0, 1.0),
 }
+ARRAY_SUFFIX = ".npy"
 _MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
 # Stands in place of the hash of a file that could not be read when a run started.
 UNREADABLE = "unreadable"
@@ -110,25 +113,35 @@ class ImageFile:
         digest.update(data)
         return digest.hexdigest()[:16]
 
-    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
-        """Decode, turn upright (EXIF), convert to RGB, resize, cut: float32 in [0, 1].
+    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "channels height width"]:
+        """Decode, turn upright (EXIF), convert to the network's channels, resize, crop: float32 in [0, 1].
+
+        A picture becomes RGB, grey, or RGB with alpha, for three, one or four channels. Any number of channels comes
+        from an array (.npy) or from the pages of a TIFF.
 
         Raises:
-            ImageError: a file that is not an image, is damaged, is too large or too narrow to decode, or has changed
-                since it was pinned.
+            ImageError: a file that is not an image, is damaged, is too large or too narrow to decode, has other
+                channels, or has changed since it was pinned.
         """
+        picture: PillowImage.Image | npt.NDArray[np.float32]
         try:
             data = read_bytes(self.path)
             if self.content is not None and self._hash(data) != self.content:
                 raise ImageError("its file has changed since the run started.")
+            if self.path.suffix.lower() == ARRAY_SUFFIX:
+                return preprocessing.array(_read_array(data, preprocessing.channels))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
                 with PillowImage.open(io.BytesIO(data)) as file:
                     width, height = file.size
                     if width * height > _MAX_PIXELS:
                         raise ImageError(f"it is {width}×{height} pixels, more than {_MAX_PIXELS}: make it smaller.")
+                    if preprocessing.channels not in (1, 3) and getattr(file, "n_frames", 1) > 1:
+                        return preprocessing.array(_pages(file, preprocessing.channels))
                     file.seek(0)  # the first picture of an animation
-                    picture = _to_rgb(ImageOps.exif_transpose(file))
+                    picture = _converted(ImageOps.exif_transpose(file), preprocessing.channels)
+                    if isinstance(picture, np.ndarray):
+                        return preprocessing.array(picture)
         except ImageError as error:
             raise ImageError(f"image '{self.id}' cannot be used: {error}") from None
         except PillowImage.DecompressionBombError:
@@ -171,7 +184,7 @@ class TensorImage:
     def _hash(self) -> str:
         return hashlib.sha256(self.pixels.contiguous().numpy().tobytes()).hexdigest()[:16]
 
-    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "3 height width"]:
+    def read(self, preprocessing: Preprocessing) -> Float[Tensor, "channels height width"]:
         """The pixels as they are (float32, [0, 1]).
 
         Raises:
@@ -372,7 +385,7 @@ class PixelSource:
         """All ids of the set."""
         return list(self._image)
 
-    def read(self, image_id: str) -> Float[Tensor, "3 height width"]:
+    def read(self, image_id: str) -> Float[Tensor, "channels height width"]:
         """The pixels of one image.
 
         Raises:
@@ -398,17 +411,17 @@ class PixelSource:
             digest.update(repr((name, known)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
 
-    def mean_colour(self) -> Float[Tensor, "3"]:
-        """The mean colour over all images that can be read, float64; reads each once.
+    def mean_colour(self) -> Float[Tensor, "channels"]:
+        """The mean of each channel over all images that can be read, float64; reads each once.
 
         Raises:
             InputError: none can be read.
         """
         if self._mean is None:
-            total, count = torch.zeros(3, dtype=torch.float64), 0
+            total, count = torch.zeros(1, dtype=torch.float64), 0
             for image in self._image.values():
                 try:
-                    total += image.read(self.preprocessing).double().mean((1, 2))
+                    total = total + image.read(self.preprocessing).double().mean((1, 2))
                 except ImageError:
                     continue
                 count += 1
@@ -420,13 +433,71 @@ class PixelSource:
 
 def to_pixels(
     picture: PillowImage.Image, preprocessing: Preprocessing, name: str = "picture"
-) -> Float[Tensor, "3 height width"]:
-    """An RGB picture → float32 pixels in [0, 1] at the network's input size, as torchvision's own transforms do it."""
-    if isinstance(preprocessing.resize, int):
-        short, long = sorted(picture.size)
-        if preprocessing.resize * preprocessing.resize * long / max(short, 1) > _MAX_PIXELS:
-            raise ImageError(f"image '{name}' cannot be used: {picture.size[0]}×{picture.size[1]} is too narrow.")
+) -> Float[Tensor, "channels height width"]:
+    """A picture in the network's channels → float32 pixels in [0, 1] at the network's input size."""
+    try:
+        preprocessing.check_size(*picture.size)
+    except ImageError as error:
+        raise ImageError(f"image '{name}' cannot be used: {error}") from None
     return preprocessing(picture)
+
+
+def rgb(pixels: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
+    """An image of any number of channels as colours to look at: three as they are, fewer than three as grey (the
+    first channel), more by their first three."""
+    return pixels[:1].expand(3, -1, -1) if len(pixels) < 3 else pixels[:3]
+
+
+def _read_array(data: bytes, channels: int) -> npt.NDArray[np.float32]:
+    """An array (C, H, W) or (H, W, C), or (H, W) for one channel, as (C, H, W).
+
+    Integers are divided by the largest of their type; floating values are taken as they are.
+
+    Raises:
+        ImageError: not an array of numbers, or another shape.
+        ValueError: a damaged file.
+    """
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim not in (2, 3):
+        raise ImageError("expected an array of numbers (C, H, W) or (H, W, C).")
+    if array.ndim == 2:
+        array = array[None]
+    if array.shape[0] != channels and array.shape[2] == channels:
+        array = array.transpose(2, 0, 1)
+    if array.shape[0] != channels or 0 in array.shape:
+        raise ImageError(f"it is an array {array.shape}, the network takes {channels} channels.")
+    return _scaled(array)
+
+
+def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Numbers as float32: integers divided by the largest of their type."""
+    largest = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
+    return (array.astype(np.float64) / largest).astype(np.float32)
+
+
+def _pages(file: PillowImage.Image, channels: int) -> npt.NDArray[np.float32]:
+    """The pages of a file as the channels of one image."""
+    pages = []
+    for page in range(getattr(file, "n_frames", 1)):
+        file.seek(page)
+        pages.append(_scaled(np.asarray(file)))
+    if len(pages) != channels or any(page.ndim != 2 or page.shape != pages[0].shape for page in pages):
+        shapes = " and ".join(sorted({str(page.shape) for page in pages}))
+        raise ImageError(f"it has {len(pages)} pages of {shapes}, the network takes {channels} grey ones of one size.")
+    return np.stack(pages)
+
+
+def _converted(picture: PillowImage.Image, channels: int) -> PillowImage.Image | npt.NDArray[np.float32]:
+    """The picture in the network's channels: an array where eight bits would lose values."""
+    if channels == 3:
+        return _to_rgb(picture)
+    if channels == 1:
+        if picture.mode.startswith("I;16"):
+            return _scaled(np.asarray(picture).astype(np.uint16))[None]
+        return picture.convert("L") if picture.mode in ("L", "LA", "1") else _to_rgb(picture).convert("L")
+    if channels == 4 and picture.mode in ("RGBA", "LA", "PA"):
+        return picture.convert("RGBA")
+    raise ImageError(f"it is a picture ({picture.mode}), the network takes {channels} channels: give an array (.npy).")
 
 
 def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:
@@ -447,7 +518,7 @@ def cropped(picture: PillowImage.Image, share: float, x: float, y: float) -> Pil
 
 
 def load_images(
-    source: str | Path | Images | Float[Tensor, "images 3 height width"] | Sequence[str | Path],
+    source: str | Path | Images | Float[Tensor, "images channels height width"] | Sequence[str | Path],
     limit: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
@@ -459,7 +530,7 @@ def load_images(
         source: ``"photos"`` (embedded: 8 photos, 6 cuts each), ``"imagenette"`` (the 320 px validation images;
             downloaded once and verified), ``"mosaic:FOLDER"`` (four images of the folder in one, see
             `faithmap.mosaics`), a folder (flat, or one folder a class) or file, a list of files, or a
-            tensor or array (N, 3, H, W) in [0, 1] at the network's input size.
+            tensor or array (N, C, H, W) in [0, 1] at the network's input size.
         limit: how many; a random subset that depends on the seed and the ids alone. None takes all.
         seed: of the subset.
         data: where data sets are kept; by default the user's cache folder. A folder ``imagenette2-320`` in `data` or in
@@ -535,7 +606,7 @@ def _folder(path: Path, name: str | None = None) -> Images:
         raise InputError(f"no folder or file {path}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
     if single:
         return Images(path.name, [ImageFile(image_id(Path(path.name)), path)])
-    suffixes = PillowImage.registered_extensions()
+    suffixes = {*PillowImage.registered_extensions(), ARRAY_SUFFIX}
     items = []
     try:
         found = files_in(path, suffixes)
@@ -607,16 +678,45 @@ class Preprocessing:
             sides are resized whatever the picture's shape; None for no resizing.
         interpolation: ``"bilinear"``, ``"bicubic"``, ``"lanczos"``, ``"box"``, ``"hamming"`` or ``"nearest"``, as
             Pillow does them (antialiased).
+        channels: of the network's input.
     """
 
     crop: tuple[int, int] = (224, 224)
     resize: int | tuple[int, int] | None = 256
     interpolation: str = "bilinear"
+    channels: int = 3
 
-    def __call__(self, picture: PillowImage.Image) -> Float[Tensor, "3 height width"]:
-        """An RGB picture → float32 pixels in [0, 1], as torchvision's own transforms do it."""
+    def __call__(self, picture: PillowImage.Image) -> Float[Tensor, "channels height width"]:
+        """A picture in the network's channels → float32 pixels in [0, 1], as torchvision's own transforms do it."""
         if self.resize is not None:
             size = self.resize if isinstance(self.resize, int) else list(self.resize)
             picture = transforms.resize(picture, size, interpolation=InterpolationMode(self.interpolation))
         pixels: Tensor = transforms.to_tensor(transforms.center_crop(picture, list(self.crop)))
         return pixels
+
+    def array(
+        self, values: Float[npt.NDArray[np.float32], "channels height width"]
+    ) -> Float[Tensor, "channels height width"]:
+        """Numbers in [0, 1] → pixels, every channel resized and cropped as a picture is.
+
+        Raises:
+            ImageError: values outside [0, 1] or not finite, or a shape too narrow to resize.
+        """
+        if not (values >= 0).all() or not (values <= 1).all():
+            raise ImageError(f"it has values in [{values.min():g}, {values.max():g}], expected [0, 1], or integers.")
+        self.check_size(values.shape[2], values.shape[1])
+        pixels = torch.cat([self(PillowImage.fromarray(channel, mode="F")) for channel in values])
+        return pixels.clamp(0, 1)  # bicubic and Lanczos overshoot; Pillow clamps bytes itself
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise an `ImageError` for a picture so narrow that resizing its short side makes it enormous."""
+        short, long = sorted((width, height))
+        if isinstance(self.resize, int) and self.resize * self.resize * long / max(short, 1) > _MAX_PIXELS:
+            raise ImageError(f"{width}×{height} is too narrow.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without later parts at their default."""
+        parts = asdict(self)
+        if self.channels == 3:
+            del parts["channels"]
+        return parts

@@ -55,7 +55,7 @@ class MosaicImage:
         parts = [part.content_hash() for part in self.parts]
         return hashlib.sha256(repr((parts, self.target)).encode()).hexdigest()[:16]
 
-    def read(self, preprocessing: Any) -> Float[Tensor, "3 height width"]:
+    def read(self, preprocessing: Any) -> Float[Tensor, "channels height width"]:
         """Each part read as an image of its own, shrunk to a quarter by averaging: float32 in [0, 1].
 
         Raises:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode, kind_of
+from faithmap.classifiers import CUSTOM, Classifier, ScoreOnly, evaluation_mode, kind_of
 from faithmap.errors import HeatmapError, InputError, MethodError, missing
 
 # Images that are run together: at least, at most, and the bytes that they may leave for the backward pass.
@@ -26,8 +26,8 @@ class Batch:
 
     Attributes:
         classifier: its module takes `inputs`.
-        pixels: images in pixel space, (B, 3, H, W).
-        inputs: normalised images in the network's own precision, (B, 3, H, W).
+        pixels: images in pixel space, (B, C, H, W).
+        inputs: normalised images in the network's own precision, (B, C, H, W).
         targets: class to explain, (B,), int64.
         image_ids: one a row; with `seed`, the key of all randomness.
         seed: see `image_ids`.
@@ -47,7 +47,7 @@ class Batch:
     def of(
         cls,
         classifier: Classifier,
-        pixels: Float[Tensor, "batch 3 height width"],
+        pixels: Float[Tensor, "batch channels height width"],
         targets: Int[Tensor, "batch"],
         image_ids: Sequence[str] | None = None,
         seed: int = 0,
@@ -123,7 +123,7 @@ class Batch:
 
         try:
             with attributable(module), torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0)):
-                self.classifier.logits(self.inputs[:1].clone().requires_grad_())
+                self.classifier.outputs(self.inputs[:1].clone().requires_grad_())
         except Exception:  # a network may be anybody's code; methods that need gradients will say what is wrong
             return BLOCKS["device"][2]
         return sum(storage.nbytes() for address, storage in held.items() if address not in weights)
@@ -138,17 +138,24 @@ class Batch:
             image_ids=[name for name in self.image_ids for _ in range(count)],
         )
 
-    def reference(self, name: str) -> Float[Tensor, "batch 3 height width"]:
+    def reference(self, name: str) -> Float[Tensor, "batch channels height width"]:
         """An input without information: ``"zero"``, the mean colour (0 after normalisation), or ``"black"``."""
         if name == "zero":
             return torch.zeros_like(self.inputs)
         return self.classifier.normalise(torch.zeros_like(self.inputs))
 
-    def checked_logits(self, inputs: Tensor) -> Tensor:
-        """The network's logits, once it is sure that the targets are among them."""
-        logits = self.classifier.logits(inputs.clone())
-        self.check_targets(logits.shape[1])
-        return logits
+    def variant_scores(self, inputs: Tensor, probability: bool = False) -> Float[Tensor, "variants"]:
+        """The target's score of variants of the images.
+
+        Args:
+            inputs: all images, once or several times over.
+            probability: what is stored as probability, instead of the logit.
+        """
+        targets = self.targets.repeat(len(inputs) // len(self.targets))
+        outputs = self.classifier.outputs(inputs.clone())
+        self.check_targets(outputs)
+        found = self.classifier.scores(outputs, targets)
+        return self.classifier.probabilities(outputs, found).to(found.dtype) if probability else found
 
     def plain_logits(self, inputs: Tensor) -> Tensor:
         """The network's logits at `inputs`, without gradients; shared where these are the batch's own inputs."""
@@ -161,32 +168,38 @@ class Batch:
         logits: Tensor = self.shared("logits", compute) if own else compute()
         return logits
 
-    def check_targets(self, classes: int) -> None:
-        """Raise an `InputError` for a target that is not a class of the network."""
+    def check_targets(self, outputs: Any) -> None:
+        """Raise an `InputError` for a target that is not a class of the network; a score function checks its own."""
+        if self.classifier.score_kind == CUSTOM:
+            return
+        classes = outputs.shape[1]
         if self.targets.min() < 0 or self.targets.max() >= classes:
             wrong = next(t for t in self.targets.tolist() if not 0 <= t < classes)
             raise InputError(f"target is class {wrong}, the network has classes 0…{classes - 1}.")
 
-    def scores(self, logits: Tensor) -> Float[Tensor, "batch"]:
-        """The logit of the target class of every image.
+    def scores(self, outputs: Any) -> Float[Tensor, "batch"]:
+        """The logit of the target class of every image, or what the classifier's score function makes of its output.
 
         Raises:
             InputError: a target that is not a class of the network.
             HeatmapError: logits that are not finite; `index` says in which row.
         """
-        finite = logits.isfinite().all(1)
+        custom = self.classifier.score_kind == CUSTOM
+        if not custom:
+            self.check_targets(outputs)
+        scores = self.classifier.scores(outputs, self.targets)
+        finite = scores.isfinite() if custom else outputs.isfinite().all(1)
         if not finite.all():
             raise HeatmapError("the network's logits are not finite.", int((~finite).nonzero()[0]))
-        self.check_targets(logits.shape[1])
-        return logits.gather(1, self.targets.unsqueeze(1)).squeeze(1)
+        return scores
 
-    def gradient(self, at: Tensor | None = None) -> Float[Tensor, "batch 3 height width"]:
+    def gradient(self, at: Tensor | None = None) -> Float[Tensor, "batch channels height width"]:
         """Gradient of the target logit with respect to the inputs (at other inputs, if given)."""
 
         def compute() -> Tensor:
             with attributable(self.classifier.module):
                 inputs = (self.inputs if at is None else at).detach().clone().requires_grad_()
-                scores = self.scores(self.classifier.logits(inputs.clone()))
+                scores = self.scores(self.classifier.outputs(inputs.clone()))
                 return differentiate(scores.sum(), inputs)
 
         gradient: Tensor = self.shared("gradient", compute) if at is None else compute()

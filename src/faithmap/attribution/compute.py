@@ -26,7 +26,7 @@ from faithmap.text import first_line
 
 def heatmaps(
     classifier: Classifier,
-    pixels: Float[Tensor, "batch 3 height width"],
+    pixels: Float[Tensor, "batch channels height width"],
     targets: Int[Tensor, "batch"],
     method: str | Method | Callable[[Tensor, Tensor], Tensor],
     *,

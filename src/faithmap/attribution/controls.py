@@ -22,8 +22,10 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
     source="luma, ITU-R BT.601",
 )
 def brightness(batch: Batch) -> Float[Tensor, "batch height width"]:
-    """Luma of the image."""
-    weights = torch.tensor(LUMA, dtype=batch.pixels.dtype, device=batch.pixels.device)
+    """Luma of the image; the mean over the channels where there are not three."""
+    channels = batch.pixels.shape[1]
+    shares = LUMA if channels == 3 else (1 / channels,) * channels
+    weights = torch.tensor(shares, dtype=batch.pixels.dtype, device=batch.pixels.device)
     return torch.einsum("bchw,c->bhw", batch.pixels, weights)
 
 

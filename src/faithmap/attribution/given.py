@@ -1,4 +1,4 @@
-"""Methods that a user brings: callables, captum's and zennit's objects, and heatmaps that are there already."""
+"""Heatmaps that are there already: arrays in memory, files, folders."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from zennit.attribution import Attributor, identity
 
 from faithmap.arrays import SUFFIXES, ArrayFileError, StoredArray, array_names, stored_array
 from faithmap.attribution.batch import Batch
@@ -23,43 +20,6 @@ from faithmap.errors import HeatmapError, MethodError
 from faithmap.files import file_digest, files_in, read_bytes, state_of
 
 CHANNELS = 1024  # more of them in a heatmap are a mistake, and would take memory without end
-
-
-def from_callable(function: Any) -> Callable[[Batch], Tensor]:
-    """What computes a heatmap from a callable or from an object of captum or zennit; can be sent to other processes."""
-    if isinstance(function, Attributor):
-        return partial(_zennit, function)
-    return partial(_captum if hasattr(function, "attribute") else _call, function)
-
-
-def _call(function: Callable[[Tensor, Tensor], Any], batch: Batch) -> Any:
-    with torch.enable_grad():
-        return function(batch.inputs.clone(), batch.targets.clone())
-
-
-def _zennit(attributor: Attributor, batch: Batch) -> Tensor:
-    """An attributor starts at what it was made with; where it was made with nothing, at 1 for the class logit."""
-
-    def start(output: Tensor) -> Tensor:
-        return torch.zeros_like(output).scatter_(1, batch.targets.unsqueeze(1), 1.0)
-
-    inputs = batch.inputs.clone().requires_grad_()
-    with torch.enable_grad():
-        _, relevance = attributor(inputs, start if attributor.attr_output_fn is identity else None)
-    found: Tensor = relevance.detach()
-    return found
-
-
-def _captum(method: Any, batch: Batch) -> Any:
-    """Attributions to a layer, which are coarser than the image, are summed over channels and enlarged (bilinear)."""
-    with torch.enable_grad():
-        found = method.attribute(batch.inputs.clone().requires_grad_(), target=batch.targets.clone())
-    if isinstance(found, tuple) and len(found) == 1:
-        found = found[0]
-    size = list(batch.inputs.shape[-2:])
-    if hasattr(method, "layer") and isinstance(found, Tensor) and found.ndim == 4 and list(found.shape[-2:]) != size:
-        found = F.interpolate(found.sum(1, keepdim=True), size, mode="bilinear", align_corners=False)
-    return found
 
 
 class Precomputed:

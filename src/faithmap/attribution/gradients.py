@@ -41,7 +41,7 @@ def sensitivity(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width
     line="gradient of the class logit times the input",
     source="Shrikumar et al. 2016",
 )
-def gradient_x_input(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+def gradient_x_input(batch: Batch) -> Float[Tensor, "batch channels height width"]:
     """Gradient of the class logit times the normalised input."""
     return batch.inputs * batch.gradient()
 
@@ -105,14 +105,13 @@ def _through_relus(batch: Batch, follower: ReluFollower, start: str) -> Tensor:
     parameters={"n": Parameter(50, integer(low=1)), "reference": REFERENCE},
     batching="single",
 )
-def integrated_gradients(batch: Batch, *, n: int, reference: str) -> Float[Tensor, "batch 3 height width"]:
+def integrated_gradients(batch: Batch, *, n: int, reference: str) -> Float[Tensor, "batch channels height width"]:
     """(x − x₀) · mean gradient on the line from the reference x₀ to x, by captum (Gauss-Legendre, n points)."""
     captum = import_captum()
     with attributable(batch.classifier.module):
-        found: Tensor = captum.IntegratedGradients(batch.checked_logits).attribute(
+        found: Tensor = captum.IntegratedGradients(batch.variant_scores).attribute(
             batch.inputs.clone(),
             baselines=batch.reference(reference),
-            target=batch.targets,
             n_steps=n,
             internal_batch_size=max(VARIANTS, len(batch.inputs)),
         )
@@ -205,7 +204,7 @@ def _all_passes(scores: Tensor, value: Tensor) -> bool:
     source="Shrikumar et al. 2017",
     parameters={"reference": REFERENCE},
 )
-def deeplift(batch: Batch, *, reference: str) -> Float[Tensor, "batch 3 height width"]:
+def deeplift(batch: Batch, *, reference: str) -> Float[Tensor, "batch channels height width"]:
     """(x − x₀) times the multipliers of the rescale rule, with respect to the reference x₀.
 
     Raises:

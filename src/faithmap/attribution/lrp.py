@@ -31,7 +31,7 @@ def propagate(
     start: str = "logit",
     softmax: str | None = None,
     absorbing: bool = False,
-) -> Float[Tensor, "batch 3 height width"]:
+) -> Float[Tensor, "batch channels height width"]:
     """Relevance at the inputs.
 
     Args:
@@ -53,7 +53,7 @@ def propagate(
         scores = batch.scores(logits)
         begin = scores.detach() if start == "logit" else torch.ones_like(scores)
         relevance = differentiate(scores, inputs, begin)
-    _check_sums(relevance, scores.detach(), logits.detach().abs().amax(1), start, absorbing)
+    _check_sums(relevance, scores.detach(), logits.detach().abs().flatten(1).amax(1), start, absorbing)
     return relevance
 
 
@@ -87,7 +87,9 @@ def _check_sums(relevance: Tensor, scores: Tensor, largest: Tensor, start: str, 
     },
     first_shown=True,
 )
-def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Float[Tensor, "batch 3 height width"]:
+def lrp_epsilon(
+    batch: Batch, *, epsilon: float, start: str, border: str
+) -> Float[Tensor, "batch channels height width"]:
     """LRP-ε: R_i = Σ_j z_ij / (z_j + ε sign z_j) R_j in convolutional and linear layers, biases part of z_j.
 
     Args:
@@ -111,7 +113,7 @@ def lrp_epsilon(batch: Batch, *, epsilon: float, start: str, border: str) -> Flo
     parameters={"gamma": Parameter(0.25, number(low=0.0))},
     first_shown=True,
 )
-def lrp_gamma(batch: Batch, *, gamma: float) -> Float[Tensor, "batch 3 height width"]:
+def lrp_gamma(batch: Batch, *, gamma: float) -> Float[Tensor, "batch channels height width"]:
     """LRP-γ in every layer: w + γ w⁺ instead of w where z_j > 0, w + γ w⁻ where z_j < 0 (for any sign of the input)."""
     rule = Gamma(gamma=gamma, stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
@@ -125,7 +127,7 @@ def lrp_gamma(batch: Batch, *, gamma: float) -> Float[Tensor, "batch 3 height wi
     first_shown=True,
     aliases={"lrp-alpha2-beta1": "lrp-alpha-beta:2", "lrp-alpha1-beta0": "lrp-alpha-beta:1"},
 )
-def lrp_alpha_beta(batch: Batch, *, alpha: float) -> Float[Tensor, "batch 3 height width"]:
+def lrp_alpha_beta(batch: Batch, *, alpha: float) -> Float[Tensor, "batch channels height width"]:
     """LRP-αβ in every layer, β = α − 1: R_i = Σ_j (α z_ij⁺ / z_j⁺ − β z_ij⁻ / z_j⁻) R_j."""
     rule = AlphaBeta(alpha=alpha, beta=alpha - 1, stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
@@ -136,7 +138,7 @@ def lrp_alpha_beta(batch: Batch, *, alpha: float) -> Float[Tensor, "batch 3 heig
     line="LRP, z⁺-rule in convolutional and linear layers",
     source="Montavon et al. 2017, Pattern Recognition 65",
 )
-def lrp_z_plus(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+def lrp_z_plus(batch: Batch) -> Float[Tensor, "batch channels height width"]:
     """LRP-z⁺ in every layer: R_i = Σ_j z_ij⁺ / z_j⁺ R_j."""
     rule = ZPlus(stabilizer=no_zero)
     return propagate(batch, lambda number, name: rule)
@@ -147,7 +149,7 @@ def lrp_z_plus(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
     line="probabilities sent back through excitatory weights",
     source="Zhang et al. 2016",
 )
-def excitation_backprop(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
+def excitation_backprop(batch: Batch) -> Float[Tensor, "batch channels height width"]:
     """Probabilities sent back through excitatory weights alone: LRP-z⁺ without biases, started at 1."""
     rule = ZPlus(stabilizer=no_zero, zero_params="bias")
     return propagate(batch, lambda number, name: rule, start="one")
@@ -159,7 +161,7 @@ def excitation_backprop(batch: Batch) -> Float[Tensor, "batch 3 height width"]:
     source="Kohlbrenner et al. 2020",
     parameters={"epsilon": SMALL_EPSILON},
 )
-def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch channels height width"]:
     """ε in linear layers, z⁺ in convolutions (zennit's EpsilonPlus)."""
     return propagate(batch, by_kind(epsilon, ZPlus(stabilizer=no_zero)), absorbing=epsilon > SMALL)
 
@@ -170,7 +172,7 @@ def lrp_epsilon_plus(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 
     source="Kohlbrenner et al. 2020; flat rule Lapuschkin et al. 2019",
     parameters={"epsilon": SMALL_EPSILON},
 )
-def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch channels height width"]:
     """As `lrp_epsilon_plus`, and flat in the first layer: all its inputs share alike (zennit's EpsilonPlusFlat)."""
     first, rule = Flat(stabilizer=no_zero), by_kind(epsilon, ZPlus(stabilizer=no_zero))
     return propagate(
@@ -186,7 +188,7 @@ def lrp_epsilon_plus_flat(batch: Batch, *, epsilon: float) -> Float[Tensor, "bat
     source="Kohlbrenner et al. 2020",
     parameters={"epsilon": SMALL_EPSILON},
 )
-def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch 3 height width"]:
+def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "batch channels height width"]:
     """ε in linear layers, α2β1 in convolutions (zennit's EpsilonAlpha2Beta1)."""
     return propagate(
         batch,
@@ -211,7 +213,9 @@ def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
         "softmax": Parameter("taylor", choice("taylor", "constant")),
     },
 )
-def attn_lrp(batch: Batch, *, epsilon: float, gamma: float, softmax: str) -> Float[Tensor, "batch 3 height width"]:
+def attn_lrp(
+    batch: Batch, *, epsilon: float, gamma: float, softmax: str
+) -> Float[Tensor, "batch channels height width"]:
     """AttnLRP: LRP-ε (or γ) in linear layers, relevance through attention's products and softmax.
 
     Args:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faithmap.attribution.batch import Batch, attributable, import_captum
 from faithmap.attribution.method import heatmap_method
-from faithmap.attribution.variants import VARIANTS, target_logits, variant_logits
+from faithmap.attribution.variants import VARIANTS, target_logits, variant_scores
 from faithmap.declarations import Parameter, choice, integer, number
 from faithmap.errors import MethodError, missing
 from faithmap.inference import Chains
@@ -34,7 +34,7 @@ _AT_A_TIME = 256  # regions whose steps are written down together
     parameters={"size": Parameter(32, integer(low=1)), "stride": Parameter(16, integer(low=1))},
     batching="single",
 )
-def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3 height width"]:
+def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch height width"]:
     """Fall of the class logit when a window hides part of the image, averaged over the windows on a pixel.
 
     Args:
@@ -42,13 +42,13 @@ def occlusion(batch: Batch, *, size: int, stride: int) -> Float[Tensor, "batch 3
         size: side of the square window, in pixels.
         stride: step of the window, in pixels; at most `size`, so that every pixel is hidden once.
     """
-    height, width = batch.inputs.shape[-2:]
+    channels, height, width = batch.inputs.shape[1:]
     if stride > size or size > min(height, width):
         raise MethodError(
             f"size={size}, stride={stride} leave pixels out of a {height}×{width} image: stride must be at most size, "
             "size at most the image."
         )
-    mean = batch.pixels.new_tensor(batch.classifier.mean).view(3, 1, 1).expand(3, height, width)
+    mean = batch.pixels.new_tensor(batch.classifier.mean).view(-1, 1, 1).expand(channels, height, width)
     windows = list(sliding_windows(height, width, size, stride))
     found = []
     for row in range(len(batch.pixels)):
@@ -70,7 +70,7 @@ def sliding_windows(height: int, width: int, size: int, stride: int) -> Iterator
 
 
 def falls(
-    batch: Batch, regions: Sequence[tuple[slice, slice]], fill: Float[Tensor, "3 height width"]
+    batch: Batch, regions: Sequence[tuple[slice, slice]], fill: Float[Tensor, "channels height width"]
 ) -> Float[Tensor, "regions"]:
     """By how much the class logit of an image falls when a region alone is replaced.
 
@@ -116,14 +116,13 @@ def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch 
     for row, name in enumerate(batch.image_ids):
         one = batch.rows(row, 1)
         draw = generator("rise", batch.seed, name)
-        logits_of = variant_logits(one)
+        probability_of = variant_scores(one, probability=True)
         total = torch.zeros_like(one.inputs[0, 0])
         for start in range(0, n, VARIANTS):
             count = min(VARIANTS, n - start)
             masks = torch.stack([rise_mask(draw, one.inputs.shape[-2:], cells, p) for _ in range(count)])
             masks = masks.to(one.inputs)
-            logits = logits_of(one.inputs * masks.unsqueeze(1))
-            weight = logits.softmax(1)[:, one.targets[0]]
+            weight = probability_of(one.inputs * masks.unsqueeze(1))
             total += (weight.view(-1, 1, 1) * masks).sum(0)
         found.append(total / (n * p))
     return torch.stack(found)
@@ -171,11 +170,10 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
         devices = [one.inputs.device] if one.inputs.device.type == "cuda" else []
         with attributable(one.classifier.module), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(int(draw.integers(2**63)))
-            values = captum.KernelShap(variant_logits(one)).attribute(
+            values = captum.KernelShap(variant_scores(one)).attribute(
                 one.inputs,
                 baselines=0,
-                target=one.targets,
-                feature_mask=labels.expand(1, 3, -1, -1),
+                feature_mask=labels.expand(1, one.inputs.shape[1], -1, -1),
                 n_samples=n,
                 perturbations_per_eval=VARIANTS,
             )
@@ -183,7 +181,7 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
     return torch.stack(found)
 
 
-def segment(pixels: Float[Tensor, "3 height width"], count: int, shape: str) -> Int[Tensor, "height width"]:
+def segment(pixels: Float[Tensor, "channels height width"], count: int, shape: str) -> Int[Tensor, "height width"]:
     """Labels 0, 1, … of about `count` segments."""
     height, width = pixels.shape[-2:]
     if shape == "grid":

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from faithmap.attribution import given
+from faithmap.attribution import given, objects
 from faithmap.attribution.method import METHODS, HeatmapMethod, Method
 from faithmap.declarations import split_names
-from faithmap.errors import MethodError
+from faithmap.errors import MethodError, MethodWarning
+from faithmap.identity import UNKNOWN
 from faithmap.protocol import RANDOM, Protocol
 
 SETS = {
@@ -45,21 +48,51 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
     """What was asked for, as methods; `random` is always among them, last.
 
     Args:
-        methods: a name, a set's name, names with commas between them, a callable, an object of captum or zennit, the
-            path of precomputed heatmaps, a `Method`, a mapping name → one of these or a mapping image id → heatmap, or
-            a list of these.
+        methods: a name, a set's name, names with commas between them, a callable, an object of captum or zennit, one of
+            these with its arguments ``(Occlusion(module), {"sliding_window_shapes": (3, 16, 16)})``, the path of
+            precomputed heatmaps, a `Method`, a mapping name → one of these or a mapping image id → heatmap, or a list
+            of these.
         protocol: its `method_defaults` are parameters where the name does not say; methods that depend on its regions
             or its fill are given it. None: the preset ``"srg"``.
     Raises:
-        MethodError: an unknown name, a parameter that cannot be, or two methods of one name.
+        MethodError: an unknown name, a parameter that cannot be, or two methods of one name. Callables of one name
+            that are not the same get numbers.
     """
     found: dict[str, Method] = {}
     for method in _flat(methods, protocol):
-        if method.name in found and found[method.name].spec != method.spec:
+        same = [one for one in found.values() if one.spec == method.spec and one.name.startswith(method.name)]
+        if same and UNKNOWN not in method.spec:
+            continue
+        if method.name in found and "callable" not in method.spec:
             raise MethodError(f"two methods are called '{method.name}': give each its own name.")
-        found[method.name] = method
+        name = next(name for name in _numbered(method.name) if name not in found)
+        found[name] = replace(method, name=name)
+    for method in found.values():
+        if unknown := method.spec.get(UNKNOWN):
+            warnings.warn(
+                f"method '{method.name}' holds {unknown}, of which nobody can know whether it stays the same: a stored "
+                "run cannot be extended by it.",
+                MethodWarning,
+                stacklevel=2,
+            )
     reference = found.pop(RANDOM, None) or as_method(RANDOM)
     return [*found.values(), reference]
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """Names for callables that are called alike: the name, then with 2, 3, …"""
+    yield name
+    for number in count(2):
+        yield f"{name}-{number}"
+
+
+def _is_object(one: Any) -> bool:
+    return callable(one) or hasattr(one, "attribute")
+
+
+def _has_arguments(one: Any) -> bool:
+    """Whether something is (callable or object, its arguments)."""
+    return isinstance(one, tuple) and len(one) == 2 and _is_object(one[0]) and isinstance(one[1], Mapping)
 
 
 def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
@@ -73,7 +106,7 @@ def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
     elif isinstance(methods, Mapping):
         for name, one in methods.items():
             yield as_method(one, protocol, str(name))
-    elif isinstance(methods, Method | os.PathLike) or callable(methods) or hasattr(methods, "attribute"):
+    elif isinstance(methods, Method | os.PathLike) or _is_object(methods) or _has_arguments(methods):
         yield as_method(methods, protocol)
     elif isinstance(methods, Iterable):
         for one in methods:
@@ -95,8 +128,10 @@ def as_method(one: Any, protocol: Protocol | None = None, name: str | None = Non
         found = _from_heatmaps(one)
     elif isinstance(one, str):
         found = parse_method(one, protocol)
-    elif callable(one) or hasattr(one, "attribute"):
-        found = _from_callable(one)
+    elif _is_object(one):
+        found = objects.from_callable(one)
+    elif _has_arguments(one):
+        found = objects.from_callable(*one)
     else:
         raise MethodError(
             "a method is a name, a callable, an object of captum or zennit, or heatmaps; "
@@ -153,13 +188,6 @@ def _of_another(method: HeatmapMethod, rest: str) -> tuple[str, str]:
     while pieces and pieces[-1].partition("=")[0] in method.parameters and len(own) < len(method.parameters) - 1:
         own.insert(0, pieces.pop())
     return ",".join(pieces), ",".join(own)
-
-
-def _from_callable(function: Any) -> Method:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    name = str(named.__qualname__)
-    spec = {"callable": f"{named.__module__}.{name}"}
-    return Method(name.replace("<locals>.", ""), spec, given.from_callable(function), batching="whole")
 
 
 def _from_heatmaps(source: Any) -> Method:

@@ -56,10 +56,10 @@ class ShapleyValues:
 
 def shapley_values(
     classifier: Classifier,
-    pixels: Float[Tensor, "images 3 height width"],
+    pixels: Float[Tensor, "images channels height width"],
     targets: Int[Tensor, "images"],
     regions: Int[Tensor, "images height width"],
-    fills: Float[Tensor, "images draws 3 height width"],
+    fills: Float[Tensor, "images draws channels height width"],
     *,
     permutations: int = 32,
     first: int = 0,

@@ -12,13 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.attribution.batch import Batch
-from faithmap.classifiers import Classifier
+from faithmap.classifiers import CUSTOM, Classifier
 from faithmap.errors import EngineWarning, HeatmapError
 from faithmap.inference import Chains, Engine, make_engine
-from faithmap.inference.dense import DenseEngine
+from faithmap.inference.dense import DenseEngine, default_batch, free_memory
 from faithmap.inference.imputed import ImputedEngine
-from faithmap.inference.incremental.engine import free_memory
-from faithmap.inference.scoring import default_batch
 
 VARIANTS = 64  # of an image that are run together
 _STATE_BYTES = 500_000_000  # a run's own engine keeps its maps at the same time
@@ -51,22 +49,35 @@ def target_logits(batch: Batch, chains: Chains, engine: Engine | None = None) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EngineWarning)  # a run says it about the engine of its scores
         for chain, step, logits in (ImputedEngine(runner) if chains.imputed else runner).logits(chains):
-            batch.check_targets(logits.shape[1])
+            batch.check_targets(logits)
             at = torch.tensor([column[one] for one in step.tolist()], device=chain.device)
             wrong = ~logits.isfinite().all(1)
             if wrong.any():
                 raise HeatmapError("the network's logits are not finite.", int(chains.image[chain[wrong][0]]))
-            found[chain, at] = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
+            custom = batch.classifier.score_kind == CUSTOM
+            found[chain, at] = logits.squeeze(1) if custom else batch.classifier.scores(logits, chains.targets[chain])
     return found
 
 
-def variant_logits(batch: Batch) -> Callable[[Float[Tensor, "variants 3 height width"]], Tensor]:
-    """A function from normalised inputs to logits, in the memory format and the batches that are fastest."""
-    engine = DenseEngine(batch.classifier, min(VARIANTS, default_batch(batch.classifier)))
+def variant_scores(
+    batch: Batch, probability: bool = False
+) -> Callable[[Float[Tensor, "variants channels height width"]], Float[Tensor, "variants"]]:
+    """A function from normalised variants of one image to the target's score, in the fastest format and batches.
 
-    def logits(inputs: Tensor) -> Tensor:
-        found = engine.forward(inputs.permute(0, 2, 3, 1).contiguous())
-        batch.check_targets(found.shape[1])
+    Args:
+        batch: one image.
+        probability: what is stored as probability, instead of the logit.
+    """
+    classifier = batch.classifier
+    engine = DenseEngine(classifier, min(VARIANTS, default_batch(batch.pixels)))
+
+    def scores(inputs: Tensor) -> Tensor:
+        targets = batch.targets.expand(len(inputs))
+        outputs = engine.forward(inputs.permute(0, 2, 3, 1).contiguous(), targets)
+        batch.check_targets(outputs)
+        found = outputs.squeeze(1) if classifier.score_kind == CUSTOM else classifier.scores(outputs, targets)
+        if probability:
+            found = classifier.probabilities(outputs, found).to(found.dtype)
         return found.clone()  # no inference tensor: others may go on computing with it
 
-    return logits
+    return scores

@@ -9,8 +9,10 @@ from faithmap.classifiers.base import (
     pick_device,
 )
 from faithmap.classifiers.loading import classifier_names, load_classifier
+from faithmap.classifiers.scores import CUSTOM
 
 __all__ = [
+    "CUSTOM",
     "Classifier",
     "ScoreOnly",
     "check_classifier",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.errors import ClassifierError, CurveError, FaithmapError
+from faithmap.classifiers.scores import (
+    CUSTOM,
+    Picked,
+    ScoreFunction,
+    check_score,
+    is_huggingface,
+    looks_like_probabilities,
+    parts_of,
+    per_class,
+    pick,
+    probability_of,
+)
+from faithmap.errors import ClassifierError, ClassifierWarning, CurveError, FaithmapError
+from faithmap.identity import callable_identity
 from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
 from faithmap.text import first_line
 
@@ -24,41 +39,60 @@ class ScoreOnly(nn.Module):
     """A network that gives scores but no gradients: a plain function, an ONNX file.
 
     Args:
-        function: inputs (B, 3, H, W) → logits (B, classes), a tensor or an array.
+        function: inputs (B, C, H, W) → logits (B, classes), a tensor or an array.
         description: part of the classifier's fingerprint; the function's module and name by default.
+        output: which part of what the function returns; see `Classifier`.
     Methods that need gradients or layers refuse such a network by name.
     """
 
-    def __init__(self, function: Callable[[Tensor], Any], description: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Any], description: str | None = None, output: str | int | None = None
+    ) -> None:
         super().__init__()
         self.function = function
+        self.output = output
         kind = function if hasattr(function, "__qualname__") else type(function)
+        self.by_name = description is None
         self.description = description or f"{kind.__module__}.{kind.__qualname__}"
 
     def forward(self, inputs: Tensor) -> Any:
         """The function's logits, on the inputs' device. It is given a copy, which it may change."""
         with torch.no_grad():
             logits = self.function(inputs.clone())
+        if self.output is not None:
+            logits = pick(logits, self.output)
         if isinstance(logits, np.ndarray):
             logits = torch.from_numpy(logits)
         return logits.to(inputs.device) if isinstance(logits, Tensor) else logits
 
     def extra_repr(self) -> str:
         """Part of the classifier's fingerprint."""
-        return self.description
+        return self.description if self.output is None else f"{self.description}, output={self.output!r}"
 
 
 class Classifier:
-    """A network with its preprocessing: pixels (B, 3, H, W) in [0, 1] → logits (B, classes).
+    """A network with its preprocessing: pixels (B, C, H, W) in [0, 1] → logits (B, classes).
 
     Args:
-        module: maps normalised inputs (B, 3, H, W) to logits (B, classes); any `torch.nn.Module`, or any function (then
-            only methods that need no gradients work, and a run folder tells functions apart by their name alone).
-        mean, std: per-channel normalisation, RGB, in pixel space [0, 1]; the default leaves pixels as they are.
+        module: maps normalised inputs (B, C, H, W) to logits (B, classes); any `torch.nn.Module`, or any function (then
+            only methods that need no gradients work).
+        mean, std: per-channel normalisation in pixel space [0, 1], one number per channel (RGB where there are three);
+            the default leaves pixels as they are.
         bgr: turn RGB into BGR after normalisation.
         labels: names of the classes, in index order.
-        preprocessing: how image files become pixels; the default is resize 256, centre cut 224.
+        preprocessing: how image files become pixels; the default is resize 256, centre crop 224. Images that come as
+            tensors have their own size; where a preprocessing is given, it must be that size.
         name: what reports call it; the module's class name by default.
+        score: what is stored as logit and probability of the target class t, from the output z:
+
+            - ``"softmax"``: z_t, and the softmax of z at t; one class per image.
+            - ``"sigmoid"``: z_t, and the sigmoid of z_t; many labels per image. One logit z is two classes: −z and z.
+            - ``"identity"``: z_t twice, because it has no probability; regression.
+            - a function (output, targets (B,)) → (B,): its value twice; segmentation (a class summed over a mask),
+              detection (the score of a box). It must treat every image by itself, and allow gradients for methods
+              that need them.
+        output: which part of what the module returns: a key, an index or an attribute's name. `logits` of a Hugging
+            Face module is found by itself.
     The module is put in evaluation mode (dropout off, BatchNorm statistics fixed) whenever it runs.
     """
 
@@ -66,29 +100,46 @@ class Classifier:
         self,
         module: nn.Module | Callable[[Tensor], Any],
         *,
-        mean: Sequence[float] = (0.0, 0.0, 0.0),
-        std: Sequence[float] = (1.0, 1.0, 1.0),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         bgr: bool = False,
         labels: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         name: str | None = None,
+        score: str | ScoreFunction = "softmax",
+        output: str | int | None = None,
     ) -> None:
         if not callable(module):
             raise ClassifierError(
                 f"a Classifier wraps a torch.nn.Module or a function pixels → logits, received {type(module).__name__}."
             )
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ClassifierError(f"mean and std need three numbers each, std above 0: received {mean} and {std}.")
-        self.module = module if isinstance(module, nn.Module) else ScoreOnly(module)
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
+        check_score(score)
+        self.module = _as_module(module, output)
+        self.preprocessing, self.mean, self.std = _per_channel(self.module, mean, std, preprocessing)
+        if bgr and self.channels != 3:
+            raise ClassifierError(f"bgr turns three channels around, mean and std are for {self.channels}.")
         self.bgr = bgr
         self.labels = list(labels) if labels is not None else None
-        self.preprocessing = preprocessing or Preprocessing()
+        # Of the inputs, where it was asked for; a default that nobody set is no contradiction to anything.
+        self.asked_size = preprocessing.crop if preprocessing is not None else None
         self.name = name or str(getattr(module, "__name__", type(module).__name__))
+        self.score = score
+        self.mean_is_given = mean is not None or std is not None
+        self._noticed = False
 
     def __repr__(self) -> str:
-        return f"Classifier({self.name}, input {self.preprocessing.crop}, on {self.device})"
+        size = self.asked_size or "of any size"
+        return f"Classifier({self.name}, input {size}, on {self.device})"
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has."""
+        return len(self.mean)
+
+    @property
+    def score_kind(self) -> str:
+        """``"softmax"``, ``"sigmoid"``, ``"identity"``, or ``"custom"`` for a function."""
+        return self.score if isinstance(self.score, str) else CUSTOM
 
     @property
     def differentiable(self) -> bool:
@@ -116,27 +167,36 @@ class Classifier:
         self.module.to(device)
         return self
 
-    def normalise(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-        """Pixels in [0, 1] → the network's input. Acts on each pixel alone, so it commutes with perturbation."""
-        if pixels.ndim != 4 or pixels.shape[1] != len(self.mean):
+    def normalise(
+        self, pixels: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Pixels in [0, 1] → the network's input. Acts on each pixel alone, so it commutes with perturbation.
+
+        Raises:
+            ClassifierError: images with another number of channels.
+        """
+        if pixels.ndim != 4 or (pixels.shape[1] != self.channels and self.mean_is_given):
             raise ClassifierError(
-                f"{self.name} takes images (B, {len(self.mean)}, H, W), received {tuple(pixels.shape)}: give mean and "
+                f"{self.name} takes images (B, {self.channels}, H, W), received {tuple(pixels.shape)}: give mean and "
                 "std with one number per channel of your images."
             )
-        mean = torch.tensor(self.mean, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
+        count = self.channels if self.mean_is_given else 1
+        mean = torch.tensor(self.mean[:count], dtype=pixels.dtype, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std[:count], dtype=pixels.dtype, device=pixels.device).view(1, -1, 1, 1)
         inputs = (pixels - mean) / std
         return inputs.flip(1) if self.bgr else inputs
 
-    def logits(self, inputs: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
-        """Normalised inputs → logits, checked to be (B, classes). Keeps gradients where they are asked for.
+    def outputs(self, inputs: Float[Tensor, "batch channels height width"]) -> Any:
+        """Normalised inputs → what `scores` is given: logits (B, classes), or for a score function whatever it takes.
+
+        Keeps gradients where they are asked for.
 
         Raises:
             ClassifierError: the network fails on this input, or returns something else.
         """
         with evaluation_mode(self.module):
             try:
-                logits = self.module(inputs)
+                output = self.module(inputs)
             except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
                 raise
             except Exception as error:  # a network may be anybody's code
@@ -145,28 +205,98 @@ class Classifier:
                 raise ClassifierError(
                     f"{self.name} fails on an input of shape {tuple(inputs.shape)}: {first_line(error)}"
                 ) from error
-        # A copy, because a network may write its next logits where these are.
-        return self.check_logits(logits, len(inputs)).clone()
+        # A copy, because a network may write its next logits where these are; of a score function its result is copied.
+        return output if self.score_kind == CUSTOM else self.check_logits(output, len(inputs)).clone()
+
+    def logits(self, inputs: Float[Tensor, "batch channels height width"]) -> Tensor:
+        """Normalised inputs → logits (B, classes), checked. Keeps gradients where they are asked for.
+
+        Raises:
+            ClassifierError: the network fails on this input, or returns something else.
+        """
+        return self.check_logits(self.outputs(inputs), len(inputs))
 
     def check_logits(self, logits: Any, batch: int) -> Tensor:
-        """`logits` if it is a floating tensor (batch, classes); otherwise a `ClassifierError` that says what it is."""
-        if not isinstance(logits, Tensor):
-            raise ClassifierError(
-                f"{self.name} returned {type(logits).__name__}, expected one tensor (B, classes): "
-                "wrap the network so that it returns its logits."
-            )
-        if logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 2 or not logits.is_floating_point():
-            raise ClassifierError(
-                f"{self.name} returned {logits.dtype} of shape {tuple(logits.shape)} for {batch} images, expected "
-                f"floating logits ({batch}, classes), at least 2 classes: wrap the network so that it returns these."
-            )
-        return logits
+        """`logits` as a floating tensor (batch, classes); otherwise a `ClassifierError` that says what it is.
 
-    def __call__(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
-        """Pixels in [0, 1] → logits."""
+        For a score function, any floating tensor whose first axis is the batch.
+        """
+        if not isinstance(logits, Tensor) and isinstance(getattr(logits, "logits", None), Tensor):
+            logits = logits.logits  # of Hugging Face's outputs
+        if not isinstance(logits, Tensor):
+            known = parts_of(logits)
+            remedy = f"say which part with output=, one of {', '.join(known)}" if known else "return its logits"
+            raise ClassifierError(
+                f"{self.name} returned {type(logits).__name__}, expected one tensor (B, classes): {remedy}."
+            )
+        found: Tensor = per_class(logits, self.score_kind)
+        good = found.is_floating_point() and found.ndim > 0 and len(found) == batch
+        if self.score_kind == CUSTOM and good:
+            return found
+        if not good or found.ndim != 2 or found.shape[1] < (2 if self.score == "softmax" else 1):
+            one = "; for one logit give score='sigmoid', for regression score='identity'"
+            images = "; for an output with an axis for positions give a function as score"
+            hint = one if good and found.shape[1:] in ((), (1,)) else images if good and found.ndim > 2 else ""
+            raise ClassifierError(
+                f"{self.name} returned {found.dtype} of shape {tuple(found.shape)} for {batch} images, expected "
+                f"floating logits ({batch}, classes), at least 2 classes: wrap the network so that it returns these"
+                f"{hint}."
+            )
+        return found
+
+    def scores(self, outputs: Any, targets: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """What is stored as logit, and what heatmaps explain; differentiable.
+
+        Args:
+            outputs: see `outputs`.
+            targets: class indices.
+        Raises:
+            ClassifierError: a score function that returns something else than one number per image.
+        """
+        if isinstance(self.score, str):
+            found: Tensor = outputs.gather(1, targets.unsqueeze(1)).squeeze(1)
+            return found
+        try:
+            found = self.score(outputs, targets.clone())
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # a score function is anybody's code
+            raise ClassifierError(f"the score function of {self.name} fails: {first_line(error)}") from error
+        if not isinstance(found, Tensor) or found.shape != targets.shape or not found.is_floating_point():
+            shown = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ClassifierError(
+                f"the score function of {self.name} returned {shown} for {len(targets)} images, expected a floating "
+                f"tensor ({len(targets)},)."
+            )
+        return found.clone()
+
+    def probabilities(self, outputs: Any, at_target: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """What is stored as probability, float64: see `score`; for a score without one, the score itself.
+
+        Args:
+            outputs: see `outputs`.
+            at_target: see `scores`.
+        """
+        return probability_of(outputs, at_target, self.score_kind)
+
+    def notice_probabilities(self, outputs: Any) -> None:
+        """Warn, once, where a softmax or sigmoid is applied to what seem to be probabilities already."""
+        why = looks_like_probabilities(outputs, self.score_kind) if isinstance(outputs, Tensor) else None
+        if why is None or self._noticed:
+            return
+        self._noticed = True
+        warnings.warn(
+            f"the outputs of {self.name} seem to be probabilities already ({why}), and a {self.score} is applied to "
+            "them: give the network without its last activation, or score='identity' to score its outputs as they are.",
+            ClassifierWarning,
+            stacklevel=2,
+        )
+
+    def __call__(self, pixels: Float[Tensor, "batch channels height width"]) -> Tensor:
+        """Pixels in [0, 1] → logits (B, classes)."""
         return self.logits(self.normalise(pixels).to(self.dtype))
 
-    def predict(self, pixels: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch"]:
+    def predict(self, pixels: Float[Tensor, "batch channels height width"]) -> Int[Tensor, "batch"]:
         """The class with the highest logit (the lowest index among equals), int64.
 
         Raises:
@@ -174,6 +304,11 @@ class Classifier:
         """
         with torch.no_grad():
             logits = self(pixels)
+        if logits.ndim != 2:
+            raise ClassifierError(
+                f"{self.name} returns {tuple(logits.shape)} and has no predicted class: give targets of your own."
+            )
+        self.notice_probabilities(logits)
         finite = logits.isfinite().all(1)
         if not finite.all():
             index = int((~finite).nonzero()[0])
@@ -209,11 +344,15 @@ class Classifier:
 
     def label(self, index: int) -> str:
         """The name of a class, or its index where there are no names."""
-        return self.labels[index] if self.labels is not None and index < len(self.labels) else str(index)
+        return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else str(index)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits over the weights, buffers, architecture and normalisation: what decides the logits."""
         digest = hashlib.sha256(repr((self.mean, self.std, self.bgr, str(self.module))).encode())
+        if self.score_kind != "softmax":
+            digest.update((callable_identity(self.score).digest if callable(self.score) else self.score).encode())
+        if isinstance(self.module, ScoreOnly) and self.module.by_name:
+            digest.update(callable_identity(self.module.function).digest.encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -235,6 +374,32 @@ def check_classifier(value: Any) -> Classifier:
         f"classifier is {what}: wrap a network in faithmap.Classifier(network, mean=…, std=…), which says how it wants "
         "its input normalised."
     )
+
+
+def _as_module(module: nn.Module | Callable[[Tensor], Any], output: str | int | None) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        return ScoreOnly(module, output=output)
+    if output is None and is_huggingface(module):
+        output = "logits"
+    return module if output is None else Picked(module, output)
+
+
+def _per_channel(
+    module: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, preprocessing: Preprocessing | None
+) -> tuple[Preprocessing, tuple[float, ...], tuple[float, ...]]:
+    """Preprocessing, mean and std for one number of channels: what is given says which, else the first convolution."""
+    convolutions = (one.in_channels for one in module.modules() if isinstance(one, nn.Conv2d))
+    given = [len(one) for one in (mean, std) if one is not None]
+    given += [preprocessing.channels] if preprocessing is not None and preprocessing.channels != 3 else []
+    channels = given[0] if given else next(convolutions, 3)
+    mean, std = mean or (0.0,) * channels, std or (1.0,) * channels
+    if {len(mean), len(std), *given} != {channels} or channels < 1 or min(std) <= 0:
+        raise ClassifierError(
+            f"mean and std need one number per channel each, std above 0: received {tuple(mean)} and {tuple(std)}"
+            + (f" for {preprocessing.channels} channels." if preprocessing is not None else ".")
+        )
+    preprocessing = replace(preprocessing or Preprocessing(), channels=channels)
+    return preprocessing, tuple(float(value) for value in mean), tuple(float(value) for value in std)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from faithmap.errors import ClassifierError, DownloadError, missing
 from faithmap.images import Preprocessing
 from faithmap.text import first_line
 
+# What the configuration calls the problem → how it is scored.
+_SCORE_OF = {"multi_label_classification": "sigmoid", "regression": "identity"}
 # As Pillow numbers them.
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -63,6 +65,7 @@ def huggingface_classifier(name: str) -> Classifier:
         **processor_settings(processor, f"hf:{name}"),
         labels=[names[index] for index in sorted(names)],
         name=f"hf:{name}",
+        score=_SCORE_OF.get(str(network.config.problem_type), "softmax"),
     )
     _compare_with_processor(classifier, processor)
     return classifier

@@ -53,6 +53,7 @@ def load_classifier(name: str, device: torch.device | str = "auto") -> Classifie
             f"unknown model '{name}'{nearest(name, classifier_names())} Give '{SQUEEZENET}', a torchvision classifier, "
             "timm:NAME, hf:NAME, onnx:FILE, or wrap your own network in faithmap.Classifier."
         )
+    classifier.asked_size = None  # of a named network it is a default: tensors of another size are no contradiction
     return classifier.to(picked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -49,25 +50,31 @@ def with_timm_config(module: nn.Module, name: str) -> Classifier:
 
     config = timm.data.resolve_model_data_config(module)
     channels, height, width = config["input_size"]
-    if channels != 3 or config.get("crop_mode", "center") not in ("center", "squash"):
+    if config.get("crop_mode", "center") not in ("center", "squash"):
         raise ClassifierError(
-            f"{name} takes {channels} channels, cut '{config.get('crop_mode')}': prepare images yourself and wrap the "
+            f"{name} takes {channels} channels, crop '{config.get('crop_mode')}': prepare images yourself and wrap the "
             "network in faithmap.Classifier."
         )
     scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
     whole = config.get("crop_mode") == "squash" or scaled[0] != scaled[1]
     return Classifier(
         module,
-        mean=config["mean"],
-        std=config["std"],
+        mean=_of_channels(config["mean"], channels),
+        std=_of_channels(config["std"], channels),
         preprocessing=Preprocessing(
             crop=(height, width),
             resize=(scaled[0], scaled[1]) if whole else scaled[0],
+            channels=channels,
             interpolation="bicubic" if config["interpolation"] == "random" else config["interpolation"],
         ),
         labels=_labels(module),
         name=name,
     )
+
+
+def _of_channels(values: Sequence[float], channels: int) -> Sequence[float]:
+    """A configuration keeps three numbers for any number of channels: their mean stands for each."""
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _labels(module: nn.Module) -> list[str] | None:

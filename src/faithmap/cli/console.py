@@ -15,7 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 from faithmap import text as naming
-from faithmap.errors import EngineWarning, FaithmapError, PluginWarning, StoreWarning
+from faithmap.errors import (
+    ClassifierWarning,
+    EngineWarning,
+    FaithmapError,
+    MethodWarning,
+    PluginWarning,
+    StoreWarning,
+)
 
 out = Console()
 err = Console(stderr=True)
@@ -66,7 +73,8 @@ def terminated(*_: Any) -> None:
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our own warnings as one line; others are not for the user."""
-    if issubclass(category, (EngineWarning, PluginWarning, StoreWarning)):
+    ours = (ClassifierWarning, EngineWarning, MethodWarning, PluginWarning, StoreWarning)
+    if issubclass(category, ours):
         err.print(Text.assemble(("note: ", "bold yellow"), one_line(str(message))), soft_wrap=True)
 
 

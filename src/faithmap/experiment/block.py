@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Batch, Method, batch_heatmaps
+from faithmap.classifiers import Classifier
 from faithmap.errors import HeatmapError, ImageError, RegionError
 from faithmap.experiment.task import BLOCK, Experiment, Task
 from faithmap.images import AnyImage
@@ -61,32 +62,53 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
             skipped.append(Skipped(image.id, None, str(error)))
     if not ids:
         nothing = torch.empty(0, dtype=torch.int64, device=classifier.device)
-        return Block([], [], torch.empty(0, 3, *classifier.preprocessing.crop), nothing, nothing, []), skipped
+        return Block([], [], torch.empty(0, classifier.channels, 1, 1), nothing, nothing, []), skipped
     stacked = torch.stack(pixels).to(classifier.device)
-    with torch.no_grad():
-        logits = torch.cat([classifier(padded(some))[: len(some)] for some in torch.split(stacked, BLOCK)])
+    predicted, finite, classes = untouched(classifier, stacked)
     labels = [experiment.labels.get(name) for name in ids]
-    predicted = targets = logits.argmax(1)
+    asked: list[int | None] = predicted.tolist()
     if protocol.target is Target.LABEL:
-        targets = torch.tensor([label or 0 for label in labels], device=predicted.device)
+        asked = labels
+    targets = torch.tensor([target or 0 for target in asked], device=predicted.device)
     maps = torch.stack(segments).to(classifier.device) if segments else None
     block, rows = Block(ids, groups, stacked, targets, predicted, labels, maps), []
     for row, name in enumerate(ids):
-        if reason := not_scored(logits[row], labels[row], protocol):
+        if reason := not_scored(finite[row], asked[row], classes, protocol):
             skipped.append(Skipped(name, None, f"image '{name}' cannot be used: {reason}"))
         else:
             rows.append(row)
     return block.keep(rows), skipped
 
 
-def not_scored(logits: Tensor, label: int | None, protocol: Protocol) -> str | None:
+def untouched(classifier: Classifier, pixels: Tensor) -> tuple[Tensor, list[bool], int | None]:
+    """Of the untouched images: the predicted class (−1: there is none), whether all outputs are finite, and how many
+    classes the network has (None: its output is not (B, classes))."""
+    predicted: list[Tensor] = []
+    finite: list[bool] = []
+    classes: int | None = None
+    for some in torch.split(pixels, BLOCK):
+        with torch.no_grad():
+            outputs = classifier.outputs(classifier.normalise(padded(some)).to(classifier.dtype))
+        per_class = isinstance(outputs, Tensor) and outputs.ndim == 2
+        classes = outputs.shape[1] if per_class else None
+        best = outputs.argmax(1) if per_class else torch.full((BLOCK,), -1, device=pixels.device)
+        predicted.append(best[: len(some)])
+        right = outputs.isfinite().flatten(1).all(1).tolist() if isinstance(outputs, Tensor) else [True] * BLOCK
+        finite += right[: len(some)]
+        classifier.notice_probabilities(outputs)
+    return torch.cat(predicted), finite, classes
+
+
+def not_scored(finite: bool, target: int | None, classes: int | None, protocol: Protocol) -> str | None:
     """Why an image has no class to score, or None."""
-    if not logits.isfinite().all():
+    if not finite:
         return "the network's logits are not finite for the untouched image."
-    if protocol.target is Target.LABEL and label is None:
+    if target is None:
         return "its true class is not known: use one folder a class, or target 'predicted'."
-    if protocol.target is Target.LABEL and label is not None and not 0 <= label < len(logits):
-        return f"its class is {label}, the network has {len(logits)} classes."
+    if target < 0 and protocol.target is Target.PREDICTED:
+        return "the network's output has no predicted class: give target 'label', or targets of your own."
+    if target < 0 or (classes is not None and target >= classes):
+        return f"its class is {target}, the network has {classes or 'other'} classes."
     return None
 
 

@@ -13,7 +13,7 @@ from faithmap.attribution import Method
 from faithmap.experiment.block import Block, RemovalSteps, block_batch, block_heatmaps, block_removal_steps, read_block
 from faithmap.experiment.chains import BlockChain, chains_of_draw, engine_chains, score_frame
 from faithmap.experiment.executors import Executor, LocalExecutor
-from faithmap.experiment.planning import Plan
+from faithmap.experiment.planning import Plan, input_size
 from faithmap.experiment.task import Experiment, Task
 from faithmap.inference import score_chains
 from faithmap.measures.compute import measure_cost
@@ -68,8 +68,12 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
     workers = int((executor or LocalExecutor()).describe()["workers"])
     scores = sum(task.scores for task in tasks)
     rate, task_seconds, row_bytes = measured(experiment, tasks, seconds) if tasks else (float("inf"), 0.0, 0.0)
-    height, width = experiment.classifier.preprocessing.crop
-    kept = sum(3 + 4 * len(methods) for task in tasks for methods in task.heatmaps.values()) * height * width
+    height, width = input_size(planned.images, experiment.classifier)
+    kept = (
+        sum(experiment.classifier.channels + 4 * len(methods) for task in tasks for methods in task.heatmaps.values())
+        * height
+        * width
+    )
     return Estimate(
         images=len(planned.images),
         methods=len(experiment.methods),

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
 from faithmap.classifiers import Classifier, check_classifier, kind_of
-from faithmap.errors import GroupWarning, ProtocolError
+from faithmap.errors import GroupWarning, InputError, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.measuring import asked_measures
 from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, MeasureKey, Task
+from faithmap.identity import UNKNOWN
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
 from faithmap.measures.masks import masks_for
@@ -119,17 +120,30 @@ def same_heatmap(before: Manifest, now: Manifest, image: str, method: str) -> bo
     if {image} - (before.images.keys() & now.images.keys()) or {method} - (before.methods.keys() & now.methods.keys()):
         return False
     same_image = before.images[image].decides() == now.images[image].decides()
-    return same_image and plain(before.methods[method]) == plain(now.methods[method])
+    spec = now.methods[method]
+    return same_image and plain(before.methods[method]) == plain(spec) and UNKNOWN not in spec
 
 
 def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
-    """Height and width of the network's input: tensors come as they are, files are cut to the classifier's size."""
-    first = images[0]
-    return (
-        (first.pixels.shape[1], first.pixels.shape[2])
-        if isinstance(first, TensorImage)
-        else classifier.preprocessing.crop
-    )
+    """Height and width of the network's input: tensors come as they are, files are cropped to the classifier's size.
+
+    Raises:
+        InputError: tensors of several sizes, or not of the size and channels that the classifier was given.
+    """
+    shapes = {tuple(image.pixels.shape) for image in images if isinstance(image, TensorImage)}
+    if not shapes:
+        return classifier.preprocessing.crop
+    sizes = {shape[1:] for shape in shapes}
+    asked = classifier.asked_size
+    if len(sizes) > 1 or len(shapes) != 1 or (any(not isinstance(i, TensorImage) for i in images)):
+        raise InputError(f"the images have different shapes ({sorted(shapes)}): give one size and one kind.")
+    (shape,) = shapes
+    if asked is not None and shape[1:] != tuple(asked):
+        raise InputError(
+            f"the images are {shape[1]}×{shape[2]} pixels, the classifier's preprocessing makes {asked[0]}×{asked[1]}: "
+            "give images of that size, or a Classifier without preprocessing."
+        )
+    return shape[1], shape[2]
 
 
 def settled(protocol: Protocol, others: PixelSource, size: tuple[int, int]) -> Protocol:

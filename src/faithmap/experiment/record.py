@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -51,8 +50,9 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
         classifier=ClassifierRecord(
             name=classifier.name,
             fingerprint=classifier.fingerprint(),
-            preprocessing=asdict(classifier.preprocessing),
+            preprocessing=classifier.preprocessing.to_dict(),
             labels=classifier.labels,
+            score=classifier.score_kind,
         ),
         image_set=images.name,
         images=records,

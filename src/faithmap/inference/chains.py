@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.classifiers import Classifier
 from faithmap.errors import EngineError
 
 
@@ -19,8 +20,8 @@ class Chains:
     Images and fills are stored once and shared by index, so that step 0 can be computed once an image.
 
     Attributes:
-        pixels: untouched images in pixel space, (I, 3, H, W).
-        fill: replacement values in pixel space, (F, 3, H, W).
+        pixels: untouched images in pixel space, (I, C, H, W).
+        fill: replacement values in pixel space, (F, C, H, W).
         image: which image a chain perturbs, (B,), int64.
         fill_index: which fill a chain uses, (B,), int64.
         removal_step: the step at which a pixel is replaced, 0 for never, (B, H, W).
@@ -35,8 +36,8 @@ class Chains:
         EngineError: points that are not ascending, do not begin with 0 or exceed L.
     """
 
-    pixels: Float[Tensor, "images 3 height width"]
-    fill: Float[Tensor, "fills 3 height width"]
+    pixels: Float[Tensor, "images channels height width"]
+    fill: Float[Tensor, "fills channels height width"]
     image: Int[Tensor, "chains"]
     fill_index: Int[Tensor, "chains"]
     removal_step: Int[Tensor, "chains height width"]
@@ -75,12 +76,20 @@ class Chains:
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs a network over chains."""
+    """Runs a network over chains.
+
+    Attributes:
+        classifier: says what is scored.
+    """
+
+    classifier: Classifier
 
     def logits(
         self, chains: Chains
     ) -> Iterator[tuple[Int[Tensor, "rows"], Int[Tensor, "rows"], Float[Tensor, "rows classes"]]]:
         """Yield (chain, step, logits) for every chain at every scored step, each pair exactly once, in any order.
+
+        Where the classifier has a score function, yield its values (rows, 1) at the chains' targets instead of logits.
 
         Step 0 of chains that share an image may be computed once, but is yielded for each of them.
         """

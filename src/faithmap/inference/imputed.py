@@ -19,6 +19,7 @@ class ImputedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.classifier = engine.classifier
 
     def logits(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Engine.logits`."""

@@ -18,26 +18,16 @@ from faithmap.checks import (
     as_targets,
     one_of,
 )
-from faithmap.classifiers import Classifier, check_classifier
+from faithmap.classifiers import CUSTOM, Classifier, check_classifier
 from faithmap.errors import ClassifierError, CurveError, EngineError
 from faithmap.inference.chains import Chains, Engine
-from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
+from faithmap.inference.dense import DenseEngine
 from faithmap.inference.imputed import ImputedEngine
-from faithmap.inference.incremental.engine import IncrementalEngine, free_memory
+from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
 
 ENGINES = ("auto", "incremental", "dense")
 MOST_INPUTS = 65_536  # of a forward pass
-
-
-def default_batch(classifier: Classifier) -> int:
-    """Inputs a forward pass that the free memory allows, at most `DEFAULT_BATCH`, in multiples of 16.
-
-    On its way through a network an image takes less than a hundred times its own size (VGG: about forty).
-    """
-    height, width = classifier.preprocessing.crop
-    fits = free_memory(classifier.device) // (100 * 3 * height * width * 4)
-    return max(16, min(DEFAULT_BATCH, fits // 16 * 16))
 
 
 def make_engine(
@@ -70,7 +60,7 @@ def make_engine(
     required = engine == "incremental"
 
     def build(of: Classifier) -> Engine:
-        dense = DenseEngine(of, batch_size or default_batch(of), tf32=tf32)
+        dense = DenseEngine(of, batch_size, tf32=tf32)
         if engine == "dense":
             return dense
         return IncrementalEngine(of, dense, state_bytes=state_bytes, required=required, tf32=tf32)
@@ -82,6 +72,8 @@ def score_chains(
     engine: Engine, chains: Chains, progress: Callable[[int], None] = lambda scores: None
 ) -> tuple[Float[Tensor, "chains points"], Float[Tensor, "chains points"]]:
     """Logit and probability of the target class at the scored steps (by default k = 0…L), in order.
+
+    What these are the classifier's `score` says.
 
     Args:
         engine: runs the network.
@@ -97,16 +89,18 @@ def score_chains(
     column[list(points)] = torch.arange(len(points), device=device)
     logit = torch.empty(shape, dtype=torch.float32, device=device)
     probability = torch.empty(shape, dtype=torch.float32, device=device)
+    classifier = engine.classifier
     runner = ImputedEngine(engine) if chains.imputed else engine
     highest = int(chains.targets.max()) if len(chains) else 0
     for chain, step, logits in runner.logits(chains.swapped() if chains.restore else chains):
-        if highest >= logits.shape[1]:
+        custom = classifier.score_kind == CUSTOM
+        if highest >= logits.shape[1] and not custom:
             raise ClassifierError(f"a target is class {highest}, the network has classes 0…{logits.shape[1] - 1}.")
-        at_target = logits.gather(1, chains.targets[chain].unsqueeze(1)).squeeze(1)
+        at_target = logits.squeeze(1) if custom else classifier.scores(logits, chains.targets[chain])
         logit[chain, column[step]] = at_target.float()
-        probability[chain, column[step]] = (at_target.double() - logits.double().logsumexp(1)).exp().float()
+        probability[chain, column[step]] = classifier.probabilities(logits, at_target).float()
         progress(len(chain))
-    # A NaN in any class makes the probability NaN, so looking at both is looking at all logits.
+    # A NaN in any class makes the softmax NaN, so looking at both is looking at all logits.
     wrong = ~(logit.isfinite() & probability.isfinite())
     if wrong.any():
         first, at = (int(i) for i in wrong.nonzero()[0])
@@ -116,10 +110,10 @@ def score_chains(
 
 def score_curves(
     classifier: Classifier,
-    pixels: Float[Tensor, "batch 3 height width"],
+    pixels: Float[Tensor, "batch channels height width"],
     targets: Int[Tensor, "batch"],
     removal_step: Int[Tensor, "batch height width"],
-    fill: Float[Tensor, "batch 3 height width"],
+    fill: Float[Tensor, "batch channels height width"],
     *,
     engine: str = "auto",
     steps: int | None = None,

@@ -20,7 +20,7 @@ from faithmap.errors import InputError, ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.randomness import generator
 
-Pixels = Float[Tensor, "3 height width"]
+Pixels = Float[Tensor, "channels height width"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def fill(
         imputed: the function gives noise only, which is added to what `impute` computes from the pixels that are left.
     Returns:
         A decorator that registers the function and returns it unchanged. The function takes the untouched image
-        (3, H, W) in [0, 1] and a `numpy.random.Generator`, and returns replacement values of the same shape. Its
+        (C, H, W) in [0, 1] and a `numpy.random.Generator`, and returns replacement values of the same shape. Its
         randomness comes from that generator alone.
     Raises:
         ProtocolError: the name is taken.
@@ -81,14 +81,14 @@ def fill(
 
 def draw_fill(
     fill: str,
-    pixels: Float[Tensor, "3 height width"],
+    pixels: Float[Tensor, "channels height width"],
     *,
     seed: int,
     image_id: str,
     draw: int,
     method: str | None = None,
     others: PixelSource | None = None,
-) -> Float[Tensor, "3 height width"]:
+) -> Float[Tensor, "channels height width"]:
     """Replacement values for one image and one draw, in pixel space, on the CPU.
 
     For ``"noisy-linear"`` they are the noise that is added to what `impute` computes.
@@ -172,6 +172,8 @@ def uniform(pixels: Pixels, random: np.random.Generator) -> Pixels:
 )
 def uniform_grey(pixels: Pixels, random: np.random.Generator) -> Pixels:
     """Uniform noise around the mean colour of ImageNet."""
+    if len(pixels) != 3:
+        raise ProtocolError(f"fill 'uniform-grey' is for RGB images, these have {len(pixels)} channels.")
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     return mean + (uniform(pixels, random) - 0.5) * std
@@ -186,7 +188,7 @@ def uniform_grey(pixels: Pixels, random: np.random.Generator) -> Pixels:
 def dirichlet(pixels: Pixels, random: np.random.Generator, *, n: int, alpha: float) -> Pixels:
     """Every pixel Σ_j w_j c_j: n colours c_j of the image, w from a symmetric Dirichlet distribution."""
     places = pixels[0].numel()
-    colours = pixels.reshape(3, -1).double().numpy()
+    colours = pixels.flatten(1).double().numpy()
     chosen = colours[:, random.integers(0, places, (places, n))]
     # Normalised gamma draws are Dirichlet; an underflow to all zeros becomes an even mixture.
     weights = random.standard_gamma(alpha, (places, n)) + np.finfo(np.float64).tiny
@@ -202,7 +204,9 @@ def dirichlet(pixels: Pixels, random: np.random.Generator, *, n: int, alpha: flo
 def constant(pixels: Pixels, random: np.random.Generator, *, colour: tuple[float, ...] | None = None) -> Pixels:
     """One colour; None is the image's mean."""
     values = pixels.double().mean((1, 2)) if colour is None else torch.tensor(colour, dtype=torch.float64)
-    return values.float().view(3, 1, 1).expand_as(pixels).clone()
+    if len(values) not in (1, len(pixels)):
+        raise ProtocolError(f"fill 'constant' has {len(values)} numbers for images of {len(pixels)} channels.")
+    return values.float().view(-1, 1, 1).expand_as(pixels).clone()
 
 
 @fill(
@@ -269,12 +273,12 @@ def _colour(fill: str, detail: str) -> dict[str, Any]:
             values = [byte / 255 for byte in bytes.fromhex(detail[1:])]
         else:
             values = [float(part) for part in detail.split(",")]
-        if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+        if not all(0 <= value <= 1 for value in values):
             raise ValueError
     except ValueError:
         raise ProtocolError(
-            f"fill '{fill}': '{detail}' is no colour; give 'mean', 'dataset-mean', three numbers in [0, 1] such as "
-            "'0.5,0.5,0.5', or '#808080'."
+            f"fill '{fill}': '{detail}' is no colour; give 'mean', 'dataset-mean', one number in [0, 1] per channel "
+            "such as '0.5,0.5,0.5', or '#808080'."
         ) from None
     return {"colour": tuple(values)}
 

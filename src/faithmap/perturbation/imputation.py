@@ -29,10 +29,10 @@ _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
 def impute(
-    pixels: Float[Tensor, "3 height width"],
+    pixels: Float[Tensor, "channels height width"],
     removed: Bool[Tensor, "height width"],
-    noise: Float[Tensor, "3 height width"],
-) -> Float[Tensor, "3 height width"]:
+    noise: Float[Tensor, "channels height width"],
+) -> Float[Tensor, "channels height width"]:
     """The image with its removed pixels imputed from those that are left.
 
     Args:
@@ -49,11 +49,11 @@ def impute(
 
 
 def imputed_steps(
-    pixels: Float[Tensor, "3 height width"],
+    pixels: Float[Tensor, "channels height width"],
     removal_step: Int[Tensor, "height width"],
-    noise: Float[Tensor, "3 height width"],
+    noise: Float[Tensor, "channels height width"],
     points: Sequence[int],
-) -> Iterator[Float[Tensor, "3 height width"]]:
+) -> Iterator[Float[Tensor, "channels height width"]]:
     """x⁽ᵏ⁾ at some steps k, each `impute` of all pixels removed so far.
 
     Args:
@@ -80,17 +80,17 @@ def imputed_steps(
 
 
 def _solve(values: npt.NDArray[np.float64], removed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Values of the removed pixels, (3, n), row-major: Σ_j w_j (x_i − x_j) = 0 over the neighbours j of each i."""
-    height, width = removed.shape
+    """Values of the removed pixels, (C, n), row-major: Σ_j w_j (x_i − x_j) = 0 over the neighbours j of each i."""
+    channels, (height, width) = len(values), removed.shape
     count = int(removed.sum())
     if count == 0:
-        return np.empty((3, 0))
+        return np.empty((channels, 0))
     if count == height * width:
         return np.repeat(values.mean((1, 2))[:, None], count, axis=1)
     unknown = np.full(removed.shape, -1)
     unknown[removed] = np.arange(count)
     row, column = np.nonzero(removed)
-    diagonal, known = np.zeros(count), np.zeros((count, 3))
+    diagonal, known = np.zeros(count), np.zeros((count, channels))
     entries: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
     for dy, dx, weight in _NEIGHBOURS:
         y, x = row + dy, column + dx
@@ -105,4 +105,4 @@ def _solve(values: npt.NDArray[np.float64], removed: npt.NDArray[np.bool_]) -> n
         np.concatenate(parts) for parts in zip(*entries, (everywhere, everywhere, diagonal), strict=True)
     )
     system = sparse.csc_array((weights, (rows, columns)), shape=(count, count))
-    return np.asarray(spsolve(system, known, permc_spec="MMD_AT_PLUS_A")).reshape(count, 3).T
+    return np.asarray(spsolve(system, known, permc_spec="MMD_AT_PLUS_A")).reshape(count, channels).T

@@ -41,7 +41,7 @@ def check_segments(name: str) -> None:
         )
 
 
-def segment(name: str, pixels: Float[Tensor, "3 height width"], image_id: str) -> Int[Tensor, "height width"]:
+def segment(name: str, pixels: Float[Tensor, "channels height width"], image_id: str) -> Int[Tensor, "height width"]:
     """The label map of one image: one integer a pixel; below 0 for "never removed".
 
     Args:

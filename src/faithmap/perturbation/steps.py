@@ -17,11 +17,11 @@ from faithmap.randomness import random_heatmap
 
 
 def perturb(
-    pixels: Float[Tensor, "*batch 3 height width"],
+    pixels: Float[Tensor, "*batch channels height width"],
     removal_step: Int[Tensor, "*batch height width"],
-    fill: Float[Tensor, "*batch 3 height width"],
+    fill: Float[Tensor, "*batch channels height width"],
     step: int,
-) -> Float[Tensor, "*batch 3 height width"]:
+) -> Float[Tensor, "*batch channels height width"]:
     """x⁽ᵏ⁾: the image with every region up to step k replaced.
 
     Args:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from faithmap import statistics
 from faithmap.errors import FaithmapError
+from faithmap.images import rgb
 from faithmap.perturbation import perturb
 from faithmap.plots.feeding import best_median_worst, film_strip
 from faithmap.plots.registry import figure as registered
@@ -105,9 +106,9 @@ def heatmaps(
 @registered("steps", line="a film strip of one image: what is left of it at some steps, best method on top",
             inputs=film_strip)  # fmt: skip
 def steps(
-    pixels: Float[Tensor, "3 height width"],
+    pixels: Float[Tensor, "channels height width"],
     removal_steps: Mapping[str, Int[Tensor, "height width"]],
-    fill: Float[Tensor, "3 height width"] | Mapping[str, Float[Tensor, "3 height width"]],
+    fill: Float[Tensor, "channels height width"] | Mapping[str, Float[Tensor, "channels height width"]],
     at: Sequence[int] = (0, 10, 20, 50, 100),
     figure: Figure | SubFigure | None = None,
     *,
@@ -171,7 +172,7 @@ def _grid(
 
 
 def _show_pixels(ax: Axes, pixels: Tensor) -> None:
-    ax.imshow(pixels.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy(), interpolation="none")
+    ax.imshow(rgb(pixels.detach().cpu().clamp(0, 1)).permute(1, 2, 0).numpy(), interpolation="none")
 
 
 def _show_heatmap(ax: Axes, heatmap: Tensor | None) -> None:

@@ -25,6 +25,8 @@ from jaxtyping import Float
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from faithmap.images import rgb
+
 # Relevance is shown in ±levels. Noise-like heatmaps hardly deflate, so they get the fewest levels.
 _LEVELS = (127, 31, 15)
 _SMALL = 22_000
@@ -48,7 +50,7 @@ class Packed:
 
 
 def pack(
-    pixels: Float[Tensor, "3 height width"],
+    pixels: Float[Tensor, "channels height width"],
     removal_step: Mapping[str, Tensor],
     heatmaps: Mapping[str, Tensor],
     fills: Sequence[Tensor],
@@ -61,7 +63,7 @@ def pack(
         pixels: the untouched image, in [0, 1].
         removal_step: method → (H, W) integers.
         heatmaps: method → (H, W) signed relevance; methods without one are left out.
-        fills: one (3, H, W) fill for all methods, or one for each, in the order of `removal_step`.
+        fills: one (C, H, W) fill for all methods, or one for each, in the order of `removal_step`.
         whole_fill: keep the fill of all pixels, also of those that are never replaced.
     """
     steps = np.stack([step.cpu().numpy() for step in removal_step.values()]).astype("<u2")
@@ -95,9 +97,9 @@ def deflate_noise(raw: bytes) -> bytes:
     return compressor.compress(raw) + compressor.flush()
 
 
-def to_bytes(pixels: Float[Tensor, "3 height width"]) -> npt.NDArray[np.uint8]:
-    """Pixels in [0, 1] → 0 … 255, to the nearest."""
-    values: npt.NDArray[np.float64] = pixels.double().cpu().numpy()
+def to_bytes(pixels: Float[Tensor, "channels height width"]) -> npt.NDArray[np.uint8]:
+    """Pixels in [0, 1] → RGB in 0 … 255, to the nearest; other channels as `rgb` shows them."""
+    values: npt.NDArray[np.float64] = rgb(pixels).double().cpu().numpy()
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
@@ -112,7 +114,7 @@ def quantise(heatmap: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.int8
     return levels, quantised
 
 
-def thumbnail(pixels: Float[Tensor, "3 height width"], side: int = 112) -> str:
+def thumbnail(pixels: Float[Tensor, "channels height width"], side: int = 112) -> str:
     """A small JPEG as a data URI."""
     picture = PillowImage.fromarray(to_bytes(pixels).transpose(1, 2, 0).copy())
     picture.thumbnail((side, side))

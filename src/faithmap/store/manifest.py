@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from faithmap._version import __version__
 from faithmap.errors import FaithmapError, StoreError
+from faithmap.identity import UNKNOWN
 from faithmap.images import UNREADABLE
 from faithmap.protocol import Protocol
 from faithmap.store.records import FORMAT, Skipped
@@ -46,6 +47,8 @@ class ClassifierRecord(Record):
     """How image files became pixels."""
     labels: list[Text] | None = None
     """Names of the classes, in index order."""
+    score: str = "softmax"
+    """What is stored as logit and probability; see `Classifier`."""
 
     def decides(self) -> dict[str, Any]:
         """What decides a number; names of classes do not."""
@@ -237,7 +240,9 @@ def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any], but: 
     found = []
     for name in now.keys() & before.keys() - set(but):
         old, new = (one.decides() if isinstance(one, ImageRecord) else one for one in (before[name], now[name]))
-        if plain(old) != plain(new):
+        if isinstance(new, Mapping) and UNKNOWN in new:
+            found.append(f"{what} '{name}' holds {new[UNKNOWN]}, of which nobody can know whether it stays the same")
+        elif plain(old) != plain(new):
             found.append(f"{what} '{name}': {old} → {new}")
     return found
 

@@ -110,7 +110,9 @@ class StoredRun:
             self.protocol, heatmap, example.pixels, image_id=example.image, order=order, draw=draw
         )
 
-    def fill(self, example: Example, draw: int = 0, method: str | None = None) -> Float[Tensor, "3 height width"]:
+    def fill(
+        self, example: Example, draw: int = 0, method: str | None = None
+    ) -> Float[Tensor, "channels height width"]:
         """What the regions of an example were replaced with (for noisy linear imputation: the noise alone).
 
         Raises:

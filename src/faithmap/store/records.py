@@ -61,7 +61,7 @@ class Example:
     """
 
     image: str
-    pixels: Float[Tensor, "3 height width"] = field(repr=False)
+    pixels: Float[Tensor, "channels height width"] = field(repr=False)
     label: int | None
     predicted: int
     target: int

@@ -6,23 +6,20 @@ network's own, and whatever stands in the way leads to the dense engine, with th
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from faithmap.classifiers import Classifier
+from faithmap.classifiers import CUSTOM, Classifier
 from faithmap.classifiers.watch import signature
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
-from faithmap.inference.dense import DenseEngine
+from faithmap.inference.dense import DenseEngine, free_memory
 from faithmap.inference.incremental.costs import NetworkCost, expected_gain, layer_costs, leading_points
 from faithmap.inference.incremental.geometry import Pair
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
@@ -163,7 +160,8 @@ class IncrementalEngine:
         done: Tensor | None = None  # what was found before the memory was exhausted
         while True:
             try:
-                for chain, step, logits in runner.logits(chains, images, fills):
+                for chain, step, outputs in runner.logits(chains, images, fills):
+                    logits = self._scored(outputs, chains.targets[chain])
                     new = slice(None) if done is None else ~done[chain, step]
                     found.append((chain[new], step[new]))
                     if len(found[-1][0]):
@@ -178,6 +176,11 @@ class IncrementalEngine:
                 runner.shrink()
                 text = f"out of memory: going on with {runner.most} chains at a time."
                 warnings.warn(text, EngineWarning, stacklevel=2)
+
+    def _scored(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What `Engine.logits` yields, from the network's own output (B, classes)."""
+        logits = self.classifier.check_logits(outputs, len(outputs))
+        return self.classifier.scores(logits, targets).unsqueeze(1) if self.classifier.score_kind == CUSTOM else logits
 
     def _comparing(self, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
         """Hold the first scores back until some of them were compared with the network's own."""
@@ -261,17 +264,3 @@ def first_equal(images: Tensor) -> Tensor:
         if first[-1] == row:
             alike.append(row)
     return torch.tensor(first, device=images.device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        found += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        found.append(int(limit.read_text()) - int(used.read_text()))
-    return min(found) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

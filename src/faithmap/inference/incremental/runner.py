@@ -65,9 +65,9 @@ def network_of(classifier: Classifier, size: Pair) -> Network:
     dtype, device = classifier.dtype, classifier.device
     batch = LARGEST_BATCH[kind_of(device)]
     with evaluation_mode(classifier.module):
-        network = cut(trace(classifier.module, (batch, 3, *size), dtype, device), size)
+        network = cut(trace(classifier.module, (batch, classifier.channels, *size), dtype, device), size)
         if (fits := batch_size(network)) != batch:
-            network = cut(trace(classifier.module, (fits, 3, *size), dtype, device), size)
+            network = cut(trace(classifier.module, (fits, classifier.channels, *size), dtype, device), size)
     return network
 
 
