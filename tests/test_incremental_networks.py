@@ -61,7 +61,8 @@ def test_real_weights(name):
     steps = [0, 1, 15, 30]
     with torch.inference_mode():
         expected = classifier.module(torch.stack([perturbed(classifier, chains, 0, step) for step in steps]))
-    assert float((found[0, steps] - expected).abs().max() / expected.std()) < 1e-5
+    # With one thread EfficientNet-Lite0 itself rounds by 1.03e-5 otherwise than with two.
+    assert float((found[0, steps] - expected).abs().max() / expected.std()) < 1.5e-5
     assert engine.reason is None
 
 
@@ -116,19 +117,68 @@ BODIES = {
     "average without padding": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)],
     "average by another divisor": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1, divisor_override=5)],
     "adaptive average": [nn.Conv2d(3, 8, 5, 2, 2), nn.AdaptiveAvgPool2d(12), nn.Conv2d(8, 8, 3)],
-    "adaptive average, uneven": [nn.Conv2d(3, 8, 5, 2, 2), nn.AdaptiveAvgPool2d(7), nn.Conv2d(8, 8, 3)],
     "padding beyond the kernel": [nn.Conv2d(3, 8, 1, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 2, 3, padding=2)],
     "strides that skip": [nn.Conv2d(3, 8, 1, 3), nn.ReLU(), nn.MaxPool2d(1, 2)],
     "free batch norm": [nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.BatchNorm2d(8)],
     "prelu": [nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 8, 3), nn.PReLU()],
     "layer norm over pixels": [nn.Conv2d(3, 8, 3, 2), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3)],
-    "transposed": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 3, 2)],
-    "upsampling": [nn.Conv2d(3, 8, 3, 2), nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 3)],
     "softmax of channels": [nn.Conv2d(3, 8, 3), nn.Softmax(1), nn.Conv2d(8, 8, 3)],
     "wide kernel": [nn.Conv2d(3, 8, 21, 2, 10), nn.ReLU(), nn.Conv2d(8, 8, (1, 13), padding=(0, 6))],
-    "shuffle": [nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 3)],
     "in place": [nn.Conv2d(3, 8, 3), nn.ReLU(True), function(lambda x: x.mul_(2).sub_(0.3)), nn.Hardtanh(0, 1, True)],
 }  # fmt: skip
+
+
+def grouped(x):
+    b, c, h, w = x.shape
+    return x.view(b, 2, c // 2, h, w).transpose(1, 2).contiguous().view(b, c, h, w)
+
+
+class Mixed(nn.Module):
+    """Constant matrices over the channels, in two spellings, and a sum with a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(6, 8))
+
+    def forward(self, x):
+        x = torch.add(x, x.relu(), alpha=-0.3)
+        x = torch.einsum("bchw,oc->bohw", x, self.first)
+        return (x.permute(0, 2, 3, 1) @ self.second).permute(0, 3, 1, 2)
+
+
+def resized(**how):
+    return function(lambda x: F.interpolate(x, **how))
+
+
+# All of these are in the front to their end: only the mean is computed for whole maps.
+JOINING = {
+    "transposed": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 3, 2), nn.Conv2d(8, 8, 3)],
+    "transposed, all options": [nn.Conv2d(3, 8, 3, 3), nn.ConvTranspose2d(8, 8, (2, 5), 2, (0, 1), (1, 0), bias=False)],
+    "transposed, stride of one": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 4, 1, 2), nn.Conv2d(8, 8, 3)],
+    "nearest": [nn.Conv2d(3, 8, 3, 2), nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 3)],
+    "nearest, uneven": [nn.Conv2d(3, 8, 3, 2), resized(scale_factor=1.7), resized(size=(25, 19), mode="nearest-exact")],
+    "bilinear": [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(8, 8, 3)],
+    "bilinear, corners": [nn.Conv2d(3, 8, 3, 2), resized(size=(31, 24), mode="bilinear", align_corners=True)],
+    "bilinear, smaller": [nn.Conv2d(3, 8, 3), resized(scale_factor=0.6, mode="bilinear", antialias=True)],
+    "bicubic": [nn.Conv2d(3, 8, 3, 2), resized(scale_factor=2, mode="bicubic"), nn.Conv2d(8, 8, 3)],
+    "adaptive average, uneven": [nn.Conv2d(3, 8, 5, 2, 2), nn.AdaptiveAvgPool2d(7), nn.Conv2d(8, 8, 3)],
+    "pixel shuffle": [nn.Conv2d(3, 12, 3, 2), nn.PixelShuffle(2), nn.Conv2d(3, 8, 3)],
+    "channel shuffle": [nn.Conv2d(3, 8, 3), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 3)],
+    "channel shuffle by views": [nn.Conv2d(3, 8, 3), function(grouped), nn.Conv2d(8, 8, 3)],
+    "constant matrices": [nn.Conv2d(3, 8, 3), Mixed(), nn.Conv2d(8, 8, 3)],
+}
+
+
+@pytest.mark.parametrize("name", JOINING)
+def test_joining_operations_are_exact_and_in_the_front(name):
+    module = settled(Head(*JOINING[name], channels=8), size=40)
+    chains = draw_chains(size=40, steps=6, region=5)
+    found = assert_exact(module, chains)
+    engine = make_engine(classifier_of(module), "incremental")
+    assert torch.equal(all_logits(engine, chains), found)
+    assert torch.equal(from_scratch(engine, chains), found)
+    tail = [node for node in engine._runner.plan.network.tail if node.op == "call_function"]
+    assert [node.target for node in tail] == [torch.ops.aten.linear.default]
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from faithmap.inference.incremental import rearranging  # noqa: F401  declares its operations
 from faithmap.inference.incremental.front import Front
 from faithmap.inference.incremental.geometry import Pair
 from faithmap.inference.incremental.layers import Network

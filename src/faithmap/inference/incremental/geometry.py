@@ -39,15 +39,26 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """What each output row and column sees, written out: input rows `first[0][r]` to `last[0][r]`, both included.
+
+    Columns are `first[1]` and `last[1]`. All are ascending.
+    """
+
+    first: tuple[tuple[int, ...], tuple[int, ...]]
+    last: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
 class Extent:
     """How the changed rectangle of a map of `size` (rows, columns) follows from those of others (by number).
 
-    With a window there is one source; without one it is the union of the sources; the input has none.
+    With a window or spans there is one source; without it is the union of the sources; the input has none.
     """
 
     size: Pair
     sources: tuple[int, ...] = ()
-    window: Window | None = None
+    window: Window | Spans | None = None
 
 
 class Extents:
@@ -63,8 +74,8 @@ class Extents:
         self._numbers: dict[Extent, int] = {}
         self._typical = [_squares(size, region)]
 
-    def through(self, source: int, window: Window, size: Pair) -> int:
-        """The extent of a layer with this window over `source`."""
+    def through(self, source: int, window: Window | Spans, size: Pair) -> int:
+        """The extent of a layer with this window, or these spans, over `source`."""
         return source if window == Window() and size == self.all[source].size else self._add(size, (source,), window)
 
     def union(self, sources: Sequence[int]) -> int:
@@ -99,7 +110,7 @@ class Extents:
         """The pixels of a map of `size` whose windows touch the rectangles."""
         return _through(source, window, size)
 
-    def _add(self, size: Pair, sources: tuple[int, ...], window: Window | None) -> int:
+    def _add(self, size: Pair, sources: tuple[int, ...], window: Window | Spans | None) -> int:
         extent = Extent(size, sources, window)
         if extent not in self._numbers:
             self._numbers[extent] = len(self.all)
@@ -121,7 +132,24 @@ def _mean_share(rectangles: Tensor, size: Pair) -> float:
 
 def _rectangle(extent: Extent, found: Sequence[Tensor]) -> Tensor:
     sources = [found[source] for source in extent.sources]
-    return _union(sources) if extent.window is None else _through(sources[0], extent.window, extent.size)
+    if extent.window is None:
+        return _union(sources)
+    if isinstance(extent.window, Spans):
+        return _through_spans(sources[0], extent.window)
+    return _through(sources[0], extent.window, extent.size)
+
+
+def _through_spans(rectangle: Tensor, spans: Spans) -> Tensor:
+    """An output row changes if its span reaches the rectangle's first row and begins before its end."""
+    ends = []
+    for axis in (0, 1):
+        first, last = (torch.tensor(one[axis], device=rectangle.device) for one in (spans.first, spans.last))
+        ends += [
+            torch.searchsorted(last, rectangle[2 * axis].contiguous()),  # rows whose span ends before
+            torch.searchsorted(first, rectangle[2 * axis + 1].contiguous()),  # rows whose span begins before the end
+        ]
+    out = torch.stack(ends)
+    return out.masked_fill(is_empty(rectangle) | is_empty(out), 0)
 
 
 def _through(rectangle: Tensor, window: Window, size: Pair) -> Tensor:

@@ -25,6 +25,8 @@ from faithmap.inference.incremental.layers import (
     Input,
     Layer,
     MaxPool,
+    PixelShuffle,
+    Resample,
     RowOperation,
     Rowwise,
     Slice,
@@ -377,6 +379,53 @@ class RowwiseKernel(Kernel):
         return apply(self.operation, *gathered)
 
 
+class ResampleKernel(Kernel):
+    """Rows and columns that a table names, weighted and summed up."""
+
+    def __init__(self, layer: Resample, scratch: Scratch) -> None:
+        super().__init__(layer, scratch)
+        self.rows, self.columns = (
+            (index.to(scratch.device), weight.to(scratch.device, scratch.dtype))
+            for index, weight in (layer.rows, layer.columns)
+        )
+        self.chunk = self._chunk(2 * layer.channels)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        source = state.maps[self.layer.inputs[0]]
+        (height, width), (top, left) = source.padded, source.corner
+        chain, row, column = pixels.chain[part] * (height * width), pixels.row[part], pixels.column[part]
+        padded = rounded_up(count, GRID)
+        total, term = (self.scratch.rows(name, padded, self.layer.channels) for name in ("total", "term"))
+        total.zero_()
+        for index, weight in zip(self.rows[0].T, self.rows[1].T, strict=True):
+            line = chain + (index[row] + top) * width + left
+            for across, share in zip(self.columns[0].T, self.columns[1].T, strict=True):
+                torch.index_select(source.rows, 0, line + across[column], out=term[:count])
+                # Two rounded operations, not one fused: vectorised and scalar code then round alike.
+                term[:count].mul_((weight[row] * share[column]).unsqueeze(1))
+                total[:count].add_(term[:count])
+        return total
+
+
+class PixelShuffleKernel(Kernel):
+    """Channels of one pixel become neighbouring pixels."""
+
+    def __init__(self, layer: PixelShuffle, scratch: Scratch) -> None:
+        super().__init__(layer, scratch)
+        self.factor = layer.factor
+        self.chunk = self._chunk(2 * layer.channels * layer.factor**2)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        source = state.maps[self.layer.inputs[0]]
+        (height, width), (top, left), factor = source.padded, source.corner, self.factor
+        row, column = pixels.row[part], pixels.column[part]
+        place = torch.div(row, factor, rounding_mode="floor") + top
+        across = torch.div(column, factor, rounding_mode="floor") + left
+        several = source.rows.index_select(0, (pixels.chain[part] * height + place) * width + across)
+        among = (row % factor * factor + column % factor).view(-1, 1, 1).expand(-1, self.layer.channels, 1)
+        return several.view(count, self.layer.channels, factor**2).gather(2, among).squeeze(2)
+
+
 class CopyKernel(Kernel):
     """A map moved by padding or a cut."""
 
@@ -415,6 +464,10 @@ def kernel_for(layer: Layer, scratch: Scratch, unplaced: Sequence[tuple[Layer, i
         return PoolKernel(layer, scratch)
     if isinstance(layer, Rowwise):
         return RowwiseKernel(layer, scratch)
+    if isinstance(layer, Resample):
+        return ResampleKernel(layer, scratch)
+    if isinstance(layer, PixelShuffle):
+        return PixelShuffleKernel(layer, scratch)
     if isinstance(layer, Copy):
         return CopyKernel(layer, scratch)
     if isinstance(layer, Concat):

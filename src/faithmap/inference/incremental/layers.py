@@ -82,6 +82,26 @@ class Copy(Layer):
 
 
 @dataclass(eq=False)
+class Resample(Layer):
+    """A weighted sum of the same few input rows and columns for every channel: upsampling, uneven average pooling.
+
+    Attributes:
+        rows: which input rows an output row sees and how much each weighs, (output rows, most), int64 and weights.
+        columns: the same for columns.
+    """
+
+    rows: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
+    columns: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.empty(0), torch.empty(0)))
+
+
+@dataclass(eq=False)
+class PixelShuffle(Layer):
+    """`factor`² neighbouring pixels from the channels of one: channel c · factor² + row · factor + column."""
+
+    factor: int = 1
+
+
+@dataclass(eq=False)
 class Rowwise(Layer):
     """A function of the same pixel of one or more maps."""
 

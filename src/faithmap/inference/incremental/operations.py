@@ -182,32 +182,49 @@ def _counted(inputs: Pair, outputs: Pair, window: Window, axis: int, with_paddin
     return (end - first if with_padding else end.clamp(max=length) - first.clamp(min=0)).double()
 
 
-@operation(aten.adaptive_avg_pool2d.default)
-def _adaptive_pool(front: Front, node: fx.Node) -> Layer | Value | None:
-    source = front.map(node.args[0])
-    if source is None:
-        return None
-    outputs = pair(node.meta["shape"][2:])
-    if outputs == source.size:
-        return _same(front, node)
-    if source.size[0] % outputs[0] or source.size[1] % outputs[1]:
-        return None
-    size = (source.size[0] // outputs[0], source.size[1] // outputs[1])
-    return front.windowed(
-        AveragePool,
-        node,
-        source,
-        Window(size, size),
-        divisor=float(size[0] * size[1]),
-        non_negative=source.non_negative,
-    )
-
-
-def _same(front: Front, node: fx.Node, layout: str | None = None) -> Value:
+def same(front: Front, node: fx.Node, layout: str | None = None) -> Value:
     """The value that the operation reads, perhaps in another layout."""
     source = node.all_input_nodes[0]
     value = front.values[source]
     return Value(value.layer, layout or value.layout, value.fresh and len(source.users) == 1)
+
+
+@operation(aten.matmul.default)
+def _matmul(front: Front, node: fx.Node) -> Layer | None:
+    """A map (B, H, W, C) times a constant (C, outputs)."""
+    source, weight = front.map(node.args[0], NHWC), front.traced.constant(node.args[1])
+    return None if source is None or weight is None or weight.ndim != 2 else _mixed(node, source, weight.T)
+
+
+@operation(aten.einsum.default)
+def _einsum(front: Front, node: fx.Node) -> Layer | None:
+    """A constant matrix over the channels, such as ``bchw,oc->bohw``."""
+    equation, operands = node.args[0], list(node.args[1])  # type: ignore[arg-type]
+    terms, arrow, result = str(equation).replace(" ", "").partition("->")
+    letters = terms.split(",")
+    if len(operands) != 2 or not arrow:
+        return None
+    at = next((i for i in (0, 1) if front.traced.constant(operands[1 - i]) is not None), None)
+    if at is None:
+        return None
+    weight, layout = front.traced.constant(operands[1 - at]), front.layout(node)
+    source = front.map(operands[at], layout)
+    if source is None or weight is None or layout not in (NCHW, NHWC) or weight.ndim != 2:
+        return None
+    seen, constant = letters[at], letters[1 - at]
+    channel = seen[layout.index("C")] if len(seen) == 4 else "."
+    output = constant.replace(channel, "", 1)
+    if len(set(seen)) != 4 or len(output) != 1 or output in seen or result != seen.replace(channel, output):
+        return None
+    return _mixed(node, source, weight if constant[1] == channel else weight.T)
+
+
+def _mixed(node: fx.Node, source: Layer, weight: Tensor) -> Layer:
+    """A matrix (outputs, channels) over the channels of every pixel."""
+    return Convolution(
+        node.meta["layer"], (source,), len(weight), source.size, source.extent,
+        weight=weight.contiguous()[:, :, None, None],
+    )  # fmt: skip
 
 
 @operation(aten.permute.default)
@@ -215,7 +232,7 @@ def _permute(front: Front, node: fx.Node) -> Value | None:
     source = node.all_input_nodes[0]
     dims: Any = arguments(node)["dims"]
     layout = _PERMUTED.get((front.values[source].layout, tuple(d % 4 for d in dims)))
-    return None if layout is None else _same(front, node, layout)
+    return None if layout is None else same(front, node, layout)
 
 
 @operation(aten.pad.default, aten.constant_pad_nd.default)
@@ -225,10 +242,10 @@ def _pad(front: Front, node: fx.Node) -> Layer | None:
     if source is None or given.get("mode", "constant") != "constant" or any(sides[4:]):
         return None
     left, _, top, _ = (*sides, 0, 0)[:4]
-    return _move(front, node, source, (top, left), float(given["value"] or 0.0))
+    return moved(front, node, source, (top, left), float(given["value"] or 0.0))
 
 
-def _move(front: Front, node: fx.Node, source: Layer, before: Pair, value: float = 0.0) -> Layer:
+def moved(front: Front, node: fx.Node, source: Layer, before: Pair, value: float = 0.0) -> Layer:
     kept = source.non_negative and value >= 0
     return front.windowed(Copy, node, source, Window(before=before), value=value, non_negative=kept)
 
@@ -258,7 +275,7 @@ def _slice(front: Front, node: fx.Node) -> Layer | None:
     start = given["start"] or 0
     start = min(max(start + length if start < 0 else start, 0), length)
     if dim > 1:
-        return _move(front, node, source, (-start, 0) if dim == 2 else (0, -start))
+        return moved(front, node, source, (-start, 0) if dim == 2 else (0, -start))
     return _channels(node, source, start, node.meta["shape"][1])
 
 
@@ -284,7 +301,7 @@ def _one_channel(front: Front, node: fx.Node) -> Value | None:
 @operation(aten.unsqueeze.default)
 def _unsqueeze(front: Front, node: fx.Node) -> Value | None:
     given = arguments(node)
-    return _same(front, node, NCHW) if front.map(given["self"], NHW) and given["dim"] % 4 == 1 else None
+    return same(front, node, NCHW) if front.map(given["self"], NHW) and given["dim"] % 4 == 1 else None
 
 
 def rowwise(front: Front, node: fx.Node) -> Layer | Value | None:
@@ -306,13 +323,19 @@ def rowwise(front: Front, node: fx.Node) -> Layer | Value | None:
             return None
         rows[constant] = line
 
+    scale = node.kwargs.get("alpha", 1)
+
     def function(*maps: Tensor) -> Tensor:
         known = {**rows, **dict(zip(sources, maps, strict=True))}
+        args: Any
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), known.__getitem__)
+        if scale != 1 and name in ("add", "sub"):
+            # Two rounded operations, not one fused: vectorised and scalar code then round alike.
+            args, kwargs = (args[0], args[1] * scale), {}
         result: Tensor = operation(*args, **kwargs)
         return result
 
-    exact = name in _EXACT and bool(node.kwargs.get("alpha", 1) == 1)
+    exact = name in _EXACT
     if not exact and any(line.ndim for line in rows.values()):
         return None
     maps = [front.values[source].layer for source in sources]
@@ -363,7 +386,7 @@ def _split(front: Front, node: fx.Node) -> Value | None:
     """A split along the channels; its parts become slices."""
     given = arguments(node)
     whole = all(user.target is operator.getitem for user in node.users)
-    return _same(front, node) if whole and given["dim"] % 4 == 1 and front.map(given["self"]) is not None else None
+    return same(front, node) if whole and given["dim"] % 4 == 1 and front.map(given["self"]) is not None else None
 
 
 @operation(operator.getitem)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.inference.incremental.geometry import Pair
-from faithmap.inference.incremental.layers import Concat, Copy, Layer, Slice
+from faithmap.inference.incremental.layers import Concat, Copy, Layer, PixelShuffle, Resample, Slice
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Layout:
         self.spare = max(layer.window.size[1] for layer in self.layers)
         self.padding: dict[Layer, Padding] = {place.owner: Padding() for place in self.places.values()}
         for layer in self.layers:
-            for source in layer.inputs if not isinstance(layer, Copy) else ():  # which reads what is there only
+            # Those three read only what is there.
+            for source in layer.inputs if not isinstance(layer, Copy | Resample | PixelShuffle) else ():
                 owner = self.places[source].owner
                 after = layer.window.after(source.size, layer.size)
                 self.padding[owner] = self.padding[owner].including(layer.window.before, after)
