@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-import numpy as np
 
 _WORDS = {
     "lrp": "LRP",
@@ -80,11 +78,11 @@ def words(value: object) -> str:
     return printable(str(value)) or "none"
 
 
-def decimals(values: Any) -> int:
+def decimals(values: Iterable[float | None]) -> int:
     """How many decimals show the largest of some numbers with three digits."""
-    finite = np.abs(np.asarray(values, dtype=float))
-    finite = finite[np.isfinite(finite) & (finite > 0)]
-    return int(min(6, max(0, 2 - math.floor(math.log10(finite.max()))))) if finite.size else 3
+    sizes = [abs(float(value)) for value in values if value is not None]
+    largest = max((size for size in sizes if size > 0 and math.isfinite(size)), default=None)
+    return 3 if largest is None else min(6, max(0, 2 - math.floor(math.log10(largest))))
 
 
 def number(value: float, digits: int) -> str:

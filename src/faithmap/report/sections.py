@@ -183,7 +183,7 @@ def ranking(summary: Summary, found: Comparison) -> dict[str, Any]:
 
     by_method = {line.method: line for line in summary.lines}
     wins = {name: wins_over_random(pairs, name, found.measured.sign) for name in table["method"]}
-    unit = decimals(ends)
+    unit = decimals(ends.ravel())
     rows = [_row(row, by_method[row["method"]], wins, unit, place) for row in table.to_dict("records")]
     if rows:
         rows[-1]["next"] = rows[-1]["next_value"] = ""
