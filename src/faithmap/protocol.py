@@ -24,6 +24,8 @@ class Placement(StrEnum):
 
     GRID = "grid"
     """Cells of a fixed grid that starts at the top left; ranked by their summed relevance."""
+    PATCH = "patch"
+    """The grid of the patches that the network embeds; planning writes it out as `GRID` of their size."""
     CENTRE = "centre"
     """A window centred on the highest remaining pixel, clamped to the border, skipped when it would overlap."""
     SEGMENT = "segment"
@@ -125,6 +127,8 @@ class Protocol:
     def __post_init__(self) -> None:
         for part, value in _checked({f.name: getattr(self, f.name) for f in fields(self)}).items():
             object.__setattr__(self, part, value)
+        if self.direction is Direction.RESTORE and self.fill == "drop":
+            raise ProtocolError("direction is 'restore' and fill 'drop': a curve cannot start without any token.")
         if self.direction is Direction.RESTORE and self.fill.partition(":")[0] == "noisy-linear":
             raise ProtocolError(
                 "direction is 'restore' and fill 'noisy-linear': a curve cannot start from values that are computed "

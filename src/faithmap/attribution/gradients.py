@@ -12,6 +12,7 @@ from faithmap.attribution.batch import NORMS, Batch, attributable, differentiate
 from faithmap.attribution.features import FeatureFollower
 from faithmap.attribution.method import heatmap_method
 from faithmap.attribution.rectifying import ReluFollower, RescaleFollower
+from faithmap.classifiers.patches import all_passes
 from faithmap.declarations import Parameter, choice, integer, number
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.randomness import generator
@@ -173,7 +174,7 @@ def _last_features(follower: FeatureFollower, scores: Tensor) -> tuple[Tensor, T
         if layout.grid != follower.grid:
             continue
         there = True
-        if not _all_passes(scores, value):
+        if not all_passes(scores, value):
             continue
         gradient = layout.maps(differentiate(scores.sum(), value, retain_graph=True))
         if gradient.any():  # else only a class token matters from here on
@@ -181,21 +182,6 @@ def _last_features(follower: FeatureFollower, scores: Tensor) -> tuple[Tensor, T
     if there:
         raise MethodError("the class does not depend on the image through one value with positions alone.")
     raise MethodError("the network has no convolution over positions, whose feature maps it needs.")
-
-
-def _all_passes(scores: Tensor, value: Tensor) -> bool:
-    """Whether scores depend on the image through this value alone: without it, no way leads back to the input."""
-    left, visited = [scores.grad_fn], set()
-    while left:
-        node = left.pop()
-        for before, output in node.next_functions if node is not None else ():
-            if before is None or (before is value.grad_fn and output == value.output_nr) or before in visited:
-                continue
-            if hasattr(before, "variable"):
-                return False
-            visited.add(before)
-            left.append(before)
-    return True
 
 
 @heatmap_method(

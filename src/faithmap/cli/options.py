@@ -137,8 +137,8 @@ class Measured(Options, panel="What is measured"):
     region_size: Annotated[int | None, "Side of a region in pixels; with placement `pixel`, pixels a step."] = None
     placement: Annotated[
         str | None,
-        "`grid`: cells of a fixed grid; `centre`: windows centred on the highest remaining pixel; `pixel`: single "
-        "pixels; `segment`: segments of any shape.",
+        "`grid`: cells of a fixed grid; `patch`: the network's own patches; `centre`: windows centred on the highest "
+        "remaining pixel; `pixel`: single pixels; `segment`: segments of any shape.",
     ] = None
     segments: Annotated[str | None, "For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."] = None
     target: Annotated[str | None, "Score the `predicted` class or the `label`."] = None
@@ -170,7 +170,7 @@ class FullyMeasured(Measured):
     fill: Annotated[
         str | None,
         "What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`, "
-        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`.",
+        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`, `drop`.",
     ] = None
     orders: Annotated[str | None, "`morf` (most relevant first), `lerf` (least), or `morf,lerf`."] = None
 

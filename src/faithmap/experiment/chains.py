@@ -13,7 +13,7 @@ from torch import Tensor
 from faithmap.experiment.block import Block, RemovalSteps
 from faithmap.experiment.task import ChainKey, Experiment
 from faithmap.inference import Chains
-from faithmap.perturbation import chain_fill, chain_removal_step, is_imputed, perturb
+from faithmap.perturbation import chain_fill, chain_removal_step, is_dropped, is_imputed, perturb
 from faithmap.protocol import RANDOM, Direction
 
 
@@ -83,17 +83,18 @@ def engine_chains(experiment: Experiment, block: Block, chains: Sequence[BlockCh
         steps=steps[-1],
         points=tuple(steps) if steps[0] == 0 else (0, *steps),
         imputed=is_imputed(protocol.fill),
+        dropped=is_dropped(protocol.fill),
         restore=protocol.direction is Direction.RESTORE,
     )
     return whole if steps[0] == 0 else resumed(whole, steps[0] - 1)
 
 
 def resumed(chains: Chains, done: int) -> Chains:
-    """The same chains from step `done` on, each with its own image; imputed ones start anew."""
+    """The same chains from step `done` on, each with its own image; imputed and dropped ones start anew."""
     rows = torch.arange(len(chains), device=chains.image.device)
     pixels, fill, removal_step = chains.pixels[chains.image], chains.fill[chains.fill_index], chains.removal_step
     chains = replace(chains, pixels=pixels, fill=fill, image=rows, fill_index=rows)
-    if chains.imputed:
+    if chains.imputed or chains.dropped:
         return chains
     left = (removal_step - done).clamp(min=0)
     points = (0, *(step - done for step in chains.scored[1:]))

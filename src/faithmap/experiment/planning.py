@@ -14,6 +14,7 @@ from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
 from faithmap.classifiers import Classifier, check_classifier, kind_of
+from faithmap.classifiers.patches import patch_side
 from faithmap.errors import GroupWarning, InputError, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.measuring import asked_measures
@@ -21,12 +22,13 @@ from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, M
 from faithmap.identity import UNKNOWN
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
 from faithmap.inference import make_engine
+from faithmap.inference.dropping import DroppingEngine
 from faithmap.measures.masks import masks_for
 from faithmap.measures.registry import resolve_measures
-from faithmap.perturbation import check_fill, resolve_fill
+from faithmap.perturbation import check_fill, is_dropped, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
-from faithmap.protocol import Placement, Protocol, as_protocol
+from faithmap.protocol import PRESETS, Placement, Protocol, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
 from faithmap.store.manifest import Manifest, plain
@@ -64,7 +66,8 @@ def prepare(
     if (suggestion := images.suggested_groups()) is not None:
         warnings.warn(suggestion, GroupWarning, stacklevel=3)
     others = PixelSource(images, classifier.preprocessing)
-    protocol = settled(protocol, others, input_size(images, classifier))
+    size = input_size(images, classifier)
+    protocol = settled(aligned(protocol, classifier, size), others, size)
     asked = resolve_measures(measures)
     experiment = Experiment(
         classifier=classifier,
@@ -144,6 +147,38 @@ def input_size(images: Images, classifier: Classifier) -> tuple[int, int]:
             "give images of that size, or a Classifier without preprocessing."
         )
     return shape[1], shape[2]
+
+
+def aligned(protocol: Protocol, classifier: Classifier, size: tuple[int, int]) -> Protocol:
+    """The protocol with regions that do not cut the patches of the network.
+
+    Placement `patch` becomes a grid of the network's patches. The preset `srg` with its own region size takes the
+    multiple of the patch side that is nearest to it. Fill `drop` needs regions of whole patches.
+
+    Raises:
+        ProtocolError: a network without patches, or regions that cut them.
+        EngineError: fill `drop` on a network whose tokens cannot be dropped.
+    """
+    usual = PRESETS["srg"].region_size
+    if protocol.placement is Placement.PATCH:
+        side = patch_side(classifier, size)
+        if side is None:
+            raise ProtocolError(
+                f"placement is 'patch' and {classifier.name} does not embed an image patch by patch: give 'grid' and "
+                "a region_size."
+            )
+        protocol = protocol.override(placement=Placement.GRID, region_size=side)
+    elif (protocol.name, protocol.placement, protocol.region_size) == ("srg", Placement.GRID, usual):
+        side = patch_side(classifier, size) or 1
+        protocol = protocol.override(region_size=min(side * max(round(usual / side), 1), *size))
+    if is_dropped(protocol.fill):
+        side = DroppingEngine(classifier, 1).tokens(size).side
+        if protocol.placement is not Placement.GRID or protocol.region_size % side:
+            raise ProtocolError(
+                f"fill is 'drop' and regions cut the network's patches of {side} pixels: give placement 'patch', or "
+                f"'grid' with a region_size that is a multiple of {side}."
+            )
+    return protocol
 
 
 def settled(protocol: Protocol, others: PixelSource, size: tuple[int, int]) -> Protocol:

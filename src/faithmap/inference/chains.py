@@ -27,6 +27,7 @@ class Chains:
         removal_step: the step at which a pixel is replaced, 0 for never, (B, H, W).
         targets: the class that is scored, (B,), int64.
         steps: L; the highest step at which a chain may be scored.
+        dropped: nothing replaces a removed region: the tokens of its patches are left out, and `fill` is not used.
         imputed: replacement values are computed from the pixels that are left, and `fill` is the noise added to them.
         restore: start from the fill, and let every step bring a region of the image back. Engines never see it: they
             receive the `swapped` chains.
@@ -44,6 +45,7 @@ class Chains:
     targets: Int[Tensor, "chains"]
     steps: int
     imputed: bool = False
+    dropped: bool = False
     restore: bool = False
     points: tuple[int, ...] | None = None
 

@@ -22,6 +22,7 @@ from faithmap.classifiers import CUSTOM, Classifier, check_classifier
 from faithmap.errors import ClassifierError, CurveError, EngineError
 from faithmap.inference.chains import Chains, Engine
 from faithmap.inference.dense import DenseEngine
+from faithmap.inference.dropping import DroppingEngine
 from faithmap.inference.imputed import ImputedEngine
 from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
@@ -90,7 +91,7 @@ def score_chains(
     logit = torch.empty(shape, dtype=torch.float32, device=device)
     probability = torch.empty(shape, dtype=torch.float32, device=device)
     classifier = engine.classifier
-    runner = ImputedEngine(engine) if chains.imputed else engine
+    runner = _runner(engine, chains)
     highest = int(chains.targets.max()) if len(chains) else 0
     for chain, step, logits in runner.logits(chains.swapped() if chains.restore else chains):
         custom = classifier.score_kind == CUSTOM
@@ -108,6 +109,20 @@ def score_chains(
     return logit, probability
 
 
+def _runner(engine: Engine, chains: Chains) -> Engine:
+    """The engine, or what stands between it and chains of another kind."""
+    if chains.imputed:
+        return ImputedEngine(engine)
+    if not chains.dropped:
+        return engine
+    if isinstance(engine, RoundedEngine):
+        raise EngineError("fill is 'drop' and precision 'bfloat16': tokens are dropped in float32 only.")
+    dense = engine.dense if isinstance(engine, IncrementalEngine) else engine
+    if not isinstance(dense, DenseEngine):
+        raise EngineError(f"fill is 'drop' and the engine is {type(engine).__name__}: give 'auto' or 'dense'.")
+    return DroppingEngine(dense.classifier, dense.batch_size, dense.tf32)
+
+
 def score_curves(
     classifier: Classifier,
     pixels: Float[Tensor, "batch channels height width"],
@@ -122,6 +137,7 @@ def score_curves(
     precision: str = "float32",
     restore: bool = False,
     imputed: bool = False,
+    dropped: bool = False,
 ) -> tuple[Float[Tensor, "batch points"], Float[Tensor, "batch points"]]:
     """Scores of the target class while regions are removed: (logits, probabilities), each (B, points).
 
@@ -139,6 +155,7 @@ def score_curves(
         restore: start from the fill and bring regions of the image back (insertion).
         imputed: compute replacement values from the pixels that are left (noisy linear imputation); `fill` is the
             noise added to them.
+        dropped: leave out the tokens of removed patches (vision transformers); `fill` is not used.
     Raises:
         InputError: images outside [0, 1], or targets, removal steps and fills that do not belong to them.
         ClassifierError: the network's output is not (B, classes), or a target is not among the classes.
@@ -160,6 +177,7 @@ def score_curves(
         targets=as_targets(targets, len(images), images.device),
         steps=int(removal.max()) if steps is None else as_integer(steps, "steps", 0, LARGEST_STEP),
         imputed=imputed,
+        dropped=dropped,
         restore=restore,
         points=None if points is None else as_points(points),
     )

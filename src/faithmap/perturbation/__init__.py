@@ -5,7 +5,16 @@ x⁽ᵏ⁻¹⁾ differ in one region only, and all methods are compared on the s
 beforehand is noisy linear imputation, whose values depend on which pixels are left: see `imputation`.
 """
 
-from faithmap.perturbation.fills import FILLS, FillKind, check_fill, draw_fill, fill, is_imputed, resolve_fill
+from faithmap.perturbation.fills import (
+    FILLS,
+    FillKind,
+    check_fill,
+    draw_fill,
+    fill,
+    is_dropped,
+    is_imputed,
+    resolve_fill,
+)
 from faithmap.perturbation.imputation import impute, imputed_steps
 from faithmap.perturbation.regions import check_regions_fit, removal_steps
 from faithmap.perturbation.segments import resolve_segments, segment
@@ -22,6 +31,7 @@ __all__ = [
     "fill",
     "impute",
     "imputed_steps",
+    "is_dropped",
     "is_imputed",
     "perturb",
     "removal_steps",

@@ -30,10 +30,12 @@ class FillKind(Declaration):
     Attributes:
         needs_partner: the function also takes `partner`, the pixels of another image of the set.
         imputed: the function gives noise only; the values depend on which pixels are left.
+        dropped: nothing takes the place of what is removed; the function gives what pictures show there.
     """
 
     needs_partner: bool = False
     imputed: bool = False
+    dropped: bool = False
 
 
 FILLS: Declarations[FillKind] = Declarations("fill", "faithmap.perturbation", ProtocolError, group="faithmap.fills")
@@ -48,6 +50,7 @@ def fill(
     parameters: Mapping[str, Parameter] | None = None,
     needs_partner: bool = False,
     imputed: bool = False,
+    dropped: bool = False,
 ) -> Callable[[_F], _F]:
     """Declare a function as a fill.
 
@@ -58,6 +61,7 @@ def fill(
         parameters: name → parameter (numbers); the function takes them by name.
         needs_partner: the function also takes `partner`, the pixels of another image of the set.
         imputed: the function gives noise only, which is added to what `impute` computes from the pixels that are left.
+        dropped: the tokens of removed patches are left out; the function gives what pictures show in their place.
     Returns:
         A decorator that registers the function and returns it unchanged. The function takes the untouched image
         (C, H, W) in [0, 1] and a `numpy.random.Generator`, and returns replacement values of the same shape. Its
@@ -71,9 +75,17 @@ def fill(
     """
 
     def declare(function: _F) -> _F:
-        FILLS.add(
-            FillKind(name, function, line, source, parameters or {}, needs_partner=needs_partner, imputed=imputed)
+        kind = FillKind(
+            name,
+            function,
+            line,
+            source,
+            parameters or {},
+            needs_partner=needs_partner,
+            imputed=imputed,
+            dropped=dropped,
         )
+        FILLS.add(kind)
         return function
 
     return declare
@@ -128,6 +140,11 @@ def check_fill(name: str) -> None:
 def is_imputed(fill: str) -> bool:
     """True for a fill whose values depend on which pixels are left."""
     return _parse(fill)[0].imputed if fill != _DATASET_MEAN else False
+
+
+def is_dropped(fill: str) -> bool:
+    """True for the fill that leaves tokens out instead of replacing pixels."""
+    return _parse(fill)[0].dropped if fill != _DATASET_MEAN else False
 
 
 def resolve_fill(fill: str, images: PixelSource) -> str:
@@ -236,6 +253,17 @@ def blur(pixels: Pixels, random: np.random.Generator, *, sigma: float, radius: i
 def noisy_linear(pixels: Pixels, random: np.random.Generator, *, noise: float) -> Pixels:
     """The noise alone; `impute` computes what it is added to."""
     return torch.from_numpy(random.standard_normal(tuple(pixels.shape), dtype=np.float32)) * noise
+
+
+@fill(
+    "drop",
+    line="nothing: the tokens of removed patches are left out (vision transformers)",
+    source="Jain et al. 2022",
+    dropped=True,
+)
+def drop(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Black, which pictures show where tokens are missing."""
+    return torch.zeros_like(pixels)
 
 
 @fill("swap", line="the same place of another image of the set", source="control; no single source", needs_partner=True)

@@ -74,6 +74,8 @@ def removal_steps(
     match protocol.placement:
         case Placement.GRID:
             return _grid(relevance, protocol.steps, protocol.region_size)
+        case Placement.PATCH:
+            raise RegionError("placement is 'patch' and no network says how large: give 'grid' and a region_size.")
         case Placement.CENTRE:
             return _centre(relevance, protocol.steps, protocol.region_size)
         case Placement.PIXEL:
