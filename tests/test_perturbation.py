@@ -21,7 +21,9 @@ def source(count: int = 5, size: int = 24) -> PixelSource:
     return PixelSource(load_images(pixels), Preprocessing(crop=(size, size), resize=None))
 
 
-@pytest.mark.parametrize("fill", [name for name in FILLS if name != "constant"] + ["constant:mean", "constant:#ff8000"])
+@pytest.mark.parametrize(
+    "fill", [name for name in FILLS if name not in ("constant", "drop")] + ["constant:mean", "constant:#ff8000"]
+)
 def test_a_fill_depends_on_its_key_alone_and_stays_in_pixel_space(fill):
     others = source()
     first = draw_fill(fill, photo(1), **KEY, others=others)
