@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from faithmap.classifiers import Classifier, ScoreOnly, evaluation_mode
+from faithmap.classifiers import CUSTOM, Classifier, ScoreOnly, evaluation_mode
 from faithmap.classifiers.patches import all_passes, patch_side
 from faithmap.errors import ClassifierError, EngineError
 from faithmap.inference.chains import Chains
@@ -117,7 +117,7 @@ def find_tokens(classifier: Classifier, size: tuple[int, int]) -> Tokens:
             parameter.requires_grad_(False)
         try:
             with watch:
-                logits = classifier.check_logits(module(inputs.clone()), len(inputs))
+                logits = classifier.logits(inputs.clone())
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
@@ -189,6 +189,8 @@ class DroppingEngine:
     def __init__(self, classifier: Classifier, batch_size: int, tf32: bool = False) -> None:
         if isinstance(classifier.module, ScoreOnly):
             raise EngineError(f"fill is 'drop' and {classifier.name} gives scores only: its tokens cannot be reached.")
+        if classifier.score_kind == CUSTOM:
+            raise EngineError(f"fill is 'drop' and the score of {classifier.name} is a function: give one by name.")
         self.classifier, self.batch_size, self.tf32 = classifier, batch_size, tf32
 
     def tokens(self, size: tuple[int, int]) -> Tokens:
