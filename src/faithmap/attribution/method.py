@@ -24,12 +24,14 @@ class Method:
         compute: batch → relevance (B, C, H, W), summed over channels, or heatmap (B, H, W).
         batching: ``"fixed"`` computes it in blocks of one size, ``"single"`` image by image (for methods that evaluate
             many variants of an image), ``"whole"`` on the batch as it is.
+        optional: left out, with its reason, where it means nothing on the network; otherwise that is an error.
     """
 
     name: str
     spec: dict[str, Any] = field(compare=False)
     compute: Callable[[Batch], Tensor] = field(compare=False, repr=False)
     batching: Literal["fixed", "single", "whole"] = field(default="fixed", compare=False, repr=False)
+    optional: bool = field(default=False, compare=False, repr=False)
 
     @property
     def is_random(self) -> bool:

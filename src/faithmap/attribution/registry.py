@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from faithmap.attribution import given, objects
 from faithmap.attribution.method import METHODS, HeatmapMethod, Method
+from faithmap.checks import one_of
 from faithmap.declarations import split_names
 from faithmap.errors import MethodError, MethodWarning
 from faithmap.identity import UNKNOWN
@@ -44,7 +45,7 @@ SETS = {
 }
 
 
-def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Method]:
+def resolve_methods(methods: Any, protocol: Protocol | None = None, on_refusal: str | None = None) -> list[Method]:
     """What was asked for, as methods; `random` is always among them, last.
 
     Args:
@@ -54,12 +55,18 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None) -> list[Meth
             of these.
         protocol: its `method_defaults` are parameters where the name does not say; methods that depend on its regions
             or its fill are given it. None: the preset ``"srg"``.
+        on_refusal: what happens to a method that means nothing on the network: ``"skip"`` leaves it out, ``"error"``
+            ends the run. None: methods of a set are left out, others are an error.
     Raises:
         MethodError: an unknown name, a parameter that cannot be, or two methods of one name. Callables of one name
             that are not the same get numbers.
     """
+    if on_refusal is not None:
+        one_of(on_refusal, "on_refusal", ("skip", "error"), MethodError)
     found: dict[str, Method] = {}
     for method in _flat(methods, protocol):
+        if on_refusal is not None:
+            method = replace(method, optional=on_refusal == "skip")
         same = [one for one in found.values() if one.spec == method.spec and one.name.startswith(method.name)]
         if same and UNKNOWN not in method.spec:
             continue
@@ -102,7 +109,7 @@ def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
             raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
         for name in names:
             for member in SETS.get(name, (name,)):
-                yield as_method(member, protocol)
+                yield replace(as_method(member, protocol), optional=name in SETS)
     elif isinstance(methods, Mapping):
         for name, one in methods.items():
             yield as_method(one, protocol, str(name))

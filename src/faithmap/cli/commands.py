@@ -13,7 +13,7 @@ from faithmap.cli.app import command
 from faithmap.cli.console import files_of, one_line, out, place
 from faithmap.cli.measuring import measure
 from faithmap.cli.options import Data, Drawn, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder
-from faithmap.cli.show import show_costs, show_run
+from faithmap.cli.show import show_costs, show_refusals, show_run
 
 
 @command("run")
@@ -143,10 +143,17 @@ def measures_command() -> None:
 
 
 @command("methods")
-def methods_command() -> None:
+def methods_command(
+    model: Annotated[
+        str | None, typer.Option(help="A classifier: which methods mean something on it, and why the others do not.")
+    ] = None,
+) -> None:
     """List heatmap methods, fills and measures, with one line and the source each; those of other packages too."""
     from faithmap.cli.listing import KINDS
 
+    if model is not None:
+        show_refusals(model)
+        return
     for kind in KINDS:
         listed = kind.listed()
         table = Table(box=None, title=kind.title, title_justify="left")

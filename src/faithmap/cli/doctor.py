@@ -228,7 +228,7 @@ def run_folder(folder: str | Path) -> Iterator[Finding]:
     if not damaged:
         yield Finding(f"{store.url}: {parts} parts, all whole")
         yield completeness(store, manifest)
-    skipped = run.skipped
+    skipped = [one for one in run.skipped if not one.on_all]
     if skipped:
         named = ", ".join(dict.fromkeys(one.image for one in skipped[:3]))
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""

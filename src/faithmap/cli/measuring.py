@@ -48,8 +48,8 @@ def measure(
 
     tune_allocator()
     check_fill(protocol.fill)
-    resolve_methods(methods, protocol)
     further = properties.arguments() if properties is not None else {}
+    resolve_methods(methods, protocol, further.get("on_refusal"))
     resolve_measures(further.get("measures"))
     how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
     how |= further

@@ -197,9 +197,15 @@ class Properties(Options, panel="What is measured"):
         "file.",
     ] = None
 
+    on_refusal: Annotated[
+        str | None,
+        "A method that means nothing on the network: `skip` leaves it out and says why, `error` ends the run. Default: "
+        "`skip` for methods of a set, `error` for methods asked for by name.",
+    ] = None
+
     def arguments(self) -> dict[str, Any]:
         """The arguments of `evaluate`."""
-        return {"measures": self.measures, "masks": self.masks}
+        return {"measures": self.measures, "masks": self.masks, "on_refusal": self.on_refusal}
 
 
 @dataclass(frozen=True)

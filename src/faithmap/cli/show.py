@@ -69,6 +69,22 @@ def show_costs(model: str) -> None:
     out.print(text, highlight=False, soft_wrap=True)
 
 
+def show_refusals(model: str) -> None:
+    """Which methods fit on a network, and why the others do not."""
+    import faithmap
+    from faithmap.attribution.fitting import refusals
+
+    classifier = faithmap.load_classifier(model)
+    with err.status("trying each method on one image"):
+        found = refusals(classifier)
+    table = Table(box=None, title=f"Methods on {one_line(classifier.name)}", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    table.add_column("fits", overflow="fold")
+    for name, why in found.items():
+        table.add_row(one_line(name), "✓" if why is None else Text(one_line(why)))
+    out.print(table)
+
+
 def show_run(run: Run, verbose: bool = False) -> None:
     """Print the answer, draw the figure, write the page, name what was skipped."""
     from faithmap.cli.answer import show_answer
@@ -92,6 +108,12 @@ def complexity_of(run: StoredRun) -> dict[str, tuple[str, str]]:
 
 def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
     """Count and name what could not be measured."""
+    if not skipped:
+        return
+    for one in skipped:
+        if one.on_all:
+            err.print(Text.assemble(("left out: ", "bold yellow"), one_line(one.reason)), soft_wrap=True)
+    skipped = [one for one in skipped if not one.on_all]
     if not skipped:
         return
     images = {one.image for one in skipped if one.method is None}

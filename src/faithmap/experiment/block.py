@@ -10,13 +10,13 @@ from torch import Tensor
 
 from faithmap.attribution import Batch, Method, batch_heatmaps
 from faithmap.classifiers import Classifier
-from faithmap.errors import HeatmapError, ImageError, RegionError
+from faithmap.errors import HeatmapError, ImageError, MethodError, RegionError
 from faithmap.experiment.task import BLOCK, Experiment, Task
 from faithmap.images import AnyImage
 from faithmap.perturbation.regions import removal_steps
 from faithmap.perturbation.segments import segment
 from faithmap.protocol import Order, Placement, Protocol, Target
-from faithmap.store.records import Example, Skipped
+from faithmap.store.records import EVERY, Example, Skipped
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,12 @@ def block_heatmaps(
     for start in range(0, len(block.ids), size):
         rows = list(range(start, min(start + size, len(block.ids))))
         places = rows + [start] * (BLOCK - len(rows)) if method.batching == "whole" else rows
-        some, wrong = working_heatmaps(method, block, batch, rows, places)
+        try:
+            some, wrong = working_heatmaps(method, block, batch, rows, places)
+        except MethodError as error:
+            if not method.optional:
+                raise
+            return {}, [Skipped(EVERY, method.name, str(error))]
         found |= some
         failed += wrong
     return found, failed

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from faithmap.attribution.fitting import refusals
 from faithmap.classifiers import Classifier
-from faithmap.errors import EngineWarning, FaithmapError, StoreError
+from faithmap.errors import FaithmapError, HeatmapError, MethodError, MethodWarning, StoreError
 from faithmap.experiment.executors import Executor, LocalExecutor, Report
-from faithmap.experiment.planning import Plan, pending, prepare, usable_heatmaps
+from faithmap.experiment.planning import Plan, input_size, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, manifest_before
 from faithmap.experiment.task import Experiment
@@ -44,6 +45,7 @@ def evaluate(
     groups: Groups = None,
     measures: Any = None,
     masks: Any = None,
+    on_refusal: str | None = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -69,11 +71,14 @@ def evaluate(
             `faithmap.measures`.
         masks: where the object is, for measures that need it: a folder of PNG masks or VOC boxes, a COCO file, or image
             id → mask (H, W); see `faithmap.measures.masks.load_masks`.
+        on_refusal: what happens to a method that means nothing on this network: ``"skip"`` leaves it out, with its reason
+            in `run.skipped`; ``"error"`` ends the run. None: methods of a set are left out, others are an error.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
     Raises:
-        FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …).
+        FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …), or, at
+            the end, a method that failed on every image.
     """
     images, experiment = prepare(
         classifier,
@@ -85,6 +90,7 @@ def evaluate(
         precision=precision,
         measures=measures,
         masks=masks,
+        on_refusal=on_refusal,
     )
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
@@ -110,14 +116,18 @@ def evaluate(
         def skipped() -> list[Skipped]:
             """What was tried again is judged anew; what was not keeps its old judgement."""
             tried = {image.id for task in tasks for image in task.images}
+            asked = {method.name for method in experiment.methods}
             kept = [one for one in manifest.skipped if one.image not in tried]
+            kept = [one for one in kept if not one.on_all or one.method not in asked]
             return kept + list(dict.fromkeys(state.skipped))
 
         try:
             executor.run(experiment, tasks, store, report)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(StoreError):  # what went wrong first is what counts
                 store.write_manifest(manifest.updated(skipped=skipped()))
+            if isinstance(error, MethodError) and not isinstance(error, HeatmapError):
+                raise MethodError(f"{error}{proposal(experiment, images, str(error))}") from error
             raise
         store.write_manifest(manifest.updated(skipped=skipped(), finished=timestamp()))
     if not store.parts():
@@ -127,11 +137,24 @@ def evaluate(
     return Run(store.url)
 
 
+def proposal(experiment: Experiment, images: Images, refusal: str) -> str:
+    """The end of a refusal of a method of ours: which ones fit."""
+    own = [method.name for method in experiment.methods if "method" in method.spec]
+    if not any(refusal.startswith(f"{name} on ") for name in own):
+        return ""
+    fit = [
+        name
+        for name, why in refusals(experiment.classifier, input_size(images, experiment.classifier)).items()
+        if not why
+    ]
+    return f" On this network fit: {', '.join(fit)}. Give some of these, or on_refusal='skip' (--on-refusal skip)."
+
+
 def check_methods(experiment: Experiment, store: Store, skipped: Sequence[Skipped]) -> None:
     """Say which methods have no score at all.
 
     Raises:
-        FaithmapError: none of them has.
+        FaithmapError: none of them has, or one failed on every image.
     """
     failed = {one.method: one.reason for one in reversed(skipped) if one.method is not None}
     if not failed:
@@ -142,8 +165,13 @@ def check_methods(experiment: Experiment, store: Store, skipped: Sequence[Skippe
     if missing and len(missing) == len(asked):
         reasons = "; ".join(failed[name] for name in missing[:3] if name in failed)
         raise FaithmapError(f"not one heatmap could be computed: {reasons}")
-    for name in missing:
-        warnings.warn(f"no image could be measured with '{name}': {failed.get(name, '')}", EngineWarning, stacklevel=3)
+    left_out = {one.method for one in skipped if one.on_all and one.method is not None}
+    for name in left_out & set(missing):
+        warnings.warn(f"{failed[name]} It is left out.", MethodWarning, stacklevel=3)
+    if lost := [name for name in missing if name in failed and name not in left_out]:
+        raise FaithmapError(
+            f"no image could be measured with '{lost[0]}': {failed[lost[0]]} All else is measured and stored."
+        )
 
 
 def plan(
@@ -161,6 +189,7 @@ def plan(
     groups: Groups = None,
     measures: Any = None,
     masks: Any = None,
+    on_refusal: str | None = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
@@ -177,6 +206,7 @@ def plan(
         precision=precision,
         measures=measures,
         masks=masks,
+        on_refusal=on_refusal,
     )
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:

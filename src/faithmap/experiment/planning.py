@@ -58,6 +58,7 @@ def prepare(
     precision: str,
     measures: Any = None,
     masks: Any = None,
+    on_refusal: str | None = None,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
@@ -71,7 +72,7 @@ def prepare(
     asked = resolve_measures(measures)
     experiment = Experiment(
         classifier=classifier,
-        methods=resolve_methods(methods, protocol),
+        methods=resolve_methods(methods, protocol, on_refusal),
         protocol=protocol,
         engine_name=engine,
         batch_size=batch_size,

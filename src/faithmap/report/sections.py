@@ -296,7 +296,7 @@ def details(summary: Summary) -> dict[str, Any]:
     manifest = run.manifest
     skipped = [
         {
-            "image": printable(one.image),
+            "image": "every image" if one.on_all else printable(one.image),
             "method": display_name(one.method) if one.method else "all",
             "reason": printable(one.reason, 2_000),
         }

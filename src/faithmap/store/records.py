@@ -8,14 +8,28 @@ import pyarrow as pa
 from jaxtyping import Float
 from torch import Tensor
 
+EVERY = "*"
+"""In place of an image: all of them."""
+
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image, or one method on an image, that could not be measured."""
+    """An image, or one method on an image, that could not be measured.
+
+    Attributes:
+        image: its id; `EVERY` for a method that means nothing on the network.
+        method: None for an image that no method was measured on.
+        reason: a sentence.
+    """
 
     image: str
     method: str | None
     reason: str
+
+    @property
+    def on_all(self) -> bool:
+        """Whether it says of a method that it means nothing on the network."""
+        return self.image == EVERY
 
 
 FORMAT = 1
