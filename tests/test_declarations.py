@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from faithmap.attribution import heatmap_method, heatmaps, resolve_methods
 from faithmap.attribution.method import METHODS
+from faithmap.cli import app
 from faithmap.declarations import Parameter, integer
 from faithmap.errors import FaithmapError, MethodError, ProtocolError
 from faithmap.perturbation import FILLS, check_fill, draw_fill, fill, resolve_fill
+from faithmap.plots import FIGURES, figure
 
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """What a test declares is gone after it."""
-    for declared in (METHODS, FILLS):
+    for declared in (METHODS, FILLS, FIGURES):
         list(declared)
         monkeypatch.setattr(declared, "_declared", dict(declared._declared))
         monkeypatch.setattr(declared, "aliases", dict(declared.aliases))
@@ -95,3 +98,18 @@ def test_a_function_may_be_declared_again_and_the_last_one_counts():
 def test_an_unknown_name_ends_as_a_sentence(look, message):
     with pytest.raises(FaithmapError, match=message):
         look()
+
+
+def test_a_figure_is_declared_like_the_others():
+    @figure("dots", line="dots")
+    def dots(frame, ax=None): ...
+
+    assert FIGURES["dots"].function is dots
+    with pytest.raises(FaithmapError, match=r"figure 'ranking' of tests\.test_declarations has the name of one of"):
+        figure("ranking", line="mine")(dots)
+
+
+def test_figures_are_listed_without_a_run():
+    shown = CliRunner().invoke(app, ["plot", "--list"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == list(FIGURES)

@@ -73,7 +73,7 @@ def test_two_options_of_one_name_are_refused():
 def test_what_is_given_overrides_the_preset():
     asked = FullyMeasured("deletion", steps="7", orders="morf, lerf", seed=4).build()
     assert asked == Protocol.preset("deletion", steps=7, orders=("morf", "lerf"), seed=4)
-    assert FullyMeasured(steps="all").build() == Protocol.preset(steps="all")
+    assert FullyMeasured("samek2017", steps="all").build() == Protocol.preset("samek2017", steps="all")
 
 
 def test_no_command_takes_more_than_eight_things():

@@ -1,4 +1,4 @@
-"""Things that are declared by a decorator on the function that computes them: heatmap methods, fills, measures.
+"""Things declared by a decorator on the function that computes them: heatmap methods, fills, measures, figures.
 
 The decorator carries the name, one line, the source and the parameters. Other packages add theirs in the same way and
 name their module in an entry point, such as ``faithmap.methods``.

@@ -70,27 +70,35 @@ def doctor_command(
         raise typer.Exit(1)
 
 
+def list_figures(asked: bool) -> None:
+    """Name all figures and leave; needs no run."""
+    if not asked:
+        return
+    from faithmap.plots import FIGURES
+
+    for name, known in FIGURES.items():
+        out.print(Text.assemble((f"{name:<13}", "bold"), known.line), soft_wrap=True)
+    raise typer.Exit
+
+
 @command("plot")
 def plot_command(
     run: RunFolder,
     drawn: Drawn,
-    figure: Annotated[str, typer.Option(help="`faithmap plot --list RUN` names them with a line each.")] = "fig4",
+    figure: Annotated[str, "Which one; `faithmap plot --list` names them."] = "fig4",
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: FIGURE.png in the run folder.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Name all figures.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=list_figures, is_eager=True, help="Name all figures, with a line each.")
+    ] = False,
 ) -> None:
     """Draw a figure from a run folder, finished or not; loads no model.
 
     `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
     """
-    from faithmap.plots import FIGURES
     from faithmap.run import Run
 
-    if listed:
-        for name, known in FIGURES.items():
-            out.print(Text.assemble((f"{name:<13}", "bold"), known.line), soft_wrap=True)
-        return
     file = out_file or files_of(run) / f"{figure}.png"
     Run(run).figure(figure, file, **drawn.arguments())
     out.print(str(file), highlight=False, soft_wrap=True)

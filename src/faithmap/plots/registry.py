@@ -7,29 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from faithmap.errors import FaithmapError, among
+from faithmap.declarations import Declaration, Declarations
+from faithmap.errors import FaithmapError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Figured:
-    """A figure that can be asked for by name.
-
-    Attributes:
-        name: as in `Run.figure` and on the command line.
-        line: what it shows, in a few words.
-        draw: the function.
-        inputs: (run, options) → arguments of `draw`; it may take out of the options what it uses up.
-    """
-
-    name: str
-    line: str
-    draw: Callable[..., Any]
-    inputs: Callable[[Any, dict[str, Any]], dict[str, Any]]
-
-
-FIGURES: dict[str, Figured] = {}
+# (run, options) → arguments of the function that draws.
+Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
 def of_scores(run: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -43,27 +26,44 @@ def of_scores(run: Any, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def figure(
-    name: str, *, line: str, inputs: Callable[[Any, dict[str, Any]], dict[str, Any]] = of_scores
-) -> Callable[[_F], _F]:
-    """Register the function below it as a figure.
+@dataclass(frozen=True)
+class Figured(Declaration):
+    """A figure that can be asked for by name.
+
+    Attributes:
+        inputs: (run, options) → arguments of the function; it may take out of the options what it uses up.
+    """
+
+    inputs: Inputs = of_scores
+
+
+FIGURES: Declarations[Figured] = Declarations("figure", "faithmap.plots", FaithmapError)
+
+
+def figure(name: str, *, line: str, source: str = "", inputs: Inputs = of_scores) -> Callable[[_F], _F]:
+    """Declare a function as a figure.
 
     Args:
         name: what it is asked for by.
         line: what it shows, in a few words.
+        source: the paper, where there is one.
         inputs: (run, options) → arguments of the function; those that it does not take are left out.
+    Returns:
+        A decorator that registers the function and returns it unchanged.
+    Raises:
+        FaithmapError: the name is taken.
     Example:
         >>> @figure("demo", line="nothing")
         ... def demo(frame, ax=None, *, score="logit"): ...
-        >>> FIGURES.pop("demo").line
+        >>> FIGURES["demo"].line
         'nothing'
     """
 
-    def register(function: _F) -> _F:
-        FIGURES[name] = Figured(name, line, function, inputs)
+    def declare(function: _F) -> _F:
+        FIGURES.add(Figured(name, function, line, source, inputs=inputs))
         return function
 
-    return register
+    return declare
 
 
 def draw(name: str, run: Any, options: Mapping[str, Any]) -> Any:
@@ -72,14 +72,12 @@ def draw(name: str, run: Any, options: Mapping[str, Any]) -> Any:
     Raises:
         FaithmapError: an unknown figure, or an option that it does not take.
     """
-    if name not in FIGURES:
-        raise FaithmapError(f"unknown figure '{name}'{among(name, FIGURES)}")
-    found = FIGURES[name]
+    found = FIGURES.find(name)
     asked = {key: value for key, value in options.items() if value is not None}
-    known = inspect.signature(found.draw).parameters
+    known = inspect.signature(found.function).parameters
     arguments = {key: value for key, value in found.inputs(run, asked).items() if key in known}
     if strange := [key for key in asked if key not in known]:
         raise FaithmapError(
             f"figure '{name}' takes no {strange[0]}: leave it out, or choose another of {', '.join(FIGURES)}."
         )
-    return found.draw(**{**arguments, **asked})
+    return found.function(**{**arguments, **asked})
