@@ -29,8 +29,10 @@ from faithmap.plots.style import (
     title_of,
     wrapped,
 )
-from faithmap.plots.summaries import forest, forest_height
+from faithmap.plots.summaries import forest, forest_height, forest_label
 from faithmap.protocol import RANDOM
+from faithmap.statistics.comparing import comparison
+from faithmap.statistics.headline import sentence
 from faithmap.text import percent, printable
 
 # Variants of a method whose curves stay this close share one label; as a fraction of the range of all curves.
@@ -51,8 +53,11 @@ def fig4(
     seed: int = 0,
     order: str = "morf",
     direction: str = "remove",
+    measure: str = "aopc",
 ) -> Axes:
     """AOPC relative to random against perturbation steps, the paper's Figure 4, and the last step as a forest plot.
+
+    For a run in both orders, the difference of their scores, whose mean over the removed fraction is SRG.
 
     Args:
         frame: from `Run.scores()`.
@@ -64,28 +69,34 @@ def fig4(
         title: above the curves; by default the verdict on a new figure, and nothing on given Axes.
         confidence, seed, order: see `statistics.aopc_table`.
         direction: as in `statistics.ranking`.
+        measure: ``"aopc"`` or, for runs in both orders, ``"srg"``.
     Returns:
         The Axes of the curves; the forest plot is the figure's second Axes.
     """
     size = size_of(style)
-    table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed, order=order)
-    how: dict[str, Any] = {"confidence": confidence, "seed": seed, "order": order, "direction": direction}
-    ranked = statistics.ranking(frame, score, **how)
-    look = Drawn(
-        size, f"AOPC relative to random ({score})", confidence, methods, bands, best=_best(ranked, methods), zero=True
-    )
+    found = comparison(statistics.measured(frame, measure, score, None, order, direction), confidence, seed)
+    ranked = found.table
+    if measure == "srg":
+        table = statistics.gap_table(frame, score, direction, confidence=confidence, seed=seed)
+        ends = ("most", "least") if direction == "restore" else ("least", "most")
+        label = f"{score}, {ends[0]} − {ends[1]} relevant first"
+    else:
+        table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed, order=order)
+        label = f"AOPC relative to random ({score})"
+    best = _best(ranked, methods)
+    look = Drawn(size, label, confidence, methods, bands, best=best, zero=measure != "srg")
     if ax is not None:
         ax = step_lines(table, ax, look)
         title_of(ax, title, size)
         return ax
     if title is None:
-        title = statistics.headline(frame, score, **how)
+        title = sentence(found)
     if methods is not None:
         ranked = ranked[ranked["method"].isin(methods)]
     with themed(size):
         ax, below = _two_panels(size, len(ranked), title)
         step_lines(table, ax, look)
-        forest(below, ranked, size, f"AOPC relative to random ({score})\nafter {table['step'].max()} steps")
+        forest(below, ranked, size, f"{forest_label(measure, score)}\nafter {table['step'].max()} steps")
     return ax
 
 

@@ -16,10 +16,11 @@ Inputs = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
 def of_scores(run: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The run's scores, the score that its protocol shows, and which way is good."""
+    """The run's scores, the measure and the score that its protocol shows, and which way is good."""
     protocol = run.protocol
     return {
         "frame": run.scores(),
+        "measure": protocol.shown_measure,
         "score": str(protocol.score),
         "order": str(protocol.shown_order),
         "direction": str(protocol.direction),

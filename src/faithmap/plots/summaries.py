@@ -28,15 +28,16 @@ def ranking(
     seed: int = 0,
     order: str = "morf",
     direction: str = "remove",
+    measure: str = "aopc",
 ) -> Axes:
     """Methods from best to worst with intervals; methods that share a letter are not distinguishable.
 
     Args:
         frame, ax, score, style, title, confidence, seed: as in `fig4`.
         step: AOPC up to this step; the last by default.
-        order, direction: as in `statistics.ranking`.
+        order, direction, measure: as in `statistics.ranking`.
     """
-    table = statistics.ranking(frame, score, step, confidence, seed, order, direction)
+    table = statistics.ranking(frame, score, step, confidence, seed, order, direction, measure)
     last = int(frame["step"].max()) if step is None else step
     size = size_of(style)
     with themed(size):
@@ -44,9 +45,14 @@ def ranking(
             ax = new_figure(size.width, forest_height(len(table), size)).subplots()
         shared = "\nsame letter: not distinguishable" if table["letters"].duplicated().any() else ""
         rests_on = f"{images_counted(table)}, {percent(confidence)} intervals{shared}"
-        forest(ax, table, size, f"AOPC relative to random ({score}, {last} steps)\n{rests_on}")
+        forest(ax, table, size, f"{forest_label(measure, score)}, {last} steps\n{rests_on}")
         title_of(ax, title, size)
     return ax
+
+
+def forest_label(measure: str, score: str) -> str:
+    """What the x axis of a forest plot shows."""
+    return f"{statistics.SCORE_MEASURES[measure].label} relative to random ({score})"
 
 
 def forest_height(rows: int, size: Size) -> float:

@@ -157,7 +157,8 @@ def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
                     for part in ("mean", "low", "high")
                 }
                 for line in summary.lines
-                if line.method in by_method and not (view == "relative" and line.method == RANDOM)
+                if line.method in by_method
+                and (summary.measure == "srg" or not (view == "relative" and line.method == RANDOM))
             }
     return found
 
