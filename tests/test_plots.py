@@ -382,9 +382,8 @@ def test_scorecard_ranks_within_a_measure_and_knows_which_way_is_good() -> None:
 
 
 def test_reliability_draws_each_property() -> None:
-    table = pd.DataFrame(
-        {"name": ["images", HOSTILE], "value": [0.3, -0.1], "low": [0.1, np.nan], "high": [0.5, np.nan]}
-    )
+    facts = {"property": ["images", "draws"], "setting": ["", HOSTILE], "value": [0.3, -0.1], "grade": ["poor", ""]}
+    table = pd.DataFrame({**facts, "low": [0.1, np.nan], "high": [0.5, np.nan]})
     ax = plots.reliability(table)
     assert ax.texts[1].get_text() == "−0.10"
     assert ax.get_xlim()[0] <= -0.1

@@ -180,11 +180,6 @@ class Protocol:
         return cls(**_checked(parts))
 
     @property
-    def shown_measure(self) -> str:
-        """What methods are ranked by: SRG where both orders are measured, AOPC elsewhere."""
-        return "srg" if len(self.orders) > 1 else "aopc"
-
-    @property
     def shown_order(self) -> Order:
         """The order that tables and figures of one order show: most relevant first where it is measured."""
         return Order.MORF if Order.MORF in self.orders else self.orders[0]

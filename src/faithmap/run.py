@@ -120,7 +120,7 @@ class Run(StoredRun):
             how: passed on to `faithmap.plots.fig4`.
         """
         shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
-        shown |= {"direction": str(self.protocol.direction), "measure": self.protocol.shown_measure}
+        shown |= {"direction": str(self.protocol.direction), "measure": self.protocol.measure}
         if self.precision != "float32":
             shown["title"] = f"scores in {self.precision}, for screening only"
         ax = plots.fig4(self.scores() if frame is None else frame, ax, **{**shown, **how})

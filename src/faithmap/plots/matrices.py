@@ -121,7 +121,7 @@ def _table_of(name: str, what: str) -> Callable[[Any, dict[str, Any]], dict[str,
         if not hasattr(run, name):
             raise FaithmapError(f"{type(run).__name__} has no {what}: {name}() is missing.")
         table = getattr(run, name)()
-        return {"table": table.table if hasattr(table, "table") else table}
+        return {"table": table.table() if hasattr(table, "table") else table}
 
     return inputs
 
@@ -174,22 +174,25 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None, *, style: str = "pa
     """Each property of the ruler as a point between 0 and 1, with its interval.
 
     Args:
-        table: name, value, and low, high, reads (in words) where they are known.
+        table: from `Grade.table()`: property, setting, value, low, high, grade; properties without a number are left
+            out.
         ax, style, title: as in `fig4`.
     Raises:
         FaithmapError: a table without these columns.
     """
-    if missing := [name for name in ("name", "value") if name not in table]:
-        raise FaithmapError(f"the table of reliability lacks {', '.join(missing)}: give the frame of a grade.")
+    if missing := [name for name in ("property", "setting", "value", "low", "high", "grade") if name not in table]:
+        raise FaithmapError(f"the table of reliability lacks {', '.join(missing)}: give the frame of Grade.table().")
+    table = table[np.isfinite(table["value"])]
+    if table.empty:
+        raise FaithmapError("no property of the ruler has a number in this run: give more groups, draws or methods.")
     size = size_of(style)
     with themed(size):
         if ax is None:
             ax = new_figure(size.width, (2.2 * len(table) + 5) * size.font / 72).subplots()
         for row, one in enumerate(table.to_dict("records")):
-            low, high = one.get("low", np.nan), one.get("high", np.nan)
-            ax.plot([low, high], [row, row], color=INK, linewidth=1.6 * size.line, solid_capstyle="butt")
+            ax.plot([one["low"], one["high"]], [row, row], color=INK, linewidth=1.6 * size.line, solid_capstyle="butt")
             ax.plot(one["value"], row, "o", color=INK, markersize=0.7 * size.font, markeredgecolor="white", zorder=3)
-            words = f"{number(float(one['value']), 2)}  {one.get('reads') or ''}".strip()
+            words = f"{number(float(one['value']), 2)}  {one['grade']}".strip()
             ax.annotate(
                 words,
                 xy=(1.03, row),
@@ -199,10 +202,12 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None, *, style: str = "pa
                 annotation_clip=False,
                 **PLAIN,
             )
-        ax.set_yticks(range(len(table)), [printable(str(name), 60) for name in table["name"]], **PLAIN)
+        pairs = table[["property", "setting"]].itertuples(index=False, name=None)
+        names = [printable(f"{name}, {setting}" if setting else str(name), 60) for name, setting in pairs]
+        ax.set_yticks(range(len(table)), names, **PLAIN)
         ax.set_ylim(len(table) - 0.5, -0.5)
-        lowest = float(np.nanmin([0.0, *table["value"], *table.get("low", pd.Series(dtype=float))]))
-        ax.set_xlim(min(0.0, lowest), 1)
+        lowest = float(np.nanmin([0.0, *table["value"], *table["low"]]))
+        ax.set_xlim(lowest, 1)
         ax.axvline(0, color=INK, linewidth=0.5 * size.line, zorder=1)
         ax.grid(axis="x", color="#E4E4E4", linewidth=0.5 * size.line, zorder=0)
         ax.tick_params(axis="y", length=0)

@@ -20,7 +20,7 @@ def of_scores(run: Any, options: dict[str, Any]) -> dict[str, Any]:
     protocol = run.protocol
     return {
         "frame": run.scores(),
-        "measure": protocol.shown_measure,
+        "measure": protocol.measure,
         "score": str(protocol.score),
         "order": str(protocol.shown_order),
         "direction": str(protocol.direction),

@@ -29,7 +29,9 @@ def scorecard(summary: Summary) -> dict[str, Any] | None:
     """The measures of a run, None where it has none."""
     measured = getattr(summary.run, "scorecard", None)
     table = measured() if measured is not None else None
-    return None if table is None or table.empty else scorecard_of(table, [line.method for line in summary.lines])
+    if table is None or set(table["measure"]) <= {summary.measure}:
+        return None  # what the ranking says already
+    return scorecard_of(table, [line.method for line in summary.lines])
 
 
 def scorecard_of(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:

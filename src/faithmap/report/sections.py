@@ -75,9 +75,17 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
             "others": [],
             "unit": unit_of(summary, score),
             "ranking": {"rows": []},
+            "grade": {"line": "", "items": []},
         }
     ranked = ranking(summary, found)
-    return {"score": score, "sentence": said, "others": others, "unit": unit_of(summary, score), "ranking": ranked}
+    return {
+        "score": score,
+        "sentence": said,
+        "others": others,
+        "unit": unit_of(summary, score),
+        "ranking": ranked,
+        "grade": graded(summary, score),
+    }
 
 
 def compared(summary: Summary, score: str) -> Comparison:
@@ -105,11 +113,29 @@ def unit_of(summary: Summary, score: str) -> str:
             else f"SRG: by how much {of} is higher when the most relevant regions are {undone} first than when the "
             f"least relevant are, mean over the fraction {undone}, {minus}; high is good."
         )
+    if summary.measure != "aopc":
+        good = "high" if summary.sign > 0 else "low"
+        return f"{label_of(summary)}: {SCORE_MEASURES[summary.measure].line} Of {of}, {minus}; {good} is good."
     if summary.restores:
         what = f"AOPC: how far {of} stays from where it starts, mean over {summary.steps} regions brought back"
     else:
         what = f"AOPC: how far {of} falls, mean over {summary.steps} removed regions"
     return f"{what}, {minus}; {'high' if summary.sign > 0 else 'low'} is good."
+
+
+def graded(summary: Summary, score: str) -> dict[str, Any]:
+    """How far the ranking can be trusted: a line of words, and every property with its number and sentence."""
+    try:
+        grade = statistics.grade(summary.scores, score, direction=summary.direction, measure=summary.measure)
+    except CurveError:
+        return {"line": "", "items": []}
+    items = [
+        {"name": item.property, "value": number(item.value, 2), "grade": item.grade, "sentence": item.sentence}
+        for item in grade.items
+    ]
+    said = [f"{item['grade']} {item['name']} ({item['value']})" for item in items if item["grade"]]
+    line = f"How far this ranking can be trusted: {', '.join(said)}." if said else ""
+    return {"line": line, "items": items}
 
 
 def unfinished(summary: Summary) -> str:
@@ -150,6 +176,7 @@ def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
         found[str(score)] = {}
         for view in curve_names(summary):
             table = curve_table(summary, str(score), view)
+            zero = view == "relative" and summary.measure != "srg"  # random orders are the line at 0
             by_method = {str(name): rows.set_index("step") for name, rows in table.groupby("method", observed=True)}
             found[str(score)][view] = {
                 line.id: {
@@ -157,8 +184,7 @@ def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
                     for part in ("mean", "low", "high")
                 }
                 for line in summary.lines
-                if line.method in by_method
-                and (summary.measure == "srg" or not (view == "relative" and line.method == RANDOM))
+                if line.method in by_method and not (zero and line.method == RANDOM)
             }
     return found
 

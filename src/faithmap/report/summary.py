@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faithmap.errors import CurveError
 from faithmap.plots.series import COLOURS, Series, series_of
 from faithmap.protocol import RANDOM, Direction, Order
 from faithmap.statistics import Measured, measured
@@ -75,7 +76,7 @@ class Summary:
         scores: all of the run's scores.
         frame: those in one order.
         order: the order that is shown, MoRF if the run has it.
-        measure: what methods are ranked by: SRG where both orders were measured, AOPC elsewhere.
+        measure: what methods are ranked by: the protocol's, or AOPC where that cannot be computed yet.
         score: the score that the protocol shows.
         points: the steps that were scored, 0 and L among them.
         draws: how many draws the run has so far.
@@ -158,19 +159,24 @@ def summarise(run: StoredRun) -> Summary:
     if len(orders) > 1:
         frame = frame[frame["order"] == order].reset_index(drop=True)
     score = str(run.protocol.score)
+    own = frame[frame["method"] != RANDOM]
     methods = sorted(frame["method"].unique())
     summary = Summary(
         run=run,
         scores=scores,
         frame=frame,
         order=order,
-        measure="srg" if len(orders) > 1 else "aopc",
+        measure=run.protocol.measure,
         score=score,
         points=tuple(int(step) for step in np.sort(frame["step"].unique())),
-        draws=int(frame["draw"].nunique()),
+        draws=int((own if len(own) else frame)["draw"].nunique()),
         lines=lines(methods),
     )
-    summary.comparisons[score] = comparison(summary.measured(score))
+    try:
+        summary.comparisons[score] = comparison(summary.measured(score))
+    except CurveError:  # an unfinished run may lack the other order
+        summary = replace(summary, measure="aopc")
+        summary.comparisons[score] = comparison(summary.measured(score))
     ranked = {name: place for place, name in enumerate(summary.comparisons[score].table["method"])}
     methods.sort(key=lambda name: (name == RANDOM, ranked.get(name, len(ranked)), name))
     return replace(summary, lines=lines(methods))

@@ -43,7 +43,7 @@ class Figure {
     this.score = data.score;
     this.against = "relative";
     this.bands = "best";
-    this.at = data.points.length - 1;
+    this.at = this.first();
     /** @type {Set<string>} */
     this.hidden = new Set();
     /** @type {string | null} */
@@ -69,6 +69,15 @@ class Figure {
     this.plot.addEventListener("keydown", (event) => this.key(event));
     this.rows = data.methods.map((method) => this.row(method));
     this.draw();
+  }
+
+  // The step that is shown first: the last one, or where the best curve is highest if all curves end in nothing.
+  first() {
+    const last = this.data.points.length - 1;
+    const best = this.data.best[this.score];
+    const mean = (best && this.curves()[best]?.mean) || [];
+    const top = telling(mean, mean.map(() => 0));
+    return mean.length && Math.abs(mean[last] ?? 0) < 0.05 * Math.abs(mean[top] ?? 0) ? top : last;
   }
 
   /** @param {Method} method */
