@@ -58,6 +58,17 @@ def test_a_run_measures_what_is_asked_for(tmp_path):
     }
     assert set(found.loc[found.measure == "relevance-mass", "image"]) == {"0.png", "1.png"}
     assert any("image '2.png' has no mask" in one.reason for one in faithmap.Run(tmp_path / "run").skipped)
+    assert "Mean, 95 % interval, letters" in done.output
+    shown = run(app, ["scorecard", str(tmp_path / "run"), "--sort", "relevance-mass"])
+    assert shown.exit_code == 0
+    assert "relevance-mass ↑" in shown.output
+    narrow = CliRunner(env={"COLUMNS": "60"}).invoke(app, ["scorecard", str(tmp_path / "run")]).output
+    assert "attribution-localisation ↑" in narrow
+    assert max(map(len, narrow.splitlines()[:20])) <= 60
+    table = run(app, ["scorecard", str(tmp_path / "run"), "--latex"]).output
+    assert table.startswith("\\begin{tabular}{lrrrrrr}")
+    assert "gini $\\uparrow$" in table
+    assert table.count("\\\\") == 3  # the head, edge and random
     wrong = run(app, [*asked[:-4], "--measures", "ginny"])
     assert wrong.exit_code != 0
     assert "did you mean 'gini'" in wrong.output + (wrong.stderr or "")

@@ -68,6 +68,12 @@ def test_the_winners_and_what_they_disagree_about():
     assert disagreement(scorecard(values(MEANS), [GINI])) == ""
 
 
+def test_too_few_images_distinguish_nothing():
+    few = values(MEANS | {"max-sensitivity": {"a": 1.0, "b": 1.01, "c": 1.02}}, images=3, per_group=1)
+    card = scorecard(few[few.method != "random"], [GINI, SENSITIVITY])
+    assert disagreement(card).startswith("No measure distinguishes a best method")
+
+
 def test_what_is_no_better_than_random_wins_nothing():
     card = scorecard(values({"gini": {"a": 0.1, "random": 0.1}}), [GINI])
     assert winners(card) == {"gini": []}

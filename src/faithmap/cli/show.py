@@ -88,8 +88,11 @@ def show_refusals(model: str) -> None:
 def show_run(run: Run, verbose: bool = False) -> None:
     """Print the answer, draw the figure, write the page, name what was skipped."""
     from faithmap.cli.answer import show_answer
+    from faithmap.cli.scorecards import show_scorecard
 
     show_answer(run, verbose)
+    if run.manifest.measures:
+        show_scorecard(run.scorecard())
     show_skipped(run.skipped)
 
 

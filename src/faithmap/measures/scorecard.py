@@ -14,7 +14,7 @@ from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import comparison
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from
 from faithmap.statistics.tables import measure_table
-from faithmap.text import decimals, display_name, interval, number
+from faithmap.text import MINUS, decimals, display_name, interval, number
 
 COLUMNS = (
     "method",
@@ -31,6 +31,23 @@ COLUMNS = (
     "set",
 )
 
+_TEX = {
+    "%": r"\%",
+    "_": r"\_",
+    "&": r"\&",
+    "#": r"\#",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "…": r"\ldots{}",
+    MINUS: "$-$",
+    "ε": r"$\varepsilon$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "ℓ": r"$\ell$",
+    "∞": r"$\infty$",
+    "⁺": "$^+$",
+}
 SRG = Measure(
     name="srg",
     line="mean over the removed fraction of the score with least relevant removed first minus most relevant first",
@@ -79,12 +96,13 @@ def scorecard(
     return table
 
 
-def wide(card: pd.DataFrame, sort: str | None = None) -> pd.DataFrame:
+def wide(card: pd.DataFrame, sort: str | None = None, *, intervals: bool = True) -> pd.DataFrame:
     """The scorecard as text: rows methods, columns measures with their arrows.
 
     Args:
         card: from `scorecard`.
         sort: the measure by which methods are sorted, best first; the first by default.
+        intervals: show them between mean and letters.
     Returns:
         Cells such as ``"0.84  0.79 … 0.90  a"``; empty where a measure means nothing for a method.
     Raises:
@@ -101,13 +119,30 @@ def wide(card: pd.DataFrame, sort: str | None = None) -> pd.DataFrame:
     for name in names:
         rows = card[card["measure"] == name]
         digits = decimals(rows["mean"])
-        cells = {
-            row.method: f"{number(row.mean, digits)}  {interval(row.low, row.high, digits)}  {row.letters}".rstrip()
-            for row in rows.itertuples()
-        }
+        cells = {}
+        for row in rows.itertuples():
+            span = f"  {interval(row.low, row.high, digits)}" if intervals else ""
+            cells[row.method] = f"{number(row.mean, digits)}{span}  {row.letters}"
         arrow = "↑" if rows["higher_is_better"].iloc[0] else "↓"
         columns[f"{name} {arrow}"] = [cells.get(method, "") for method in methods]
     return pd.DataFrame(columns, index=pd.Index(methods, name="method"))
+
+
+def latex(card: pd.DataFrame, sort: str | None = None) -> str:
+    """The scorecard as a LaTeX table (booktabs); letters are superscripts.
+
+    Args:
+        card, sort: as in `wide`.
+    """
+    shown = wide(card, sort)
+    lines = [r"\begin{tabular}{l" + "r" * shown.shape[1] + "}", r"\toprule"]
+    lines.append(" & ".join(["method", *map(_tex, shown.columns)]) + r" \\")
+    lines.append(r"\midrule")
+    for method, cells in zip(shown.index, shown.to_numpy(), strict=True):
+        parts = [cell.split("  ") if cell else ["", "", ""] for cell in cells]
+        texts = [f"{mean} [{span}]$^{{{letters}}}$" if mean else "" for mean, span, letters in parts]
+        lines.append(" & ".join(map(_tex, [display_name(str(method)), *texts])) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def winners(card: pd.DataFrame) -> dict[str, list[str]]:
@@ -133,6 +168,9 @@ def disagreement(card: pd.DataFrame) -> str:
     if len(found) < 2:
         return ""
     common = set.intersection(*map(set, found.values()))
+    held = {name: set(rows["method"]) - {RANDOM} for name, rows in card.groupby("measure", sort=False)}
+    if all(set(first) == held[name] for name, first in found.items()):
+        return "No measure distinguishes a best method: there are too few groups of images, or no difference."
     if common:
         best = [name for name in next(iter(found.values())) if name in common]
         verb = "is" if len(best) == 1 else "are"
@@ -176,6 +214,13 @@ def _column(one: Measure, found: Measured, confidence: float, seed: int) -> pd.D
             "set": one.set,
         }
     )
+
+
+def _tex(text: str) -> str:
+    """Symbols that LaTeX knows by another name."""
+    for symbol, command in _TEX.items():
+        text = text.replace(symbol, command)
+    return text
 
 
 def _listed(methods: Sequence[str], most: int = 4) -> str:
