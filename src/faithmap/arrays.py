@@ -1,6 +1,7 @@
-"""Arrays in files that others wrote (.npy, .npz, .safetensors): what a file claims is checked before memory is taken.
+"""Arrays in files that others wrote (.npy, .npz, .safetensors, .pt, grey pictures).
 
-No pickle is ever loaded, and messages never advise to.
+What a file claims is checked before memory is taken. No pickle is loaded but for PyTorch's own, restricted to tensors,
+and messages never advise to.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image as PillowImage
 from safetensors import safe_open
 
 from faithmap.files import open_regular
 from faithmap.text import first_line
 
-SUFFIXES = (".npy", ".npz", ".safetensors")
+SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".png", ".tif", ".tiff")
+PICTURES = (".png", ".tif", ".tiff")
 Array: TypeAlias = npt.NDArray[Any]
 Layout: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
@@ -41,14 +44,18 @@ class StoredArray:
 
 
 def array_names(path: Path) -> list[str] | None:
-    """The names of the arrays in a file; None for a .npy, which holds one array without a name.
+    """The names of the arrays in a file; None for one array without a name.
 
     Raises:
         ArrayFileError: not a file of arrays.
     """
-    if path.suffix == ".npy":
+    if path.suffix == ".npy" or path.suffix in PICTURES:
         stored_array(path)
         return None
+    if path.suffix == ".pt":
+        with _named_errors():
+            found = _torch_file(path)
+            return None if isinstance(found, torch.Tensor) else list(found)
     with _named_errors(), open_regular(path) as file:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as tensors:
@@ -64,6 +71,11 @@ def stored_array(path: Path, name: str | None = None) -> StoredArray:
         ArrayFileError: no such array, one that is cut off, or one that holds no numbers.
     """
     with _named_errors(), open_regular(path) as file:
+        if path.suffix in PICTURES:
+            return _picture(path, file)
+        if path.suffix == ".pt":
+            tensor = _one_tensor(path, name)
+            return StoredArray(tuple(tensor.shape), lambda: _numbers_of(_one_tensor(path, name)))
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as tensors:
                 shape = tuple(tensors.get_slice(name).get_shape())
@@ -80,11 +92,49 @@ def stored_array(path: Path, name: str | None = None) -> StoredArray:
 
 def _read_tensor(path: Path, name: str) -> Array:
     with _named_errors(), safe_open(path, "pt") as tensors:
-        tensor = tensors.get_tensor(name)
-        if tensor.is_complex():
-            raise ArrayFileError(f"it holds {tensor.dtype} values, expected numbers")
-        found: Array = (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()
+        return _numbers_of(tensors.get_tensor(name))
+
+
+def _numbers_of(tensor: torch.Tensor) -> Array:
+    if tensor.is_complex():
+        raise ArrayFileError(f"it holds {tensor.dtype} values, expected numbers")
+    found: Array = (tensor if tensor.dtype == torch.float64 else tensor.float()).detach().numpy()
+    return found
+
+
+def _torch_file(path: Path) -> Any:
+    """A tensor, or name → tensor; the numbers stay in the file until they are looked at."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # its messages advise to load pickles
+        raise ArrayFileError("it is not a file of tensors that torch.save wrote (PyTorch 1.6 or later)") from None
+    if isinstance(found, torch.Tensor):
         return found
+    if isinstance(found, dict) and all(isinstance(one, torch.Tensor) for one in found.values()):
+        return {str(name): one for name, one in found.items()}
+    raise ArrayFileError(f"it holds a {type(found).__name__}, expected a tensor or name → tensor")
+
+
+def _one_tensor(path: Path, name: str | None) -> torch.Tensor:
+    with _named_errors():
+        found = _torch_file(path)
+        tensor: torch.Tensor = found if name is None else found[name]
+        return tensor
+
+
+def _picture(path: Path, file: IO[bytes]) -> StoredArray:
+    """A grey picture as numbers, whatever its depth."""
+    with PillowImage.open(file) as picture:
+        if picture.mode not in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
+            raise ArrayFileError(
+                f"it is a picture in colours ({picture.mode}), expected grey: colours are no relevance"
+            )
+        return StoredArray((picture.height, picture.width), lambda: _grey(path))
+
+
+def _grey(path: Path) -> Array:
+    with _named_errors(), open_regular(path) as file, PillowImage.open(file) as picture:
+        return np.asarray(picture).astype(np.float32)
 
 
 def _mapped(path: Path, layout: Layout, start: int) -> Array:

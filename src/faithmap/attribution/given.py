@@ -11,14 +11,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
 
 from faithmap.arrays import SUFFIXES, ArrayFileError, StoredArray, array_names, stored_array
 from faithmap.attribution.batch import Batch
 from faithmap.checks import as_tensor
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.files import file_digest, files_in, read_bytes, state_of
+from faithmap.images import Preprocessing
 
+RESIZES = tuple(f"{covers}{mode}" for covers in ("", "picture:") for mode in ("nearest", "bilinear", "bicubic"))
+FEW = 4  # channels of a picture
+LARGEST = 1 << 28  # numbers in a heatmap
 CHANNELS = 1024  # more of them in a heatmap are a mistake, and would take memory without end
 
 
@@ -27,11 +34,16 @@ class Precomputed:
 
     Args:
         source: what messages call them.
-        read: image id → stored array (H, W) or (C, H, W), or None where there is none.
+        read: image id → stored array (H, W), (C, H, W) or (H, W, C), or None where there is none.
+        resize: how maps of another size become the network's input size, one of `RESIZES`; None refuses them.
     """
 
-    def __init__(self, source: str, read: Callable[[str], StoredArray | None]) -> None:
-        self.source, self.read = source, read
+    def __init__(self, source: str, read: Callable[[str], StoredArray | None], resize: str | None = None) -> None:
+        self.source, self.read, self.resize = source, read, resize
+
+    def resized(self, how: str | None) -> Precomputed:
+        """The same maps, resized."""
+        return Precomputed(self.source, self.read, how)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Heatmaps of the batch, float32 or float64.
@@ -46,12 +58,15 @@ class Precomputed:
             stored = self.read(name)
             if stored is None:
                 raise HeatmapError(f"no heatmap of image '{name}' in {self.source}: name it by the image's id.", row)
-            size = tuple(batch.pixels.shape[-2:])
+            size = (int(batch.pixels.shape[-2]), int(batch.pixels.shape[-1]))
+            last = channels_last(stored.shape, size)
+            shape = (stored.shape[2], *stored.shape[:2]) if last else stored.shape
             # Checked before it is read, because a file may claim anything.
-            if stored.shape[-2:] != size or len(stored.shape) not in (2, 3) or math.prod(stored.shape[:-2]) > CHANNELS:
+            good = len(shape) in (2, 3) and math.prod(shape[:-2]) <= CHANNELS and 0 < math.prod(shape) <= LARGEST
+            if not good or (shape[-2:] != size and self.resize is None):
                 raise HeatmapError(
                     f"the heatmap of image '{name}' in {self.source} is {stored.shape}, the image is {size}: "
-                    "attribute at the network's input size.",
+                    "attribute at the network's input size, or say how to resize (heatmap_resize='bilinear').",
                     row,
                 )
             array = stored.read()
@@ -61,7 +76,43 @@ class Precomputed:
             ) from None
         found = as_tensor(array, f"the heatmap of image '{name}'", HeatmapError)
         found = found if found.dtype == torch.float64 else found.float()
-        return found.sum(0) if found.ndim == 3 else found
+        found = found.sum(2 if last else 0) if found.ndim == 3 else found
+        if tuple(found.shape) == size or self.resize is None:
+            return found
+        return resized(found, self.resize, size, batch.classifier.preprocessing)
+
+
+def channels_last(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether an array is (H, W, C): its first two sides are the image's and its last two are not, or it ends in few
+    channels and does not begin with few."""
+    if len(shape) != 3 or shape[1:] == size:
+        return False
+    return shape[:2] == size or (shape[2] <= FEW < min(shape[:2]))
+
+
+def resized(
+    heatmap: Float[Tensor, "rows columns"], how: str, size: tuple[int, int], preprocessing: Preprocessing
+) -> Float[Tensor, "height width"]:
+    """A map of another size at the network's input size.
+
+    Args:
+        heatmap: covers the network's input, or the whole picture.
+        how: one of `RESIZES`: ``"bilinear"`` stretches the map over the input; ``"picture:bilinear"`` resizes and crops
+            it as the preprocessing does the picture. Shrinking is antialiased.
+        size: of the input.
+        preprocessing: how pictures become inputs.
+    """
+    covers, _, mode = how.rpartition(":")
+    sides: list[int] = list(size)
+    if covers == "picture" and preprocessing.resize is not None:
+        wanted = preprocessing.resize
+        short = min(heatmap.shape)
+        sides = [wanted * side // short for side in heatmap.shape] if isinstance(wanted, int) else list(wanted)
+    elif covers == "picture":
+        sides = list(heatmap.shape)
+    one = heatmap.unsqueeze(0)
+    found: Tensor = transforms.resize(one, sides, InterpolationMode(mode), antialias=mode != "nearest")
+    return transforms.center_crop(found, list(size))[0] if covers == "picture" else found[0]
 
 
 def is_path(text: str) -> bool:
@@ -74,7 +125,8 @@ def from_path(path: Path) -> tuple[Precomputed, str]:
 
     A folder holds one .npy, .npz or .safetensors an image, named by the image's id (with or without the suffix of the
     image). A .npz or .safetensors holds arrays named by image id. A .npy holds heatmaps (N, H, W) of images whose ids
-    are the numbers 0…N − 1, as images given as a tensor have.
+    are the numbers 0…N − 1, as images given as a tensor have; with a text file of the same name beside it (maps.npy and
+    maps.txt), of the images whose ids are its lines. Instead of .npy there may be .pt, grey .png or .tif.
 
     Raises:
         MethodError: nothing there, or a file that holds no heatmaps.
@@ -89,13 +141,38 @@ def from_path(path: Path) -> tuple[Precomputed, str]:
     shape = file.stored(None).shape
     if len(shape) not in (3, 4):
         raise MethodError(f"{path} holds an array {shape}, expected heatmaps (N, H, W).")
+    listed = path.with_suffix(".txt")
+    ids = _ids(listed, shape[0]) if listed.is_file() else None
+
+    def row_of(name: str) -> int | None:
+        if ids is not None:
+            found: int | None = _look_up(ids, name, ids.__getitem__)
+            return found
+        return int(name) if name.isdecimal() and len(name) <= 18 and int(name) < shape[0] else None
 
     def numbered(name: str) -> StoredArray | None:
-        if not name.isdecimal() or len(name) > 18 or int(name) >= shape[0]:
-            return None
-        return StoredArray(shape[1:], lambda: file.stored(None).read()[int(name)])
+        row = row_of(name)
+        return None if row is None else StoredArray(shape[1:], lambda: file.stored(None).read()[row])
 
-    return Precomputed(str(path), numbered), file.digest
+    digest = file.digest if ids is None else hashlib.sha256(repr((file.digest, ids)).encode()).hexdigest()[:16]
+    return Precomputed(str(path), numbered), digest
+
+
+def _ids(path: Path, count: int) -> dict[str, int]:
+    """Image id → row, from a file with one id per line.
+
+    Raises:
+        MethodError: not one line per heatmap, or an id twice.
+    """
+    try:
+        lines = read_bytes(path).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MethodError(f"{path} cannot be read as a list of image ids: {error}.") from None
+    if len(lines) != count or len(set(lines)) != count:
+        raise MethodError(
+            f"{path} names {len(set(lines))} images in {len(lines)} lines for {count} heatmaps: one each."
+        )
+    return {name: row for row, name in enumerate(lines)}
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ SETS = {
 }
 
 
-def resolve_methods(methods: Any, protocol: Protocol | None = None, on_refusal: str | None = None) -> list[Method]:
+def resolve_methods(
+    methods: Any, protocol: Protocol | None = None, on_refusal: str | None = None, heatmap_resize: str | None = None
+) -> list[Method]:
     """What was asked for, as methods; `random` is always among them, last.
 
     Args:
@@ -57,14 +59,22 @@ def resolve_methods(methods: Any, protocol: Protocol | None = None, on_refusal: 
             or its fill are given it. None: the preset ``"srg"``.
         on_refusal: what happens to a method that means nothing on the network: ``"skip"`` leaves it out, ``"error"``
             ends the run. None: methods of a set are left out, others are an error.
+        heatmap_resize: how heatmaps that are there already and have another size become the network's input size:
+            ``"nearest"``, ``"bilinear"``, ``"bicubic"`` for maps that cover the input, ``"picture:bilinear"`` and so on
+            for maps that cover the whole picture. None refuses them.
     Raises:
         MethodError: an unknown name, a parameter that cannot be, or two methods of one name. Callables of one name
             that are not the same get numbers.
     """
     if on_refusal is not None:
         one_of(on_refusal, "on_refusal", ("skip", "error"), MethodError)
+    if heatmap_resize is not None:
+        one_of(heatmap_resize, "heatmap_resize", given.RESIZES, MethodError)
     found: dict[str, Method] = {}
     for method in _flat(methods, protocol):
+        if heatmap_resize is not None and isinstance(method.compute, given.Precomputed):
+            spec = {**method.spec, "resize": heatmap_resize}
+            method = replace(method, spec=spec, compute=method.compute.resized(heatmap_resize))
         if on_refusal is not None:
             method = replace(method, optional=on_refusal == "skip")
         same = [one for one in found.values() if one.spec == method.spec and one.name.startswith(method.name)]

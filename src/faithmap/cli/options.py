@@ -281,13 +281,22 @@ class Files(Places):
         "`NAME=PATH`: heatmaps that are there already, a file or a folder; images are matched by name. May be given "
         "several times.",
     ] = None
+    heatmap_resize: Annotated[
+        str | None,
+        "How given heatmaps of another size are resized: `nearest`, `bilinear`, `bicubic` (they cover the network's "
+        "input) or `picture:bilinear` and so on (they cover the whole picture). Default: such maps are skipped.",
+    ] = None
     save_heatmaps: Annotated[bool, "Store the heatmaps of all images, not of a sample."] = False
     heatmaps_from: Annotated[Path | None, "Use the heatmaps that another run folder holds."] = None
     dry_run: Annotated[bool, "Say what it would take, from half a minute's measuring."] = False
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `evaluate`."""
-        return {"save_heatmaps": self.save_heatmaps, "heatmaps_from": self.heatmaps_from}
+        return {
+            "save_heatmaps": self.save_heatmaps,
+            "heatmaps_from": self.heatmaps_from,
+            "heatmap_resize": self.heatmap_resize,
+        }
 
     def given_heatmaps(self) -> list[dict[str, Path]]:
         """`--heatmaps NAME=PATH`."""

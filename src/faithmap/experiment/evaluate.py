@@ -46,6 +46,7 @@ def evaluate(
     measures: Any = None,
     masks: Any = None,
     on_refusal: str | None = None,
+    heatmap_resize: str | None = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -71,8 +72,11 @@ def evaluate(
             `faithmap.measures`.
         masks: where the object is, for measures that need it: a folder of PNG masks or VOC boxes, a COCO file, or image
             id → mask (H, W); see `faithmap.measures.masks.load_masks`.
-        on_refusal: what happens to a method that means nothing on this network: ``"skip"`` leaves it out, with its reason
-            in `run.skipped`; ``"error"`` ends the run. None: methods of a set are left out, others are an error.
+        on_refusal: what happens to a method that means nothing on this network: ``"skip"`` leaves it out, with its
+            reason in `run.skipped`; ``"error"`` ends the run. None: methods of a set are left out, others are an error.
+        heatmap_resize: ``"nearest"``, ``"bilinear"`` or ``"bicubic"`` for heatmaps from elsewhere that cover the input
+            at another size (patch grids); ``"picture:bilinear"`` and so on for maps that cover the whole picture and
+            are cropped as it is. None: a map of another size is skipped.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -91,6 +95,7 @@ def evaluate(
         measures=measures,
         masks=masks,
         on_refusal=on_refusal,
+        heatmap_resize=heatmap_resize,
     )
     executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
@@ -190,6 +195,7 @@ def plan(
     measures: Any = None,
     masks: Any = None,
     on_refusal: str | None = None,
+    heatmap_resize: str | None = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
@@ -207,6 +213,7 @@ def plan(
         measures=measures,
         masks=masks,
         on_refusal=on_refusal,
+        heatmap_resize=heatmap_resize,
     )
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:

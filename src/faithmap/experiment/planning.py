@@ -59,6 +59,7 @@ def prepare(
     measures: Any = None,
     masks: Any = None,
     on_refusal: str | None = None,
+    heatmap_resize: str | None = None,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
@@ -72,7 +73,7 @@ def prepare(
     asked = resolve_measures(measures)
     experiment = Experiment(
         classifier=classifier,
-        methods=resolve_methods(methods, protocol, on_refusal),
+        methods=resolve_methods(methods, protocol, on_refusal, heatmap_resize),
         protocol=protocol,
         engine_name=engine,
         batch_size=batch_size,
