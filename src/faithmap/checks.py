@@ -6,6 +6,8 @@ Nothing here changes an argument: what is converted is a copy.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from faithmap.errors import FaithmapError, InputError, among
+from faithmap.errors import FaithmapError, InputError, among, shown
 
 LARGEST_SIDE = 32_768
 LARGEST_STEP = 2**31 - 1
@@ -27,7 +29,7 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
     """
     if isinstance(value, Tensor):
         return _dense(value, name, error)
-    if value is None or isinstance(value, (str, bytes)) or callable(value):
+    if value is None or isinstance(value, (str, bytes, bytearray, memoryview)) or callable(value):
         raise error(f"{name} is {_kind(value)}, expected a tensor or an array.")
     try:
         array = np.asarray(value)
@@ -36,7 +38,7 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
     if array.dtype.kind not in "fiub":
         raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers.")
     # A copy, in this machine's byte order; torch has no longer floats.
-    kind = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    kind = f"{array.dtype.kind}{min(array.dtype.itemsize, 8)}"
     return torch.from_numpy(np.array(array, dtype=kind, order="C"))
 
 
@@ -167,8 +169,81 @@ def as_integer(value: Any, name: str, low: int, high: int, error: type[FaithmapE
     except Exception:  # whatever an object's own conversion raises
         number = None
     if number is None or not low <= number <= high:
-        raise error(f"{name} is {_value(value)}: give an integer from {low} to {high}.")
+        raise error(f"{name} is {shown(value)}: give an integer from {low} to {high}.")
     return number
+
+
+def as_fraction(value: Any, name: str, error: type[FaithmapError] = InputError) -> float:
+    """A number from 0 to 1, both left out.
+
+    Raises:
+        FaithmapError: (of the type `error`) says the bounds.
+    """
+    number = float(value) if isinstance(value, Real) and value is not True else float("nan")
+    if not 0 < number < 1:
+        raise error(f"{name} is {shown(value)}: give a number between 0 and 1.")
+    return number
+
+
+def as_numbers(value: Any, name: str, error: type[FaithmapError] = InputError) -> tuple[float, ...]:
+    """A few finite numbers.
+
+    Raises:
+        FaithmapError: (of the type `error`) anything else.
+    """
+    try:
+        found = as_tensor(value, name, error)
+        if found.ndim == 1 and found.isfinite().all():
+            return tuple(found.tolist())
+    except (FaithmapError, RuntimeError):
+        pass
+    raise error(f"{name} is {shown(value)}: give a few numbers, such as (0.485, 0.456, 0.406).")
+
+
+def as_text(value: Any, name: str, error: type[FaithmapError] = InputError) -> str:
+    """Text.
+
+    Raises:
+        FaithmapError: (of the type `error`) anything else.
+    """
+    if not isinstance(value, str):
+        raise error(f"{name} is {shown(value)}: give text.")
+    return value
+
+
+def as_texts(value: Any, name: str, error: type[FaithmapError] = InputError) -> list[str]:
+    """A list of texts.
+
+    Raises:
+        FaithmapError: (of the type `error`) anything else, a single text included.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable) or callable(value):
+        raise error(f"{name} is {shown(value)}: give a list of texts.")
+    try:
+        found = list(value)
+    except Exception as problem:  # anybody's object
+        raise error(f"{name} is {shown(value)}, which is no list ({type(problem).__name__}).") from None
+    return [as_text(one, f"an entry of {name}", error) for one in found]
+
+
+def check_flag(value: Any, name: str, error: type[FaithmapError] = InputError) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        FaithmapError: (of the type `error`) says what it is.
+    """
+    if not isinstance(value, bool):
+        raise error(f"{name} is {shown(value)}: give True or False.")
+
+
+def check_callable(value: Any, name: str, error: type[FaithmapError] = InputError) -> None:
+    """Refuse what is no function.
+
+    Raises:
+        FaithmapError: (of the type `error`) says what it is.
+    """
+    if not callable(value):
+        raise error(f"{name} is {shown(value)}: give a function.")
 
 
 def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapError] = InputError) -> str:
@@ -178,7 +253,8 @@ def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapEr
         FaithmapError: (of the type `error`) says which.
     """
     if not isinstance(value, str) or value not in known:
-        raise error(f"unknown {name} {_value(value)}{among(str(value), known)}")
+        near = among(value[:99] if isinstance(value, str) else "", known)
+        raise error(f"unknown {name} {shown(value)}{near}")
     return value
 
 
@@ -200,11 +276,3 @@ def _dense(value: Tensor, name: str, error: type[FaithmapError]) -> Tensor:
 
 def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _value(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # anybody's object
-        text = _kind(value)
-    return text if len(text) <= 60 else f"{text[:40]}…"

@@ -127,6 +127,20 @@ def missing(needs: str, package: str, extra: str) -> str:
     return f"{needs} the package {package}: run `{install(extra)}`."
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, not too long.
+
+    Example:
+        >>> shown([1, 2])
+        '[1, 2]'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # anybody's object
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:40]}…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: ``; did you mean 'alexnet'?``, or a full stop.
 

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Container
 from pathlib import Path
 
+from faithmap.errors import StoreError, shown
+
 GIGABYTE = 1 << 30
 
 
@@ -89,6 +91,40 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def as_folder(value: object, name: str) -> Path:
+    """A folder as it was given, ``~`` written out; it need not exist.
+
+    Raises:
+        StoreError: no path, or one that exists and is no folder.
+    """
+    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
+        raise StoreError(f"{name} is {shown(value)}: give the path of a folder.")
+    path = expanded(Path(value))
+    try:
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{name} is {path}, which is no folder: give another.")
+    except OSError as error:
+        raise StoreError(f"{name} is {shown(str(path))}, which cannot be a folder ({error.strerror}).") from None
+    return path
+
+
+def writable(value: object, name: str = "the file") -> Path:
+    """Where a file is to be written, ``~`` written out: a new name, or a regular file that may be replaced.
+
+    Raises:
+        StoreError: no path, a folder, or a device, which would be replaced by a file.
+    """
+    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
+        raise StoreError(f"{name} is {shown(value)}: give the path of a file.")
+    path = expanded(Path(value))
+    try:
+        if path.exists():
+            _check_regular(os.stat(path).st_mode, path)
+    except OSError as error:
+        raise StoreError(f"{shown(str(path))} cannot be written ({error.strerror}): give another name.") from None
+    return path
 
 
 def _check_regular(mode: int, path: str | Path) -> None:

@@ -153,7 +153,7 @@ class _Walk:
                 return
             else:
                 raw = np.ascontiguousarray(array).tobytes()
-        except (RuntimeError, NotImplementedError):  # sparse, quantised, meta
+        except (RuntimeError, NotImplementedError, TypeError, ValueError):  # sparse, quantised, meta, not initialised
             self.give_up(value)
             return
         self.say("numbers", str(value.dtype), tuple(value.shape), hashlib.sha256(raw).hexdigest())

@@ -29,8 +29,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from faithmap.checks import as_integer, as_shaped_pixels
-from faithmap.errors import DownloadError, ImageError, InputError, missing
+from faithmap.checks import as_integer, as_shaped_pixels, as_text
+from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 
@@ -214,9 +214,11 @@ class Images(Sequence[AnyImage]):
     """
 
     def __init__(self, name: str, items: Sequence[AnyImage]) -> None:
-        self.name = name
+        self.name = as_text(name, "the name of the images")
+        if not isinstance(items, Sequence) or not all(isinstance(item, AnyImage) for item in items):
+            raise InputError(f"items is {shown(items)}: give a list of images, or load them with load_images.")
         self.items = list(items)
-        ids = [item.id for item in self.items]
+        ids = [as_text(item.id, "the id of an image") for item in self.items]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise InputError(f"two images have the id '{twice}': give every image its own.")
@@ -246,6 +248,7 @@ class Images(Sequence[AnyImage]):
         """A random subset that depends on the seed and the ids alone; a smaller one is part of a larger one."""
         if count is None or as_integer(count, "limit", 1, sys.maxsize) >= len(self):
             return self
+        seed = as_integer(seed, "seed", 0, 2**63 - 1)
         chosen = sorted(self.items, key=lambda item: hashlib.sha256(repr((seed, item.id)).encode()).digest())[:count]
         return Images(self.name, sorted(chosen, key=lambda item: item.id))
 
@@ -321,6 +324,8 @@ def _group_of(groups: str | Path | Mapping[str, str]) -> Callable[[str], str | N
     """Image id → group."""
     if isinstance(groups, Mapping):
         return lambda name: None if groups.get(name) is None else str(groups[name])
+    if not isinstance(groups, str | Path):
+        raise InputError(f"groups is {shown(groups)}: give 'folder', a CSV file, a regular expression or a mapping.")
     if groups == "folder":
         return lambda name: str(parent) if (parent := PurePosixPath(name).parent) != PurePosixPath() else name
     if isinstance(groups, Path) or groups.endswith(".csv"):
@@ -340,7 +345,7 @@ def _group_of(groups: str | Path | Mapping[str, str]) -> Callable[[str], str | N
 def _group_table(path: Path) -> dict[str, str]:
     """A CSV file with the columns image and group."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_bytes(expanded(path)).decode("utf-8-sig"), newline="") as file:
             rows = csv.DictReader(file)
             if not {"image", "group"} <= set(rows.fieldnames or ()):
                 raise InputError(

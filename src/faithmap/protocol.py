@@ -12,7 +12,7 @@ from operator import index
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from faithmap.errors import ProtocolError, among
+from faithmap.errors import ProtocolError, among, shown
 
 RANDOM = "random"
 """The name of the reference that every run has: orders drawn at random."""
@@ -146,7 +146,7 @@ class Protocol:
             9
         """
         if not isinstance(name, str) or name not in PRESETS:
-            raise ProtocolError(f"unknown protocol '{name}'{among(str(name), PRESETS)}")
+            raise ProtocolError(f"unknown protocol {shown(name)}{among(str(name)[:99], PRESETS)}")
         return PRESETS[name].override(**overrides)
 
     def override(self, **overrides: Any) -> Protocol:
@@ -274,7 +274,7 @@ def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts with names turned into enum members and numbers checked, or a `ProtocolError` that names the part."""
     checked = dict(parts)
     for name in ("steps", "points"):
-        if checked.get(name) == "all":
+        if isinstance(checked.get(name), str) and checked[name] == "all":
             checked[name] = Steps.ALL
     if checked.get("random_draws") is None:
         checked.pop("random_draws", None)
@@ -312,16 +312,17 @@ def _integer(name: str, value: Any, least: int, most: int) -> int:
         number = None
     if number is None or not least <= number <= most:
         remedy = ", or remove more at a step" if name == "steps" else ""
-        raise ProtocolError(f"{name} is {value!r}: give an integer from {least} to {most:,}{remedy}.")
+        raise ProtocolError(f"{name} is {shown(value)}: give an integer from {least} to {most:,}{remedy}.")
     return number
 
 
 def _member(name: str, value: str, kind: type[_E]) -> _E:
     try:
         return kind(value)
-    except ValueError:
+    except Exception:  # an enum compares, and anybody's object may refuse to
         known = [str(member) for member in kind]
-        raise ProtocolError(f"{name} is {value!r}{among(str(value), known)}") from None
+        near = among(value[:99] if isinstance(value, str) else "", known)
+        raise ProtocolError(f"{name} is {shown(value)}{near}") from None
 
 
 _KINDS: Mapping[str, type[StrEnum]] = {

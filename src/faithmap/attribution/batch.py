@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from faithmap.checks import as_texts
 from faithmap.classifiers import CUSTOM, Classifier, ScoreOnly, evaluation_mode, kind_of
 from faithmap.errors import HeatmapError, InputError, MethodError, missing
 
@@ -59,10 +60,9 @@ class Batch:
         """
         if len(pixels) == 0:
             raise InputError("the batch is empty: give at least one image.")
-        ids = [str(row) for row in range(len(pixels))] if image_ids is None else list(image_ids)
+        ids = [str(row) for row in range(len(pixels))] if image_ids is None else as_texts(image_ids, "image_ids")
         if len(ids) != len(pixels):
             raise InputError(f"{len(ids)} image ids for {len(pixels)} images: give one an image.")
-        ids = [str(name) for name in ids]
         inputs = classifier.normalise(pixels.detach().to(classifier.dtype))
         return cls(classifier, pixels.detach(), inputs, targets.to(pixels.device), ids, seed)
 

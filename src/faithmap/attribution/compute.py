@@ -17,7 +17,7 @@ from faithmap.attribution.batch import Batch
 from faithmap.attribution.given import Precomputed
 from faithmap.attribution.method import Method
 from faithmap.attribution.registry import as_method
-from faithmap.checks import as_floats, as_pixels, as_targets, as_tensor
+from faithmap.checks import as_floats, as_integer, as_pixels, as_targets, as_tensor
 from faithmap.classifiers import Classifier, check_classifier
 from faithmap.classifiers.watch import left_as_it_was, weights_signature
 from faithmap.errors import ClassifierError, EngineWarning, FaithmapError, HeatmapError, MethodError
@@ -56,6 +56,7 @@ def heatmaps(
     classifier = check_classifier(classifier)
     images = as_pixels(pixels)
     method = method if isinstance(method, Method) else as_method(method)
+    seed = as_integer(seed, "seed", 0, 2**63 - 1)
     batch = Batch.of(classifier, images, as_targets(targets, len(images), images.device), image_ids, seed)
     with unchanged_network(classifier, [method]):
         return batch_heatmaps(method, batch)

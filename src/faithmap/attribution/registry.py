@@ -125,7 +125,7 @@ def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
             yield as_method(one, protocol, str(name))
     elif isinstance(methods, Method | os.PathLike) or _is_object(methods) or _has_arguments(methods):
         yield as_method(methods, protocol)
-    elif isinstance(methods, Iterable):
+    elif isinstance(methods, list | tuple | Iterator):
         for one in methods:
             yield from _flat(one, protocol)
     else:

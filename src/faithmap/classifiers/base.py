@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from faithmap.checks import as_numbers, as_text, as_texts, check_flag
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -26,7 +27,7 @@ from faithmap.classifiers.scores import (
     pick,
     probability_of,
 )
-from faithmap.errors import ClassifierError, ClassifierWarning, CurveError, FaithmapError
+from faithmap.errors import ClassifierError, ClassifierWarning, CurveError, FaithmapError, shown
 from faithmap.identity import callable_identity
 from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
 from faithmap.text import first_line
@@ -113,6 +114,14 @@ class Classifier:
             raise ClassifierError(
                 f"a Classifier wraps a torch.nn.Module or a function pixels → logits, received {type(module).__name__}."
             )
+        mean = None if mean is None else as_numbers(mean, "mean", ClassifierError)
+        std = None if std is None else as_numbers(std, "std", ClassifierError)
+        labels = None if labels is None else as_texts(labels, "labels", ClassifierError)
+        if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+            raise ClassifierError(f"preprocessing is {shown(preprocessing)}: give a faithmap.Preprocessing.")
+        if name is not None:
+            as_text(name, "name", ClassifierError)
+        check_flag(bgr, "bgr", ClassifierError)
         check_score(score)
         self.module = _as_module(module, output)
         self.preprocessing, self.mean, self.std = _per_channel(self.module, mean, std, preprocessing)
@@ -426,13 +435,15 @@ def pick_device(device: torch.device | str = "auto") -> torch.device:
     Raises:
         ClassifierError: a device that torch does not know or that is not here.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError) as error:
+        if picked.type == "meta":
+            raise RuntimeError("it holds no values")
+        torch.zeros(1, device=picked).cpu()
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError, NotImplementedError) as error:
         raise ClassifierError(
-            f"device '{device}' cannot be used ({first_line(error)}): give cpu, cuda, cuda:N or auto."
+            f"device {shown(device)} cannot be used ({first_line(error)}): give cpu, cuda, cuda:N or auto."
         ) from None
     return picked

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from faithmap.checks import as_text
 from faithmap.classifiers.base import Classifier, pick_device
 from faithmap.classifiers.embedded import EFFICIENTNET, SQUEEZENET, embedded_efficientnet, embedded_squeezenet
 from faithmap.classifiers.huggingface import huggingface_classifier
@@ -38,6 +39,7 @@ def load_classifier(name: str, device: torch.device | str = "auto") -> Classifie
         ClassifierError: an unknown name (the message proposes the nearest one), or a package that is missing.
         DownloadError: no network, or a file with the wrong hash.
     """
+    as_text(name, "the name of a classifier", ClassifierError)
     picked = pick_device(device)
     family, colon, rest = name.partition(":")
     if name in EMBEDDED:

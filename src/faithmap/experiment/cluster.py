@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
+from faithmap.checks import as_integer, as_text
 from faithmap.errors import EngineWarning, FaithmapError, missing
-from faithmap.experiment.executors import Report, compute, task_key
+from faithmap.experiment.executors import MOST_THREADS, Report, compute, task_key
 from faithmap.experiment.task import Experiment, Task
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.storage import absolute
 from faithmap.text import first_line
 
+MOST_WORKERS = 100_000
 IN_FLIGHT = 2  # tasks handed to a worker: the one it computes, and the next
 
 
@@ -43,8 +45,10 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise FaithmapError(f"{name} is {value}: give at least 1.")
+            if value is not None:
+                as_integer(value, name, 1, MOST_THREADS if name == "threads" else MOST_WORKERS, FaithmapError)
+        if self.address is not None:
+            as_text(self.address, "address", FaithmapError)
 
     def describe(self) -> dict[str, Any]:
         """See `Executor`. Connects, because the cluster says which devices there are."""

@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from faithmap.attribution.fitting import refusals
+from faithmap.checks import as_text, check_callable, check_flag
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, HeatmapError, MethodError, MethodWarning, StoreError
-from faithmap.experiment.executors import Executor, LocalExecutor, Report
+from faithmap.experiment.executors import Executor, LocalExecutor, Report, as_executor
 from faithmap.experiment.planning import Plan, input_size, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, manifest_before
@@ -84,6 +85,11 @@ def evaluate(
         FaithmapError: nothing can be measured (an unknown method, no images, a folder of another protocol, …), or, at
             the end, a method that failed on every image.
     """
+    executor = as_executor(executor)
+    check_callable(progress if not isinstance(progress, bool) else print, "progress", FaithmapError)
+    check_flag(save_heatmaps, "save_heatmaps", FaithmapError)
+    if command is not None:
+        as_text(command, "command", FaithmapError)
     images, experiment = prepare(
         classifier,
         load_images(images, groups=groups),
@@ -97,7 +103,6 @@ def evaluate(
         on_refusal=on_refusal,
         heatmap_resize=heatmap_resize,
     )
-    executor = executor or LocalExecutor()
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
         manifest = describe(experiment, images, executor, command=command)
@@ -215,7 +220,8 @@ def plan(
         on_refusal=on_refusal,
         heatmap_resize=heatmap_resize,
     )
+    executor = as_executor(executor)
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
         before.extended(describe(experiment, images, LocalExecutor(), command=None), store.url)
-    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps, executor or LocalExecutor()))
+    return Plan(images, experiment, pending(images, experiment, store, save_heatmaps, executor))

@@ -9,10 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from faithmap.checks import as_integer
+from faithmap.errors import FaithmapError, shown
 from faithmap.experiment.pipeline import evaluate_task
 from faithmap.experiment.task import Experiment, Task
 from faithmap.store.folder import Store
 from faithmap.store.records import Skipped
+
+MOST_THREADS = 1024  # torch takes any number, and ends the process where the system has fewer
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class LocalExecutor:
 
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            as_integer(self.threads, "threads", 1, MOST_THREADS, FaithmapError)
+
     def run(
         self, experiment: Experiment, tasks: Sequence[Task], store: Store, report: Callable[[Report], None]
     ) -> None:
@@ -64,6 +72,19 @@ class LocalExecutor:
     def describe(self) -> dict[str, Any]:
         """See `Executor`."""
         return {"executor": "local", "workers": 1, "threads": self.threads or torch.get_num_threads()}
+
+
+def as_executor(value: Any) -> Executor:
+    """An executor; None is this process.
+
+    Raises:
+        FaithmapError: a name, a class, or anything else.
+    """
+    if value is None:
+        return LocalExecutor()
+    if isinstance(value, type) or not isinstance(value, Executor):
+        raise FaithmapError(f"executor is {shown(value)}: give None, LocalExecutor() or RayExecutor().")
+    return value
 
 
 def compute(

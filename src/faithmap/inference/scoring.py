@@ -16,6 +16,7 @@ from faithmap.checks import (
     as_points,
     as_removal_steps,
     as_targets,
+    check_flag,
     one_of,
 )
 from faithmap.classifiers import CUSTOM, Classifier, check_classifier
@@ -165,6 +166,8 @@ def score_curves(
         Samek et al. 2017, f(x⁽ᵏ⁾) for k = 0…L.
     """
     classifier = check_classifier(classifier)
+    check_flag(restore, "restore")
+    check_flag(imputed, "imputed")
     images = as_pixels(pixels)
     removal = as_removal_steps(removal_step, images)
     rows = torch.arange(len(images), device=images.device)

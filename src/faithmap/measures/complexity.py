@@ -18,8 +18,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from faithmap.errors import HeatmapError
+from faithmap.checks import as_floats
+from faithmap.errors import HeatmapError, shown
 from faithmap.measures.measure import measure
+from faithmap.perturbation.regions import check_finite
 
 COLUMNS = ("entropy", "png", "jpeg", "gini")
 
@@ -138,10 +140,14 @@ def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]
     Returns:
         Columns ``method``, ``heatmaps``, and mean and standard error (``entropy``, ``entropy_se``, …) of each measure.
     """
+    if not isinstance(heatmaps, Mapping) or not heatmaps:
+        raise HeatmapError(f"heatmaps is {shown(heatmaps)}: give a mapping from a method to its heatmaps.")
     rows = []
     for method, maps in heatmaps.items():
         try:
-            found = complexity(maps)
+            given = as_floats(maps, f"the heatmaps of {method}", HeatmapError)
+            check_finite(given)
+            found = complexity(given)
         except HeatmapError as error:
             raise HeatmapError(f"{method}: {error}", error.index) from error
         row: dict[str, object] = {"method": method, "heatmaps": len(found)}

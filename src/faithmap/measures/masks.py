@@ -5,7 +5,9 @@ A mask goes through the same crop and resizing as its image, without interpolati
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +20,15 @@ from jaxtyping import Bool
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from faithmap.errors import FaithmapError, MeasureError
+from faithmap.checks import as_tensor
+from faithmap.errors import FaithmapError, MeasureError, shown
+from faithmap.files import expanded, files_in, read_bytes
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
 from faithmap.measures.measure import Measure
 from faithmap.mosaics import MosaicImage
 from faithmap.text import first_line
+
+MOST_PIXELS = 178_956_970  # as of an image
 
 
 class MaskSource(Protocol):
@@ -48,12 +54,23 @@ def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
     if source is None:
         return None
     if isinstance(source, Mapping):
-        return _Given({str(name): torch.as_tensor(np.asarray(mask)).bool() for name, mask in source.items()})
-    path = Path(source).expanduser()
+        return _Given(
+            {
+                str(name): as_tensor(mask, f"the mask of image '{name}'", MeasureError).bool()
+                for name, mask in source.items()
+            }
+        )
+    if not isinstance(source, str | os.PathLike):
+        raise MeasureError(f"masks is {shown(source)}: give a folder, a COCO file, or image id → mask.")
+    path = expanded(Path(source))
     if path.is_file() and path.suffix == ".json":
         return _Coco(path, category)
     if path.is_dir():
-        files = {f.relative_to(path).with_suffix("").as_posix(): f for f in sorted(path.rglob("*")) if f.is_file()}
+        try:
+            inside = files_in(path, (".png", ".xml"))
+        except OSError as error:
+            raise MeasureError(f"{path} is no folder of masks: {error.strerror}.") from None
+        files = {file.relative_to(path).with_suffix("").as_posix(): file for file in inside if file.is_file()}
         for kind, suffix in ((_Png, ".png"), (_Voc, ".xml")):
             mine = {name: file for name, file in files.items() if file.suffix.lower() == suffix}
             if mine:
@@ -138,7 +155,7 @@ def mask_of(
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Width and height of an image file as it is shown, its orientation (EXIF) followed."""
-    with PillowImage.open(path) as file:
+    with PillowImage.open(io.BytesIO(read_bytes(path))) as file:
         width, height = file.size
         turned = file.getexif().get(0x0112, 1) >= 5
     return (height, width) if turned else (width, height)
@@ -187,10 +204,21 @@ class _Png(_Files):
         key = _key(self.files, image)
         if key is None:
             return None
-        with PillowImage.open(self.files[key]) as file:
+        with PillowImage.open(io.BytesIO(read_bytes(self.files[key]))) as file:
             # The index of a palette says what a pixel is; its colour does not.
             values = np.asarray(file if file.mode in ("P", "1", "L", "I", "I;16") else file.convert("L"))
         return _white(values > 0)
+
+
+def empty_mask(height: int, width: int, name: str) -> Any:
+    """Nothing masked, of a size that a file states.
+
+    Raises:
+        MeasureError: no size of an image.
+    """
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise MeasureError(f"{name} is said to be {width}×{height} pixels, expected at most {MOST_PIXELS:,}.")
+    return np.zeros((height, width), dtype=bool)
 
 
 class _Voc(_Files):
@@ -200,11 +228,9 @@ class _Voc(_Files):
         key = _key(self.files, image)
         if key is None:
             return None
-        root = ElementTree.parse(self.files[key]).getroot()
-        size = {side: int(root.findtext(f"size/{side}") or 0) for side in ("width", "height")}
-        if min(size.values()) < 1:
-            raise MeasureError(f"{self.files[key].name} does not say the size of its image.")
-        mask, wanted = np.zeros((size["height"], size["width"]), dtype=bool), self._wanted(image)
+        root = ElementTree.fromstring(read_bytes(self.files[key]))
+        height, width = (int(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+        mask, wanted = empty_mask(height, width, self.files[key].name), self._wanted(image)
         for one in root.iter("object"):
             if wanted is None or one.findtext("name") == wanted:
                 left, top, right, bottom = (
@@ -220,13 +246,13 @@ class _Coco(_Files):
     def __init__(self, path: Path, category: str | None) -> None:
         super().__init__({path.name: path}, category)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_bytes(path))
             self.images = {str(one["file_name"]): one for one in content["images"]}
             self.names = {one["id"]: one["name"] for one in content.get("categories", [])}
             self.annotations: dict[Any, list[dict[str, Any]]] = {}
             for one in content["annotations"]:
                 self.annotations.setdefault(one["image_id"], []).append(one)
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a file holds instead
             raise MeasureError(f"{path} is no COCO annotation file: {first_line(error)}.") from error
         for name in list(self.images):
             self.images.setdefault(str(PurePosixPath(name).with_suffix("")), self.images[name])
@@ -237,7 +263,7 @@ class _Coco(_Files):
             return None
         about, wanted = self.images[key], self._wanted(image)
         height, width = int(about["height"]), int(about["width"])
-        mask = np.zeros((height, width), dtype=bool)
+        mask = empty_mask(height, width, str(about["file_name"]))
         for one in self.annotations.get(about["id"], []):
             if wanted is None or self.names.get(one.get("category_id")) == wanted:
                 mask |= self._mask(one, height, width)

@@ -22,7 +22,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from faithmap.attribution import Batch, Method, resolve_methods
-from faithmap.classifiers import Classifier
+from faithmap.checks import as_integer, as_numbers, as_pixels, as_targets, check_callable
+from faithmap.classifiers import Classifier, check_classifier
 from faithmap.declarations import Parameter, integer, number
 from faithmap.errors import FaithmapError, InputError, MeasureError, MethodError
 from faithmap.measures.correlation import correlation, rank_correlation
@@ -346,6 +347,9 @@ def randomisation_check(
         Adebayo et al. 2018, "Sanity Checks for Saliency Maps": cascading randomisation, rank correlation with and
         without absolute values.
     """
+    classifier, pixels = check_classifier(classifier), as_pixels(pixels)
+    seed, shares = as_integer(seed, "seed", 0, 2**63 - 1), as_numbers(shares, "shares")
+    check_callable(progress, "progress")
     resolved = [method for method in resolve_methods(methods) if not method.is_random]
     if not resolved:
         raise MethodError("the check needs a heatmap method besides 'random'.")
@@ -355,7 +359,7 @@ def randomisation_check(
     if not weighted_layers(classifier.module):
         raise InputError(f"{classifier.name} has no layer with weights: there is nothing to re-draw.")
     names = forward_order(classifier, pixels[:1])
-    classes = classifier.predict(pixels) if targets is None else targets
+    classes = classifier.predict(pixels) if targets is None else as_targets(targets, len(pixels), pixels.device)
     total = len(resolved) * (len(shares) + 1)
     batch = Batch.of(classifier, pixels, classes, seed=seed)
     trained = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any
@@ -105,7 +105,7 @@ def _flat(measures: Any) -> Iterable[Measure]:
             yield replace(found[0], name=str(name))
     elif callable(measures):
         yield foreign(measures)
-    elif isinstance(measures, Iterable):
+    elif isinstance(measures, list | tuple | Iterator):
         for one in measures:
             yield from _flat(one)
     else:

@@ -318,7 +318,7 @@ def _partner(
 
     Draws count on through this order, so that no partner comes twice before all have come once.
     """
-    if others is None:
+    if not isinstance(others, PixelSource):
         raise ProtocolError(f"fill '{fill}' takes pixels of another image: pass the image set as `others`.")
     usable: list[str] = []
     for other in _ranked(key, (name for name in others.ids if name != image_id)):

@@ -12,23 +12,28 @@ from faithmap.errors import HeatmapError, RegionError
 from faithmap.protocol import Order, Placement, Protocol, as_order, as_protocol
 
 
+def check_finite(heatmap: Tensor) -> None:
+    """Raise a `HeatmapError` for what is no batch of finite heatmaps (B, H, W); its `index` is the first at fault."""
+    if heatmap.ndim != 3 or heatmap.numel() == 0:
+        remedy = ": add a dimension with heatmap[None]" if heatmap.ndim == 2 else ""
+        raise HeatmapError(f"heatmap has shape {tuple(heatmap.shape)}, expected (B, H, W){remedy}.")
+    finite = heatmap.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise HeatmapError("heatmap has values that are not finite: it has no order.", int((~finite).nonzero()[0]))
+
+
 def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
     """Raise a `HeatmapError` for a heatmap that has no order; its `index` is the first image at fault.
 
     Raises:
         HeatmapError: half precision, a value that is not finite, or a constant map.
     """
-    if heatmap.ndim != 3 or heatmap.numel() == 0:
-        remedy = ": add a dimension with heatmap[None]" if heatmap.ndim == 2 else ""
-        raise HeatmapError(f"heatmap has shape {tuple(heatmap.shape)}, expected (B, H, W){remedy}.")
     if heatmap.dtype not in (torch.float32, torch.float64):
         raise HeatmapError(
             f"heatmap is {heatmap.dtype}, expected float32 or float64: half precision leaves too few distinct values "
             "to put pixels in order; compute heatmaps in float32."
         )
-    finite = heatmap.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise HeatmapError("heatmap has values that are not finite: it has no order.", int((~finite).nonzero()[0]))
+    check_finite(heatmap)
     constant = heatmap.flatten(1).amax(1) == heatmap.flatten(1).amin(1)
     if constant.any():
         index = int(constant.nonzero()[0])

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from faithmap.errors import FaithmapError, nearest
+from faithmap.files import writable
 from faithmap.plots.series import Series
 from faithmap.text import printable
 
@@ -215,7 +216,7 @@ def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
     Raises:
         FaithmapError: a format that cannot be written, or a place that cannot be.
     """
-    path = Path(path)
+    path = writable(path)
     while isinstance(figure, list):
         figure = figure[0]
     root = figure.get_figure(root=True)

@@ -7,11 +7,13 @@ protocol): `steps` then says which, always from 0, and the curve is taken to be 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.checks import as_floats, as_tensor
 from faithmap.errors import CurveError
 
 
@@ -27,6 +29,18 @@ def check_curve(curve: Float[Tensor, "*batch points"]) -> None:
         raise CurveError(
             f"the score{where} at step {step} is {curve[(*position, step)]:g}, not a finite number.", image
         )
+
+
+def as_curve(curve: Any, name: str = "curve") -> Float[Tensor, "*batch points"]:
+    """A curve, or curves of the same length, as a tensor of its own type.
+
+    Raises:
+        CurveError: anything else.
+    """
+    found = as_floats(curve, name, CurveError)
+    if found.ndim == 0:
+        raise CurveError(f"{name} is one number, expected a score at every step.")
+    return found
 
 
 def aopc(curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None) -> Float[Tensor, "*batch points"]:
@@ -47,8 +61,9 @@ def aopc(curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = No
         >>> aopc(torch.tensor([1.0, 0.5, 0.0]))
         tensor([0.0000, 0.2500, 0.5000])
     """
-    check_curve(curve)
-    return mean_drop(curve.double(), steps).to(curve.dtype)
+    scores = as_curve(curve)
+    check_curve(scores)
+    return mean_drop(scores.double(), steps).to(scores.dtype)
 
 
 def mean_drop(score: Float[Tensor, "*batch points"], steps: Sequence[int] | None) -> Float[Tensor, "*batch points"]:
@@ -112,10 +127,18 @@ def relative_to_random(
     Args:
         aopc: one curve per image.
         random_aopc: the curves of the random orders, draws first; averaged over the draws.
+    Raises:
+        CurveError: curves that do not belong together.
     Source:
         Samek et al. 2017, Figure 4.
     """
-    return aopc - random_aopc.mean(0)
+    own, reference = as_curve(aopc, "aopc"), as_curve(random_aopc, "random_aopc")
+    if reference.ndim != own.ndim + 1 or reference.shape[1:] != own.shape or len(reference) == 0:
+        raise CurveError(
+            f"random_aopc has shape {tuple(reference.shape)}, and aopc {tuple(own.shape)}: give (draws, "
+            f"{', '.join(map(str, own.shape))})."
+        )
+    return own - reference.to(own.device).mean(0)
 
 
 def abpc(
@@ -134,11 +157,18 @@ def abpc(
         >>> abpc(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.5]))
         tensor([0.0000, 0.5000, 0.5000])
     """
-    return aopc(morf, steps) - aopc(lerf, steps)
+    first, second = as_curve(morf, "morf"), as_curve(lerf, "lerf")
+    if first.shape != second.shape:
+        raise CurveError(
+            f"morf has shape {tuple(first.shape)} and lerf {tuple(second.shape)}: give curves of the same."
+        )
+    return aopc(first, steps) - aopc(second, steps)
 
 
 def _steps(steps: Sequence[int] | None, points: int) -> Float[Tensor, "points"]:
-    k = torch.arange(points, dtype=torch.float64) if steps is None else torch.tensor(list(steps), dtype=torch.float64)
+    k = torch.arange(points, dtype=torch.float64) if steps is None else as_tensor(steps, "steps", CurveError).double()
+    if k.ndim != 1 or not k.isfinite().all():
+        raise CurveError("steps is no list of numbers: give one step per point, rising from 0.")
     if len(k) != points or k[0] != 0 or not bool((k.diff() > 0).all()):
         shown = f"{len(k)} steps {[int(i) for i in k[:5]]}…"
         raise CurveError(f"a curve of {points} points has {shown}: give one step per point, rising from 0.")

@@ -39,6 +39,7 @@ from torch import Tensor
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
+from faithmap.files import writable
 from faithmap.store.index import KEYS, Builder, StepRuns
 from faithmap.store.manifest import DamagedError, Manifest, damaged, newer
 from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA, Example
@@ -384,7 +385,7 @@ class Store:
 
     def export(self, path: str | Path, rows: int = 1_000_000) -> Path:
         """All rows as one Parquet file, sorted; holds about `rows` rows at a time."""
-        path = Path(path)
+        path = writable(path)
         temporary = path.with_name(f".tmp-{uuid4().hex}")
         parts = self.parts()
         runs = self.index(parts)
@@ -392,7 +393,8 @@ class Store:
         cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
         try:
             schema = pa.unify_schemas([_schema(self._part(name)) for name in parts] or [SCHEMA])
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            # An open file, because a name with a colon would be taken for a URL.
+            with open(temporary, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for start, stop in itertools.pairwise(cuts):
                     frame = self._frame(runs[start:stop], parts)
                     missing = {name: None for name in schema.names if name not in frame}

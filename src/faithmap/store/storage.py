@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
-from faithmap.errors import StoreError
+from faithmap.errors import StoreError, shown
+from faithmap.files import as_folder
 
 fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
@@ -76,11 +77,15 @@ def open_storage(folder: str | Path) -> Storage:
     Raises:
         StoreError: a kind of URL that fsspec does not know or whose package is missing.
     """
-    text = str(folder)
-    if isinstance(folder, Path) or "://" not in text:
-        return LocalStorage(Path(folder))
+    text = str(folder) if isinstance(folder, str) else ""
+    if "://" not in text:
+        return LocalStorage(as_folder(folder, "the run folder"))
     if text.startswith("file://"):
-        return LocalStorage(Path(text.removeprefix("file://")))
+        return LocalStorage(as_folder(text.removeprefix("file://"), "the run folder"))
+    if not text.partition("://")[2].strip("/"):
+        raise StoreError(
+            f"the run folder {shown(text)} names no place: write, for example, {text.rstrip('/')}//runs/one."
+        )
     return RemoteStorage(text)
 
 
@@ -171,6 +176,8 @@ class LocalStorage:
     def _sweep(self) -> None:
         """Remove what a killed writer left half-written."""
         for left_over in (self.folder / TEMPORARY).glob("*"):
+            if left_over.is_dir() and not left_over.is_symlink():
+                continue  # not ours: we write files
             left_over.unlink(missing_ok=True)
 
 
@@ -183,7 +190,7 @@ class RemoteStorage:
         self.url = url.rstrip("/")
         try:
             self.files, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # fsspec and its file systems raise whatever they like
             raise StoreError(f"{url} cannot be opened ({error}): install what fsspec needs for it.") from error
 
     def names(self, folder: str) -> list[str]:

@@ -11,13 +11,15 @@ import pandas as pd
 from torch import Tensor
 
 from faithmap.attribution import resolve_methods
-from faithmap.classifiers import Classifier
-from faithmap.errors import MethodError
+from faithmap.checks import as_fraction, as_texts, check_callable
+from faithmap.classifiers import Classifier, check_classifier
+from faithmap.errors import InputError, MethodError
 from faithmap.experiment.evaluate import evaluate
 from faithmap.experiment.progress import Progress
+from faithmap.files import as_folder
 from faithmap.images import Images, PixelSource, load_images
 from faithmap.perturbation import check_fill, resolve_fill
-from faithmap.protocol import Direction, Order, Protocol
+from faithmap.protocol import Direction, Order, Protocol, as_protocol
 from faithmap.statistics import abpc_table
 
 PAPER = ("uniform", "dirichlet", "constant:mean", "blur:sigma=5")
@@ -55,10 +57,16 @@ def operator_table(
     Source:
         Samek et al. 2017, appendix on perturbation operators (there: uniform > Dirichlet > constant > blur on SUN397).
     """
+    classifier = check_classifier(classifier)
+    confidence, fills = as_fraction(confidence, "confidence"), as_texts(fills, "fills")
+    if not fills:
+        raise InputError("fills is empty: give at least one perturbation operator.")
+    if progress is not None:
+        check_callable(progress, "progress")
     methods = [one for one in resolve_methods(method) if not one.is_random]
     if len(methods) != 1:
         raise MethodError(f"the table is of one heatmap method, received {[one.name for one in methods]}.")
-    base = Protocol.preset(protocol) if isinstance(protocol, str) else protocol
+    base = as_protocol(protocol)
     base = base.override(orders=(Order.MORF, Order.LERF), direction=Direction.REMOVE)
     for fill in fills:
         check_fill(fill)
@@ -66,7 +74,7 @@ def operator_table(
     others = PixelSource(found, classifier.preprocessing)
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="faithmap-") as temporary:
-        folder = Path(out) if out is not None else Path(temporary)
+        folder = as_folder(out, "out") if out is not None else Path(temporary)
         first: Path | None = None
         for fill in fills:
             name = resolve_fill(fill, others)
