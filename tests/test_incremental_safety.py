@@ -1,14 +1,18 @@
 """Never wrong silently: what could make the incremental engine wrong is handled, or leads to dense, with a reason."""
 
 import dataclasses
+import gc
+import os
 import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.memory import peak, reset
 from torch import nn
 
 import faithmap
@@ -18,7 +22,16 @@ from faithmap.inference.dense import DenseEngine
 from faithmap.inference.incremental import geometry, kernels, tail
 from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.incremental.runner import Runner
-from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small, stock_logits
+from tests.test_incremental import (
+    all_logits,
+    classifier_of,
+    draw_chains,
+    from_scratch,
+    memory_for,
+    settled,
+    small,
+    stock_logits,
+)
 from tests.test_incremental_networks import Branches, Head, function
 
 
@@ -244,18 +257,40 @@ def test_memory_bounds_the_chains_at_a_time():
     classifier, chains = classifier_of(network()), draw_chains(size=40, steps=4, region=5, chains=5)
     engine = make_engine(classifier, "incremental")
     found = all_logits(engine, chains)
-    per_chain = engine._runner.plan.bytes_per_chain()
-    little = make_engine(classifier, "incremental", state_bytes=2 * per_chain)
+    little = make_engine(classifier, "incremental", memory=memory_for(engine, 1))
     assert torch.equal(all_logits(little, chains), found)
     assert little._runner.most == 1
-    with pytest.raises(EngineError, match="the maps of one chain take"):
-        all_logits(make_engine(classifier, "incremental", state_bytes=per_chain), chains)
+    with pytest.raises(EngineError, match=r"one chain with maps of .* take more than the 1 MB that are allowed"):
+        all_logits(make_engine(classifier, "incremental", memory=1_000_000), chains)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux")
+@pytest.mark.parametrize("points", [None, (0, 8)])
+def test_memory_is_a_bound_that_holds(points):
+    classifier = faithmap.load_classifier("squeezenet1_1-embedded", device="cpu")
+    random = torch.Generator().manual_seed(0)
+    pixels, fill = (torch.rand(1, 3, 224, 224, generator=random) for _ in range(2))
+    protocol = faithmap.Protocol.preset(steps=8, region_size=16)
+    removal_step = faithmap.removal_steps(torch.randn(16, 224, 224, generator=random), protocol)
+    zeros = torch.zeros(16, dtype=torch.int64)
+    chains = Chains(pixels, fill, zeros, zeros, removal_step, zeros, 8, points=points)
+    allowed = 300_000_000
+    engine = make_engine(classifier, "incremental", memory=allowed)
+    engine._ready((224, 224))  # tracing imports much
+    assert 4 < engine._runner.most < 16
+    gc.collect()
+    reset(os.getpid())
+    before = peak(os.getpid())
+    for _ in engine.logits(chains):
+        pass
+    taken = (peak(os.getpid()) - before) * 1e6
+    assert 0.2 * allowed < taken < allowed
 
 
 def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
     classifier, chains = classifier_of(network()), draw_chains(size=40, steps=4, region=5, chains=5)
     expected = all_logits(make_engine(classifier, "incremental"), chains)
-    step, forward = Runner.step, classifier.logits
+    step, forward = Runner.step, classifier.outputs
 
     def scarce_step(self, state, changes, before, k):
         if state.chains > 2 and k == 3:
@@ -274,7 +309,7 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
             raise torch.cuda.OutOfMemoryError("none left")
         return forward(inputs)
 
-    monkeypatch.setattr(classifier, "logits", scarce_forward)
+    monkeypatch.setattr(classifier, "outputs", scarce_forward)
     dense = make_engine(classifier, "dense", 64)
     with pytest.warns(EngineWarning, match="out of memory: going on with 10 inputs a forward pass"):
         found = all_logits(dense, chains)

@@ -29,7 +29,7 @@ def engine_of(classifier: Classifier) -> Engine:
     """An engine for a classifier, made when it is first asked for."""
     if classifier not in _engines:
         bound = min(_STATE_BYTES, free_memory(classifier.device) // 4)
-        _engines[classifier] = make_engine(copy.copy(classifier), state_bytes=bound)
+        _engines[classifier] = make_engine(copy.copy(classifier), memory=bound)
     return _engines[classifier]
 
 

@@ -28,13 +28,17 @@ class DenseEngine:
 
     Args:
         classifier: runs in evaluation mode, without gradients.
-        batch_size: inputs a forward pass, halved when the device's memory is exhausted; None decides by the free memory
-            and the size of the images.
+        batch_size: inputs a forward pass, halved when the device's memory is exhausted; None decides by the memory and
+            the size of the images.
+        memory: bytes that a forward pass may take; by default what is free.
         tf32: let a CUDA device round float32 products to TensorFloat-32.
     """
 
-    def __init__(self, classifier: Classifier, batch_size: int | None = None, tf32: bool = False) -> None:
+    def __init__(
+        self, classifier: Classifier, batch_size: int | None = None, *, memory: int | None = None, tf32: bool = False
+    ) -> None:
         self.classifier = classifier
+        self.memory = memory
         self.asked_batch_size = batch_size
         self.batch_size = batch_size or DEFAULT_BATCH
         self.tf32 = tf32
@@ -86,7 +90,7 @@ class DenseEngine:
     def _fit(self, pixels: Tensor) -> None:
         """Choose the batch size for images of this size, unless it was asked for."""
         if self.asked_batch_size is None:
-            self.batch_size = min(self.batch_size, default_batch(pixels))
+            self.batch_size = min(self.batch_size, default_batch(pixels, self.memory))
 
     def untouched(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Step 0, computed once an image and yielded for each of its chains."""
@@ -139,12 +143,15 @@ class DenseEngine:
         return self.forward(inputs, targets)
 
 
-def default_batch(pixels: Float[Tensor, "batch channels height width"]) -> int:
-    """Inputs a forward pass that the free memory allows, at most `DEFAULT_BATCH`, in multiples of 16.
+def default_batch(pixels: Float[Tensor, "batch channels height width"], memory: int | None = None) -> int:
+    """Inputs per forward pass that the memory allows, at most `DEFAULT_BATCH`, in multiples of 16.
 
     On its way through a network an image takes less than a hundred times its own size (VGG: about forty).
+
+    Args:
+        memory: in bytes; by default what is free.
     """
-    fits = free_memory(pixels.device) // (100 * math.prod(pixels.shape[1:]) * 4)
+    fits = (free_memory(pixels.device) if memory is None else memory) // (100 * math.prod(pixels.shape[1:]) * 4)
     return max(16, min(DEFAULT_BATCH, fits // 16 * 16))
 
 

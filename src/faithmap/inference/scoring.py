@@ -37,7 +37,7 @@ def make_engine(
     engine: str = "auto",
     batch_size: int | None = None,
     *,
-    state_bytes: int | None = None,
+    memory: int | None = None,
     precision: str = "float32",
     tf32: bool = False,
 ) -> Engine:
@@ -48,7 +48,8 @@ def make_engine(
         engine: ``"incremental"`` recomputes only what a step changes; ``"dense"`` runs the whole network at every
             step; ``"auto"`` is incremental where that is possible and pays, and says why where it is not.
         batch_size: inputs a forward pass of the dense engine; by default from the free memory, at most 128.
-        state_bytes: memory for the maps that the incremental engine keeps; by default half of what is free.
+        memory: bytes that the engine may take, besides the chains that it is given; changes speed, not numbers. By
+            default half of what is free. At least 16 inputs go through the network together.
         precision: ``"float32"`` computes in the network's own type; ``"bfloat16"`` is for screening: single
             probabilities move by some hundredths.
         tf32: let a CUDA device round float32 products to TensorFloat-32.
@@ -62,10 +63,10 @@ def make_engine(
     required = engine == "incremental"
 
     def build(of: Classifier) -> Engine:
-        dense = DenseEngine(of, batch_size, tf32=tf32)
+        dense = DenseEngine(of, batch_size, memory=memory, tf32=tf32)
         if engine == "dense":
             return dense
-        return IncrementalEngine(of, dense, state_bytes=state_bytes, required=required, tf32=tf32)
+        return IncrementalEngine(of, dense, memory=memory, required=required, tf32=tf32)
 
     return build(classifier) if precision == "float32" else RoundedEngine(classifier, build)
 

@@ -40,7 +40,7 @@ class IncrementalEngine:
     Args:
         classifier: runs in evaluation mode, without gradients.
         dense: what takes over when the network cannot be run incrementally.
-        state_bytes: memory for the chains' maps; by default half of what is free.
+        memory: bytes that all of it may take, besides the chains that it is given; by default half of what is free.
         required: raise instead of going dense.
         public: use public operations of torch only, for tests and for devices without others.
         tf32: let a CUDA device round float32 products to TensorFloat-32.
@@ -51,14 +51,14 @@ class IncrementalEngine:
         classifier: Classifier,
         dense: DenseEngine,
         *,
-        state_bytes: int | None = None,
+        memory: int | None = None,
         required: bool = False,
         public: bool = False,
         tf32: bool = False,
     ) -> None:
         self.classifier = classifier
         self.dense = dense
-        self.state_bytes = state_bytes
+        self.memory = memory
         self.required = required
         self.public = public
         self.tf32 = tf32
@@ -136,11 +136,12 @@ class IncrementalEngine:
         return plan
 
     def _chains_at_a_time(self, plan: Plan) -> int:
-        free = self.state_bytes if self.state_bytes is not None else free_memory(plan.device) // 2
-        fits = free // plan.bytes_per_chain() - 1  # one more holds the untouched image
+        free = self.memory if self.memory is not None else free_memory(plan.device) // 2
+        fits = plan.most_chains_within(free)
         if fits < 1:
             raise EngineError(
-                f"the maps of one chain take {2 * plan.bytes_per_chain() / 1e6:.0f} MB, {free / 1e6:.0f} MB are allowed"
+                f"one chain with maps of {plan.bytes_per_chain() / 1e6:.0f} MB, and what all chains share, take more "
+                f"than the {free / 1e6:.0f} MB that are allowed"
             )
         output: Any = plan.network.tail[-1].args[0]
         classes: int = output.meta["shape"][1]

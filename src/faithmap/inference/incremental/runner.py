@@ -20,10 +20,10 @@ from faithmap.classifiers import Classifier, evaluation_mode, kind_of
 from faithmap.inference.chains import Chains
 from faithmap.inference.incremental.cut import cut
 from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area, bounding_rectangles, whole
-from faithmap.inference.incremental.kernels import Kernel, Scratch, kernel_for
+from faithmap.inference.incremental.kernels import CHUNK_BYTES, Kernel, Scratch, kernel_for
 from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network
 from faithmap.inference.incremental.state import Layout, Place, State
-from faithmap.inference.incremental.tail import LARGEST_BATCH, Tail, batch_size
+from faithmap.inference.incremental.tail import LARGEST_BATCH, Tail, batch_size, working_bytes
 from faithmap.inference.incremental.tracing import trace
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
@@ -31,6 +31,9 @@ MOST_CHAINS = {"cpu": (64, 128), "device": (256, 1024)}
 # Where every chain is a single step from the untouched image, its maps are copied for a few chains only, and each step
 # is undone after it was scored.
 FEW_CHAINS = {"cpu": 32, "device": 256}
+# The list of a map's pixels: chain, row, column and up to four places in memory, 8 bytes each, and what finds them.
+_BYTES_PER_LISTED_PIXEL = 72
+_SCRATCH_BUFFERS = 8
 _LITTLE_BYTES = {"cpu": 500_000_000, "device": 8_000_000_000}
 
 
@@ -52,8 +55,24 @@ class Plan:
         return max(few, min(many, _LITTLE_BYTES[kind] // self.bytes_per_chain()))
 
     def bytes_per_chain(self) -> int:
-        """Memory that the state of a chain takes."""
-        return self.layout.numbers_per_chain() * torch.finfo(self.dtype).bits // 8
+        """Memory that the maps of a chain take."""
+        return self.layout.numbers_per_chain() * self._itemsize
+
+    def most_chains_within(self, memory: int) -> int:
+        """Chains at a time such that everything together stays within so many bytes; below 1: not even one.
+
+        A chain takes its maps and, where points lie far apart, a list of all pixels of every distinct map. The maps of
+        an untouched image, packed weights, gathered windows and a batch of the tail are there once.
+        """
+        lists = _BYTES_PER_LISTED_PIXEL * sum(math.prod(extent.size) for extent in self.network.extents.all)
+        weights = 2 * self._itemsize * sum(one.numel() for one in self.network.traced.constants.values())
+        scratch = _SCRATCH_BUFFERS * CHUNK_BYTES[kind_of(self.device)]
+        once = self.bytes_per_chain() + weights + scratch + working_bytes(self.network, self._itemsize)
+        return (memory - once) // (self.bytes_per_chain() + lists)
+
+    @property
+    def _itemsize(self) -> int:
+        return torch.finfo(self.dtype).bits // 8
 
 
 def network_of(classifier: Classifier, size: Pair) -> Network:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from faithmap.inference.dense import LEAST
 from faithmap.inference.incremental.kernels import Product, random_numbers, rows_are_independent
 from faithmap.inference.incremental.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.incremental.state import State
@@ -31,7 +32,16 @@ def batch_size(network: Network) -> int:
     return min(batch, max(8, 1 << max(fits, 1).bit_length() - 1))
 
 
+def working_bytes(network: Network, itemsize: int) -> int:
+    """Memory that batches take: in the tail, with what waits for it, or in the network itself, for the comparison."""
+    waiting = sum(math.prod(_stored_shape(one)) for one in network.tail_inputs)
+    tail = max((_numbers(node) for node in network.tail), default=0)
+    itself = max(_numbers(node) for node in network.traced.graph.nodes) * LEAST // network.traced.batch
+    return itemsize * (waiting + max(2 * tail, itself))
+
+
 def _numbers(node: fx.Node) -> int:
+    """Of the result of an operation and all that it reads."""
     return sum(math.prod(n.meta["shape"] or (0,)) for n in (node, *node.all_input_nodes) if n.op == "call_function")
 
 
