@@ -2,7 +2,7 @@
 
     FaithmapError
     ├── ProtocolError        a protocol that cannot be measured (steps = 0, an unknown fill, …)
-    ├── InputError           images or classifiers that cannot be had
+    ├── InputError           images or classifiers that are not available
     │   ├── ImageError       one image that cannot be read; a run skips it, counts it and names it
     │   ├── ClassifierError  a network that cannot be built or whose output is not (B, classes)
     │   └── DownloadError    weights or data that could not be fetched, or whose hash is wrong
@@ -37,7 +37,7 @@ class ProtocolError(FaithmapError):
 
 
 class InputError(FaithmapError):
-    """Images or classifiers that cannot be had."""
+    """Images or classifiers that are not available."""
 
 
 class ImageError(InputError):

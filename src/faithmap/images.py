@@ -61,7 +61,7 @@ _PHOTOS = {
     "flower": ("sklearn", "datasets/images/flower.jpg"),
     "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 }
-# Square cuts of a photo: side as a share of the short side, and where the free room goes (0 left or top … 1).
+# Square crops of a photo: side as a fraction of the short side, and where the free room goes (0 left or top … 1).
 _CUTS = {
     "whole": (1.0, 0.5, 0.5),
     "centre": (0.75, 0.5, 0.5),
@@ -534,7 +534,7 @@ def load_images(
     Args:
         source: ``"photos"`` (embedded: 8 photos, 6 cuts each), ``"imagenette"`` (the 320 px validation images;
             downloaded once and verified), ``"mosaic:FOLDER"`` (four images of the folder in one, see
-            `faithmap.mosaics`), a folder (flat, or one folder a class) or file, a list of files, or a
+            `faithmap.mosaics`), a folder (flat, or one folder per class) or file, a list of files, or a
             tensor or array (N, C, H, W) in [0, 1] at the network's input size.
         limit: how many; a random subset that depends on the seed and the ids alone. None takes all.
         seed: of the subset.
@@ -622,7 +622,7 @@ def _folder(path: Path, name: str | None = None) -> Images:
         label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None
         items.append(ImageFile(image_id(relative), file, label))
     if not items:
-        raise InputError(f"no image in {path}: expected files such as .jpg or .png, flat or one folder a class.")
+        raise InputError(f"no image in {path}: expected files such as .jpg or .png, flat or one folder per class.")
     return Images(name or path.name, sorted(items, key=lambda item: item.id))
 
 

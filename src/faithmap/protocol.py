@@ -372,7 +372,7 @@ PRESETS: Mapping[str, Protocol] = MappingProxyType(
                 {"deconvolution": "start=features", "lrp-epsilon": "start=one,border=dropped"}
             ),
         ),
-        # Petsiuk et al. 2018 (RISE): 224 pixels a step until none is left; the mean colour of ImageNet, or a blurred
+        # Petsiuk et al. 2018 (RISE): 224 pixels per step until none is left; the mean colour of ImageNet, or a blurred
         # image, stands for "nothing". Both fills are the same in every draw.
         "deletion": Protocol(
             name="deletion",

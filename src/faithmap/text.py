@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def grouped(count: float) -> str:
-    """A whole number with a thin space between thousands."""
+    """An integer with a thin space between thousands."""
     return f"{count:,.0f}".replace(",", "\u202f")
 
 

@@ -53,7 +53,7 @@ def centre(batch: Batch, *, sigma: float) -> Float[Tensor, "batch height width"]
 
     Args:
         batch: images; only their size matters.
-        sigma: σ, as a share of the short side.
+        sigma: σ, as a fraction of the short side.
     """
     count, _, height, width = batch.pixels.shape
     y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2

@@ -72,7 +72,7 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
 
 @heatmap_method(
     "guided-backpropagation",
-    line="gradient of which ReLUs pass positive values only; norm over channels",
+    line="gradient that passes only positive values through ReLUs; norm over channels",
     source="Springenberg et al. 2015",
     parameters={"norm": NORM},
     first_shown=True,
@@ -91,7 +91,7 @@ def _through_relus(batch: Batch, follower: ReluFollower, start: str) -> Tensor:
         inputs = batch.inputs.clone().requires_grad_()
         scores = batch.scores(follower.logits(batch, inputs))
         if follower.rectified == 0:
-            raise MethodError("the network has no ReLU, where alone the method differs from the gradient.")
+            raise MethodError("the network has no ReLU, and without one the method is the gradient itself.")
         if start == "logit":
             return differentiate(scores.sum(), inputs)
         if follower.pooled is None:
@@ -132,7 +132,7 @@ def smoothgrad(batch: Batch, *, n: int, sigma: float, norm: str) -> Float[Tensor
     Args:
         batch: images and classes.
         n: copies.
-        sigma: standard deviation of the noise, as a share of the input's range.
+        sigma: standard deviation of the noise, as a fraction of the input's range.
         norm: over the channels.
     """
     spread = sigma * (batch.inputs.amax((1, 2, 3), keepdim=True) - batch.inputs.amin((1, 2, 3), keepdim=True))

@@ -110,7 +110,7 @@ def rise(batch: Batch, *, n: int, cells: int, p: float) -> Float[Tensor, "batch 
         batch: images and classes.
         n: masks.
         cells: side of the coarse grid that is drawn and enlarged.
-        p: share of cells that stay visible.
+        p: fraction of the cells that stay visible.
     """
     found = []
     for row, name in enumerate(batch.image_ids):

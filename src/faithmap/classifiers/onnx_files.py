@@ -117,5 +117,5 @@ def _open(path: Path) -> OnnxSession:
 def _pixels(name: str, settings: dict[str, str], key: str, usual: int) -> int:
     text = settings.get(key, str(usual))
     if not text.isdecimal() or (key == "size" and int(text) == 0):
-        raise ClassifierError(f"'onnx:{name}': {key} is '{text}', give a whole number of pixels.")
+        raise ClassifierError(f"'onnx:{name}': {key} is '{text}', give an integer number of pixels.")
     return int(text)

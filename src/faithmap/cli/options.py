@@ -108,7 +108,7 @@ class Inputs(Options):
         "`alexnet`, `timm:NAME`, `hf:NAME` or `hf:FOLDER`, `onnx:FILE?norm=imagenet` (scores only).",
     ] = "squeezenet1_1-embedded"
     images: Annotated[
-        str, "`photos` (embedded), `imagenette` (downloaded once), or a folder: flat, or one folder a class."
+        str, "`photos` (embedded), `imagenette` (downloaded once), or a folder: flat, or one folder per class."
     ] = "photos"
     limit: Annotated[int | None, "How many images; a random choice that depends on the seed. Default: all."] = None
     groups: Annotated[

@@ -104,7 +104,7 @@ def not_scored(finite: bool, target: int | None, classes: int | None, protocol: 
     if not finite:
         return "the network's logits are not finite for the untouched image."
     if target is None:
-        return "its true class is not known: use one folder a class, or target 'predicted'."
+        return "its true class is not known: use one folder per class, or target 'predicted'."
     if target < 0 and protocol.target is Target.PREDICTED:
         return "the network's output has no predicted class: give target 'label', or targets of your own."
     if target < 0 or (classes is not None and target >= classes):
@@ -131,7 +131,7 @@ def block_heatmaps(
         return {row: h.to(block.pixels.device) for row, h in enumerate(stored) if h is not None}, []
     found: dict[int, Tensor] = {}
     failed: list[Skipped] = []
-    # Methods of one's own are given whole blocks; the others cut what they are given into blocks themselves.
+    # Callables are given whole blocks; the others cut what they are given into blocks themselves.
     size = BLOCK if method.batching == "whole" else len(block.ids)
     for start in range(0, len(block.ids), size):
         rows = list(range(start, min(start + size, len(block.ids))))

@@ -1,7 +1,6 @@
 """Tasks spread over a Ray cluster: one warm network per worker, parts written by the workers to the shared run folder.
 
-Ray starts the workers, restarts those that die and repeats what they were at; there is no scheduling here but which
-task is handed out next.
+Ray starts the workers, restarts those that die and repeats their tasks. Which task is handed out next is decided here.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def compute(
 
 
 def blocks(tasks: Sequence[Task], size: int) -> Iterator[Task]:
-    """Tasks cut to at most `size` images."""
+    """Tasks split into pieces of at most `size` images."""
     for task in tasks:
         for start in range(0, len(task.images), size):
             images = task.images[start : start + size]

@@ -19,7 +19,7 @@ from faithmap.inference.chains import Chains
 from faithmap.inference.precision import inference
 
 DEFAULT_BATCH = 128
-# Fewer inputs than this take other kernels, which round otherwise; so they are filled up, and no batch size shows.
+# Small batches use kernels that round differently, so batches are padded to this size.
 LEAST = 16
 
 

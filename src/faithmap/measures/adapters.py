@@ -24,7 +24,7 @@ Maps = Mapping[Method, Mapping[int, Tensor]]
 
 
 def foreign(metric: Any) -> Measure:
-    """A measure from a callable of one's own, or from a metric of Quantus or captum.
+    """A measure from a callable, or from a metric of Quantus or captum.
 
     Args:
         metric: a callable (classifier, pixels (B, 3, H, W), targets (B,), heatmaps (B, H, W)) → (B,), which may have

@@ -160,7 +160,7 @@ def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]
 
 
 def by_method(heatmaps: Iterable[Mapping[str, Tensor]]) -> dict[str, Float[Tensor, "batch height width"]]:
-    """Per-image dictionaries (as `Example.heatmaps`) → one batch a method, of the images that have all methods."""
+    """Per-image dictionaries (as `Example.heatmaps`) → one batch per method, of the images that have all methods."""
     images = list(heatmaps)
     methods = list(dict.fromkeys(method for one in images for method in one))
     whole = [one for one in images if all(method in one for method in methods)]

@@ -55,7 +55,7 @@ def removal_steps(
         heatmap: channel-pooled relevance, signed, float32 or float64.
         protocol: gives steps, region size and placement.
         order: most relevant first (``"morf"``) or least relevant first (``"lerf"``).
-        segments: for placement ``"segment"``, one label a pixel; a pixel with a label below 0 is never removed.
+        segments: for placement ``"segment"``, one label per pixel; a pixel with a label below 0 is never removed.
     Returns:
         int32 tensor on the heatmap's device.
     Raises:
@@ -156,7 +156,7 @@ def _segments(relevance: Tensor, segments: Tensor, steps: int) -> Tensor:
     """Segments ranked by their mean relevance, so that a large one does not win by its size."""
     if segments.shape != relevance.shape:
         raise RegionError(
-            f"segments are {tuple(segments.shape)}, the heatmap is {tuple(relevance.shape)}: give one label a pixel."
+            f"segments are {tuple(segments.shape)}, the heatmap is {tuple(relevance.shape)}: give one label per pixel."
         )
     maps = [
         _rank_segments(one.flatten(), labels.flatten(), steps, index)

@@ -42,7 +42,7 @@ def check_segments(name: str) -> None:
 
 
 def segment(name: str, pixels: Float[Tensor, "channels height width"], image_id: str) -> Int[Tensor, "height width"]:
-    """The label map of one image: one integer a pixel; below 0 for "never removed".
+    """The label map of one image: one integer per pixel; below 0 for "never removed".
 
     Args:
         name: ``"slic:n=50,compactness=10"``: about n segments of similar colour (Achanta et al. 2012), by scikit-image;

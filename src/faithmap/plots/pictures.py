@@ -29,7 +29,7 @@ from faithmap.store.records import Example
 from faithmap.text import display_name, printable
 
 COLOURS = "RdBu_r"
-_STRONGEST = 0.995  # the share of |relevance| that the colour scale spans; what is stronger gets the end colour
+_STRONGEST = 0.995  # the fraction of |relevance| that the colour scale spans; what is stronger gets the end colour
 
 
 @registered("heatmaps", line="the images on which the methods are best, median and worst, with all heatmaps",
@@ -119,7 +119,7 @@ def steps(
     score: str = "logit",
     order: str = "morf",
 ) -> list[list[Axes]]:
-    """A film strip: the image at chosen steps, one row a method.
+    """A film strip: the image at chosen steps, one row per method.
 
     Args:
         pixels: x⁽⁰⁾, in pixel space.
@@ -185,7 +185,7 @@ def _show_heatmap(ax: Axes, heatmap: Tensor | None) -> None:
 
 
 def scaled(heatmap: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
-    """Relevance as a share of its 99.5th percentile in size, clamped to [−1, 1]; zero stays zero."""
+    """Relevance as a fraction of its 99.5th percentile in size, clamped to [−1, 1]; zero stays zero."""
     values = heatmap.detach().cpu().double().nan_to_num(0, 0, 0)
     reach = torch.quantile(values.abs().flatten(), _STRONGEST)
     reach = reach if reach > 0 else values.abs().amax()

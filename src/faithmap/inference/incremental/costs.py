@@ -28,7 +28,7 @@ class LayerCost:
         operation: what it does.
         path: ``"incremental"`` or ``"dense"``.
         size: rows and columns of its map; None for what is not a map.
-        changed: the share of its map that one region changes.
+        changed: the fraction of its map that one region changes.
         multiply_adds: of an image; those of convolutions and matrix products.
         changed_multiply_adds: of a step.
     """

@@ -112,7 +112,7 @@ class IncrementalEngine:
         yield from scores if self._compared else self._comparing(scores, chains)
 
     def _ready(self, size: Pair) -> Runner | None:
-        """The runner for this network as it is now; None where it cannot be had."""
+        """The runner for this network as it is now; None where there is none."""
         now = (size, signature(self.classifier.module))
         if now != self._prepared:
             self._prepared, self._runner, self.reason, self._compared = now, None, None, False

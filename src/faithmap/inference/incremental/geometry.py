@@ -84,7 +84,7 @@ class Extents:
         return distinct[0] if len(distinct) == 1 else self._add(self.all[distinct[0]].size, distinct, None)
 
     def share(self, number: int) -> float:
-        """The share of the map that one square region changes, averaged over where the region lies.
+        """The fraction of the map that one square region changes, averaged over where the region lies.
 
         Depends on the network and its input size alone, so that what is decided by it never depends on the data.
         """
