@@ -15,6 +15,7 @@ from faithmap.text import decimals, number
 if TYPE_CHECKING:
     from faithmap.report.summary import Summary
     from faithmap.run import Run
+    from faithmap.store.reading import StoredRun
 
 # No line of prose is longer; the table fits a terminal of 80 columns.
 _PROSE, _BAR, _SHORTEST_BAR = 100, 24, 9
@@ -107,7 +108,6 @@ def interval_bar(row: dict[str, Any], zero: float | None, width: int) -> str:
 
 def details_table(summary: Summary) -> Table:
     """The score itself at the last step, and how large heatmaps are as pictures."""
-    from faithmap.cli.show import complexity_of
     from faithmap.statistics import curve_table
 
     curves = curve_table(summary.frame, summary.score, summary.order, steps=[0, summary.steps])
@@ -139,3 +139,16 @@ def leave_files(run: Run, summary: Summary) -> None:
     for name, file in made:
         style = "bold" if name == "open" else ""
         out.print(Text.assemble((f"{name:<7}", "dim"), (one_line(str(file)), style)), soft_wrap=True)
+
+
+def complexity_of(run: StoredRun) -> dict[str, tuple[str, str]]:
+    """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
+    from faithmap.errors import HeatmapError
+    from faithmap.measures.complexity import by_method, complexity_table
+
+    try:
+        frame = complexity_table(by_method(example.heatmaps for example in run.examples()))
+    except HeatmapError:
+        return {}
+    rows = zip(frame["method"], frame["png"].to_numpy(dtype=float), frame["entropy"].to_numpy(dtype=float), strict=True)
+    return {str(method): (f"{png / 1000:.1f}", f"{entropy:.2f}") for method, png, entropy in rows}

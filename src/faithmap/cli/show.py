@@ -17,7 +17,6 @@ from faithmap.text import duration
 if TYPE_CHECKING:
     from faithmap.experiment.estimate import Estimate
     from faithmap.run import Run
-    from faithmap.store.reading import StoredRun
 
 
 def show_estimate(found: Estimate) -> None:
@@ -94,19 +93,6 @@ def show_run(run: Run, verbose: bool = False) -> None:
     if run.manifest.measures:
         show_scorecard(run.scorecard())
     show_skipped(run.skipped)
-
-
-def complexity_of(run: StoredRun) -> dict[str, tuple[str, str]]:
-    """Method → size and entropy of its heatmaps' pictures, as far as the run stored heatmaps."""
-    from faithmap.errors import HeatmapError
-    from faithmap.measures.complexity import by_method, complexity_table
-
-    try:
-        frame = complexity_table(by_method(example.heatmaps for example in run.examples()))
-    except HeatmapError:
-        return {}
-    rows = zip(frame["method"], frame["png"].to_numpy(dtype=float), frame["entropy"].to_numpy(dtype=float), strict=True)
-    return {str(method): (f"{png / 1000:.1f}", f"{entropy:.2f}") for method, png, entropy in rows}
 
 
 def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
