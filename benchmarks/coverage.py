@@ -1,11 +1,12 @@
-"""Do the intervals hold what they promise? Simulated data sets of known truth through the functions that tables use.
+"""Do intervals and tests hold what they promise? Simulated data sets of known truth, through the tables' functions.
 
-    python benchmarks/coverage.py                 # 4000 data sets for each figure, some ten minutes on one free core
-    python benchmarks/coverage.py --kinds         # why this interval: all kinds side by side
+    python benchmarks/coverage.py                       # all parts, 2000 data sets for each figure
+    python benchmarks/coverage.py --part coverage       # or false-alarms, any-pair, power, kinds
+    python benchmarks/coverage.py --quick               # 300 data sets
 
-Coverage: how often a 95 % interval holds the true mean. False alarms: how often two methods are told apart that should
-not be, (a) when both have the same distribution on every image, so that differences are symmetric around zero, and
-(b) when their means are equal but the differences are skewed. Exits with 1 when a figure is outside its limits.
+Data sets are groups of six images with a given intra-group correlation (ICC), or images that are their own groups. The
+values of an image are a part that its group shares and a part of its own, both of the named shape. `kinds` shows all
+kinds of interval side by side. Exits with 1 when a figure is outside its limits.
 """
 
 from __future__ import annotations
@@ -18,137 +19,258 @@ from collections.abc import Callable
 import numpy as np
 
 from faithmap.statistics.bootstrap import mean_intervals
-from faithmap.statistics.significance import holm, images_needed, signed_rank_p
+from faithmap.statistics.comparing import compared
+from faithmap.statistics.groups import group_means
+from faithmap.statistics.measured import Measured
+from faithmap.statistics.power import units_needed
+from faithmap.statistics.significance import holm, signed_rank
 
-Sampler = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+Sampler = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
-EXTREME = "lognormal 1"  # shown, but beyond what is promised: no interval is known to hold here at n = 20
-# Name → (per-image scores, their true mean, skewness).
-POPULATIONS: dict[str, tuple[Sampler, float, str]] = {
-    "normal": (lambda r, s: r.normal(0.3, 1, s), 0.3, "0"),
-    "t, 4 degrees": (lambda r, s: r.standard_t(4, s), 0.0, "0"),
-    "uniform": (lambda r, s: r.random(s), 0.5, "0"),
-    "beta(0.5, 2)": (lambda r, s: r.beta(0.5, 2, s), 0.2, "1.2"),
-    "lognormal 0.5": (lambda r, s: r.lognormal(0, 0.5, s), float(np.exp(0.125)), "1.8"),
-    "exponential": (lambda r, s: r.exponential(size=s), 1.0, "2"),
-    "−exponential": (lambda r, s: -r.exponential(size=s), -1.0, "−2"),
-    "gamma(0.5)": (lambda r, s: r.gamma(0.5, size=s), 0.5, "2.8"),
-    EXTREME: (lambda r, s: r.lognormal(0, 1, s), float(np.exp(0.5)), "6.2"),
+# Name → values with mean 0 and standard deviation 1, skewness.
+SHAPES: dict[str, tuple[Sampler, str]] = {
+    "normal": (lambda r, s: r.normal(size=s), "0"),
+    "t, 5 degrees": (lambda r, s: r.standard_t(5, s) / np.sqrt(5 / 3), "0"),
+    "beta(0.5, 2)": (lambda r, s: (r.beta(0.5, 2, s) - 0.2) / np.sqrt(0.16 / 3.5), "1.2"),
+    "lognormal 0.5": (lambda r, s: (r.lognormal(0, 0.5, s) - np.exp(0.125)) / 0.60393, "1.8"),
+    "exponential": (lambda r, s: r.exponential(size=s) - 1, "2"),
+    "−exponential": (lambda r, s: 1 - r.exponential(size=s), "−2"),
 }
-SIZES = (20, 100, 1000)
-COVERAGE, FALSE_ALARMS = (0.93, 0.97), 0.055
+GRID_SHAPES = ("normal", "lognormal 0.5", "exponential", "−exponential")
+GROUPS, IMAGES, ICCS = (8, 20, 50, 200), 6, (0.0, 0.4, 0.8)
+COVERAGE, FEW, FALSE_ALARMS = (0.93, 0.97), (0.92, 0.98), 0.055
+METHODS = 8
+PILOTS = 401
 BLOCK = 50  # data sets that share resamples
 
 
-def covered(sample: Sampler, truth: float, n: int, sets: int, seed: int, kind: str = "auto") -> tuple[float, float]:
-    """Share of intervals that hold the truth, and their mean length."""
-    generator = np.random.default_rng([seed, n])
+def grouped(shape: Sampler, r: np.random.Generator, groups: int, columns: int, icc: float) -> np.ndarray:
+    """(groups × images, columns), mean 0 and standard deviation 1, images of a group together."""
+    shared = np.repeat(shape(r, (groups, columns)), IMAGES, axis=0)
+    return np.sqrt(icc) * shared + np.sqrt(1 - icc) * shape(r, (groups * IMAGES, columns))
+
+
+def groups_of(groups: int) -> np.ndarray:
+    return np.repeat(np.arange(groups), IMAGES).astype(str)
+
+
+def blocks(sets: int) -> range:
+    return range(-(-sets // BLOCK))
+
+
+def covered(name: str, groups: int, icc: float | None, sets: int, seed: int, kind: str = "auto") -> tuple[float, float]:
+    """Fraction of intervals that hold the true mean, and their mean length; ICC None: one image in each group."""
+    generator, shape = np.random.default_rng([seed, groups]), SHAPES[name][0]
     hits, lengths = [], []
-    for block in range(-(-sets // BLOCK)):
-        found = mean_intervals(sample(generator, (n, BLOCK)), seed=block, interval=kind)
-        hits.append((found.low <= truth) & (truth <= found.high))
+    for block in blocks(sets):
+        if icc is None:
+            values = shape(generator, (groups, BLOCK))
+        else:
+            values = group_means(grouped(shape, generator, groups, BLOCK, icc), groups_of(groups))
+        found = mean_intervals(values + 0.3, seed=block, interval=kind)
+        hits.append((found.low <= 0.3) & (found.high >= 0.3))
         lengths.append(found.high - found.low)
-    return float(np.concatenate(hits)[:sets].mean()), float(np.concatenate(lengths)[:sets].mean())
+    return float(np.mean(hits)), float(np.mean(lengths))
 
 
 def false_alarms(differences: Sampler, n: int, sets: int, seed: int) -> tuple[float, float, float]:
-    """Share of data sets without a difference in which one is found: signed-rank test, test of the mean, both."""
+    """Fraction of data sets without a difference in which one is found: signed ranks, mean, both (as in the tables)."""
     generator = np.random.default_rng([seed, n, 1])
-    rank, mean = [], []
-    for block in range(-(-sets // BLOCK)):
+    rank, mean, both = [], [], []
+    for block in blocks(sets):
         difference = differences(generator, (n, BLOCK))
-        rank.append(signed_rank_p(difference) < 0.05)
-        mean.append(mean_intervals(difference, seed=block).p < 0.05)
-    first, second = np.concatenate(rank)[:sets], np.concatenate(mean)[:sets]
-    return float(first.mean()), float(second.mean()), float((first & second).mean())
+        (p, side), found = signed_rank(difference), mean_intervals(difference, seed=block)
+        rank.append(p < 0.05)
+        mean.append(found.p < 0.05)
+        both.append(rank[-1] & mean[-1] & (side * found.mean > 0) & (found.low * found.high > 0))
+    return float(np.mean(rank)), float(np.mean(mean)), float(np.mean(both))
 
 
-def family_alarms(sample: Sampler, n: int, sets: int, seed: int, methods: int = 8) -> float:
-    """Share of data sets of equal methods in which any pair at all is told apart."""
-    generator = np.random.default_rng([seed, n, 2])
-    a, b = np.triu_indices(methods, 1)
-    found = 0
-    for block in range(-(-sets // BLOCK)):
-        scores = sample(generator, (n, BLOCK * methods)) + np.repeat(sample(generator, (n, BLOCK)), methods, 1)
-        scores = scores.reshape(n, BLOCK, methods)
-        difference = (scores[:, :, a] - scores[:, :, b]).reshape(n, -1)
-        rank = signed_rank_p(difference).reshape(BLOCK, -1)
-        mean = mean_intervals(difference, seed=block).p.reshape(BLOCK, -1)
-        told = [(holm(r) < 0.05) & (holm(m) < 0.05) for r, m in zip(rank, mean, strict=True)]
-        found += sum(bool(pairs.any()) for pairs in told)
-    return found / (BLOCK * -(-sets // BLOCK))
+FIRST, SECOND = np.triu_indices(METHODS, 1)
+AGAINST_RANDOM = SECOND == METHODS - 1  # the last method is random
 
 
-def power_at_needed(effect: float, sets: int, seed: int) -> tuple[int, float]:
-    """How often a true difference of this size is told apart with as many images as are said to be needed."""
-    n = int(images_needed(np.array([effect]), 0.05)[0])
-    _, _, found = false_alarms(lambda r, s: r.normal(effect, 1, s), n, sets, seed)
-    return n, found
+def significant_pairs(units: np.ndarray, seed: int) -> np.ndarray:
+    """(data sets, pairs): what `compare` calls significant, for (units, data sets, methods), many data sets at once."""
+    difference = (units[:, :, FIRST] - units[:, :, SECOND]).reshape(len(units), -1)
+    (p, side), found = signed_rank(difference), mean_intervals(difference, seed=seed)
+    clear = (side * found.mean > 0) & (found.low * found.high > 0)
+    p, p_mean, clear = (part.reshape(-1, len(FIRST)) for part in (p, found.p, clear))
+    for family in (AGAINST_RANDOM, ~AGAINST_RANDOM):
+        for one in range(len(p)):
+            p[one, family], p_mean[one, family] = holm(p[one, family]), holm(p_mean[one, family])
+    result: np.ndarray = (p < 0.05) & (p_mean < 0.05) & clear
+    return result
+
+
+def any_pair(name: str, groups: int, icc: float, sets: int, seed: int) -> tuple[float, float, float]:
+    """Fraction of data sets of eight equal methods, random among them, in which anything is significant.
+
+    Returns:
+        Any comparison; any against random; and any if images were taken for groups (NaN where that is slow).
+    """
+    generator, shape = np.random.default_rng([seed, groups, 2]), SHAPES[name][0]
+    found, by_image = [], []
+    for block in blocks(sets):
+        values = grouped(shape, generator, groups, BLOCK * METHODS, icc)
+        units = group_means(values, groups_of(groups)).reshape(groups, BLOCK, METHODS)
+        found.append(significant_pairs(units, block))
+        if block == 0:
+            check_against_tables(values.reshape(-1, BLOCK, METHODS)[:, 0], groups, found[-1][0])
+        if groups <= 20:
+            by_image.append(significant_pairs(values.reshape(-1, BLOCK, METHODS), block).any(1).mean())
+    all_found = np.concatenate(found)
+    against_random = all_found[:, AGAINST_RANDOM].any(1).mean()
+    return float(all_found.any(1).mean()), float(against_random), float(np.mean(by_image)) if by_image else np.nan
+
+
+def check_against_tables(values: np.ndarray, groups: int, expected: np.ndarray) -> None:
+    """`compare` finds the same pairs."""
+    names = [*(f"m{i}" for i in range(METHODS - 1)), "random"]
+    images = np.arange(len(values)).astype(str)
+    table = compared(Measured("", True, images, groups_of(groups), names, values), 0.95, 0, power=None)
+    pairs = {frozenset(pair) for pair in table.loc[table["significant"], ["a", "b"]].itertuples(index=False, name=None)}
+    also = {frozenset((names[FIRST[i]], names[SECOND[i]])) for i in np.flatnonzero(expected)}
+    assert pairs == also, f"the tables find {pairs}, the simulation {also}"
+
+
+def power_at_needed(
+    name: str, effect: float, level: float, seen: int | None, sets: int, seed: int
+) -> tuple[float, float]:
+    """Needed groups, and how often a difference is found with as many.
+
+    Args:
+        seen: from how many groups the number is computed; None: from so many that their shape is known.
+    """
+    generator, shape = np.random.default_rng([seed, 3]), SHAPES[name][0]
+    pilots = [units_needed(effect + shape(generator, (seen or 20_000,)), level) for _ in range(PILOTS if seen else 1)]
+    n = int(np.median(np.where(np.isnan(pilots), np.inf, pilots)))  # no number: no difference was seen
+    found = []
+    for block in blocks(sets):
+        x = effect + shape(generator, (n, BLOCK))
+        found.append((signed_rank(x)[0] < level) & (mean_intervals(x, seed=block).p < level))
+    return n, float(np.mean(found))
+
+
+class Report:
+    """Prints figures and remembers those outside their limits."""
+
+    def __init__(self) -> None:
+        self.outside: list[str] = []
+
+    def cell(self, value: float, good: bool, name: str) -> str:
+        if not good:
+            self.outside.append(f"{name}: {value:.3f}")
+        return f"{value:.3f}{'' if good else ' !'}"
+
+    def row(self, *cells: str) -> None:
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+    def head(self, *cells: str) -> None:
+        self.row(*cells)
+        self.row(*["---"] * len(cells))
+
+
+def coverage_part(report: Report, sets: int, seed: int) -> None:
+    print(f"\ncoverage of 95 % intervals, groups of {IMAGES} images; limits {COVERAGE}, {FEW} for 8 groups\n")
+    report.head("values", "skewness", "ICC", *(f"{n} groups" for n in GROUPS))
+    for name in GRID_SHAPES:
+        for icc in ICCS:
+            cells = []
+            for n in GROUPS:
+                value, _ = covered(name, n, icc, sets, seed)
+                low, high = FEW if n == 8 else COVERAGE
+                good = low <= value <= high or (n == 8 and name != "normal")  # 8 groups are promised for normal values
+                cells.append(report.cell(value, good, f"coverage, {name}, ICC {icc}, {n} groups"))
+            report.row(name, SHAPES[name][1], f"{icc:g}", *cells)
+    print("\nimages that are their own groups\n")
+    sizes = (10, 20, 50, 200, 1000)
+    report.head("values", "skewness", *(f"n = {n}" for n in sizes))
+    for name in SHAPES:
+        cells = []
+        for n in sizes:
+            value, _ = covered(name, n, None, sets, seed)
+            cells.append(report.cell(value, n == 10 or COVERAGE[0] <= value <= COVERAGE[1], f"{name}, n = {n}"))
+        report.row(name, SHAPES[name][1], *cells)
+
+
+def false_alarms_part(report: Report, sets: int, seed: int) -> None:
+    sizes = (8, 20, 50, 200)
+    for title, make in (
+        ("same distribution for both methods", lambda f: lambda r, s: f(r, s) - f(r, s)),
+        ("equal means, skewed differences", lambda f: f),
+    ):
+        print(f"\nsignificant at 5 %: {title} (signed ranks alone, mean alone); limit {FALSE_ALARMS}\n")
+        report.head("values", *(f"{n} groups" for n in sizes))
+        for name, (shape, _) in SHAPES.items():
+            cells = []
+            for n in sizes:
+                rank, mean, both = false_alarms(make(shape), n, sets, seed)
+                promised = n > 8 or "exponential" not in name
+                good = both <= FALSE_ALARMS or not promised
+                cells.append(f"{report.cell(both, good, f'{title}, {name}, {n}')} ({rank:.3f}, {mean:.3f})")
+            report.row(name, *cells)
+
+
+def any_pair_part(report: Report, sets: int, seed: int) -> None:
+    print(
+        f"\nanything significant among {METHODS} equal methods (against random alone; by image); limit {FALSE_ALARMS}\n"
+    )
+    report.head("values", "ICC", *(f"{n} groups" for n in GROUPS))
+    for name in ("normal", "exponential"):
+        for icc in ICCS:
+            cells = []
+            for n in GROUPS:
+                found, alone, by_image = any_pair(name, n, icc, sets, seed)
+                noise = 2 * np.sqrt(FALSE_ALARMS * (1 - FALSE_ALARMS) / sets)
+                shown = report.cell(found, found <= FALSE_ALARMS + noise, f"any pair, {name}, {icc}, {n} groups")
+                cells.append(f"{shown} ({alone:.3f}{'' if np.isnan(by_image) else f'; {by_image:.3f}'})")
+            report.row(name, f"{icc:g}", *cells)
+
+
+def power_part(report: Report, sets: int, seed: int) -> None:
+    print("\nfound with the number of groups said to be needed for a chance of 0.8\n")
+    report.head("values", "effect", "level", "groups needed", "found", "needed by 40 groups (median)", "found")
+    for name in ("normal", "lognormal 0.5", "exponential", "−exponential"):
+        for effect, level in ((0.8, 0.05), (0.4, 0.05), (0.4, 0.05 / 28)):
+            n, found = power_at_needed(name, effect, level, None, sets, seed)
+            seen_n, seen_found = power_at_needed(name, effect, level, 40, sets, seed)
+            good = report.cell(found, 0.72 <= found <= 0.88, f"power, {name}, {effect}, {level:.4f}")
+            report.row(name, f"{effect}", f"{level:.2g}", f"{n}", good, f"{seen_n}", f"{seen_found:.3f}")
+
+
+def kinds_part(report: Report, sets: int, seed: int) -> None:
+    kinds = ("student", "percentile", "bca", "studentised", "auto")
+    for n in (20, 200):
+        print(f"\ncoverage and length relative to Student's t, n = {n}\n")
+        report.head("values", *kinds)
+        for name in SHAPES:
+            found = [covered(name, n, None, sets, seed, kind) for kind in kinds]
+            report.row(name, *(f"{held:.3f} ({length / found[0][1]:.2f})" for held, length in found))
+
+
+PARTS = {
+    "coverage": coverage_part,
+    "false-alarms": false_alarms_part,
+    "any-pair": any_pair_part,
+    "power": power_part,
+    "kinds": kinds_part,
+}
 
 
 def main() -> int:
     """Print all tables; 0 when every figure is within its limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=4000, help="data sets for each figure")
+    parser.add_argument("--part", choices=PARTS, action="append", help="which part; all by default")
+    parser.add_argument("--sets", type=int, default=2000, help="data sets for each figure")
+    parser.add_argument("--quick", action="store_true", help="300 data sets for each figure")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", action="store_true", help="compare the kinds of interval instead")
     options = parser.parse_args()
-    sets, seed, start = options.sets, options.seed, time.perf_counter()
-    if options.kinds:
-        return compare_kinds(sets, seed)
-    outside = []
-
-    def judged(value: float, good: bool, name: str) -> str:
-        if not good and EXTREME not in name:
-            outside.append(f"{name}: {value:.3f}")
-        return f"{value:>9.3f}{' ' if good else '!'}"
-
-    print(f"coverage of 95 % intervals, {sets} data sets; limits {COVERAGE[0]}–{COVERAGE[1]}")
-    print(f"{'scores':<16}{'skewness':>9}" + "".join(f"{'n = ' + str(n):>10}" for n in SIZES))
-    for name, (sample, truth, skewness) in POPULATIONS.items():
-        row = [covered(sample, truth, n, sets, seed)[0] for n in SIZES]
-        cells = [
-            judged(v, COVERAGE[0] <= v <= COVERAGE[1], f"coverage, {name}, n = {n}")
-            for v, n in zip(row, SIZES, strict=True)
-        ]
-        print(f"{name:<16}{skewness:>9}" + "".join(cells), flush=True)
-    for title, make in (
-        ("same distribution for both methods", lambda f, m: lambda r, s: f(r, s) - f(r, s)),
-        ("equal means, skewed differences", lambda f, m: lambda r, s: f(r, s) - m),
-    ):
-        print(f"\nfalse alarms at 5 %: {title}; told apart (signed-rank alone, mean alone); limit {FALSE_ALARMS}")
-        print(f"{'scores':<16}" + "".join(f"{'n = ' + str(n):>24}" for n in SIZES))
-        for name, (sample, truth, _) in POPULATIONS.items():
-            cells = []
-            for n in SIZES:
-                rank, mean, both = false_alarms(make(sample, truth), n, sets, seed)
-                cells.append(
-                    f"{judged(both, both <= FALSE_ALARMS, f'{title}, {name}, n = {n}')} ({rank:.3f}, {mean:.3f})"
-                )
-            print(f"{name:<16}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
-    print(f"\nany of 28 pairs told apart, eight equal methods, {min(sets, 1000)} data sets; limit {FALSE_ALARMS}")
-    for name in ("normal", "exponential"):
-        row = [family_alarms(POPULATIONS[name][0], n, min(sets, 1000), seed) for n in SIZES]
-        cells = [judged(v, v <= FALSE_ALARMS, f"family, {name}, n = {n}") for v, n in zip(row, SIZES, strict=True)]
-        print(f"{name:<25}" + "".join(cells), flush=True)
-    print("\ntold apart with the number of images said to be needed for a chance of 0.8; limits 0.75–0.85")
-    for effect in (0.8, 0.5, 0.2):
-        n, found = power_at_needed(effect, sets, seed)
-        print(f"effect size {effect}: {n:>4} images {judged(found, 0.75 <= found <= 0.85, f'power, {effect}')}")
-    print(f"\n{time.perf_counter() - start:.0f} s; outside the limits: {'; '.join(outside) or 'nothing'}")
-    return bool(outside)
-
-
-def compare_kinds(sets: int, seed: int) -> int:
-    """Coverage, and length relative to Student's t, of every kind of interval."""
-    kinds = ("student", "percentile", "bca", "studentised")
-    for n in SIZES:
-        print(f"n = {n:<14}" + "".join(f"{kind:>18}" for kind in kinds))
-        for name, (sample, truth, _) in POPULATIONS.items():
-            found = [covered(sample, truth, n, sets, seed, kind) for kind in kinds]
-            cells = [f"{share:.3f} ({length / found[0][1]:.2f})" for share, length in found]
-            print(f"{name:<18}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
-    return 0
+    report, start = Report(), time.perf_counter()
+    for name in options.part or PARTS:
+        PARTS[name](report, 300 if options.quick else options.sets, options.seed)
+    print(f"\n{time.perf_counter() - start:.0f} s; outside the limits: {'; '.join(report.outside) or 'nothing'}")
+    return bool(report.outside)
 
 
 if __name__ == "__main__":
