@@ -144,3 +144,18 @@ def test_counts_in_words() -> None:
     assert counted(8, 48, "photo") == "8 photos (48 images)"
     assert counted(1, 6) == "1 group (6 images)"
     assert counted(1200, 1200) == "1\u202f200 images"
+
+
+def test_pairs_are_asked_about_only_where_something_differs_from_random() -> None:
+    rng = np.random.default_rng(0)
+    noise, own = rng.normal(size=30), rng.normal(0, 0.1, (2, 30))
+    made = {"a": 0.2 + own[0], "b": -0.2 + own[1], "random": 2 * noise}
+    frame = frame_from(made)
+    without = statistics.compare(frame[frame["method"] != "random"])
+    assert without["significant"].all()
+    table = statistics.compare(frame)
+    assert (table.loc[table["family"] == "pairs", ["p_holm", "p_mean_holm"]] < 1e-6).all().all()
+    assert not table["significant"].any()
+    better = statistics.compare(frame_from({**made, "c": 2 * noise + 1 + own[0]})).set_index(["a", "b"])["significant"]
+    assert better[("c", "random")]
+    assert better[("a", "b")]
