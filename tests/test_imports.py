@@ -10,10 +10,10 @@ import faithmap
 PACKAGE = Path(faithmap.__file__).parent
 # From the ground up. What stands on one floor does not import its neighbours.
 FLOORS = [
-    {"errors", "_version"},
+    {"errors", "_version", "identity"},
     {"text", "protocol", "files", "checks"},
     {"arrays"},
-    {"randomness", "declarations", "identity"},
+    {"randomness", "declarations"},
     {"mosaics"},
     {"images"},
     {"classifiers"},

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum, StrEnum
 from operator import index
 from types import MappingProxyType
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from faithmap.errors import ProtocolError, among, shown
 
@@ -77,6 +78,32 @@ class Score(StrEnum):
     """The softmax of the logits at the target class."""
 
 
+class FunctionFill(str):
+    """The name of a fill that is a function, with the function: (pixels, removed) → pixels.
+
+    The name carries a hash of what the function computes, so that a run folder is not extended by another one. A name
+    that comes from a run folder has no function.
+    """
+
+    function: Callable[[Any, Any], Any]
+
+    @classmethod
+    def of(cls, function: Callable[[Any, Any], Any]) -> FunctionFill:
+        """The fill of a function; one of unknown identity is never the same twice."""
+        from faithmap.identity import callable_identity, callable_name  # it needs torch, which a protocol does not
+
+        found = callable_identity(function)
+        name = callable_name(function).replace(":", " ").replace(",", " ")
+        own = found.digest if found.unknown is None else uuid4().hex[:16]
+        named = cls(f"{FUNCTION}:{name}#{own}")
+        named.function = function
+        return named
+
+
+FUNCTION = "function"
+_OF_WHAT_IS_LEFT = ("noisy-linear", "cv2-telea", "cv2-navier-stokes", FUNCTION)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What is measured. Build one with `Protocol.preset`, overriding any part.
@@ -89,7 +116,8 @@ class Protocol:
         segments: for `Placement.SEGMENT`, where segments come from, such as ``"slic:n=50"``; see
             `faithmap.perturbation.segments`.
         direction: `Direction.REMOVE` regions from the image, or `Direction.RESTORE` them onto the fill.
-        fill: what replaces a region, such as ``"uniform"``; see `faithmap.perturbation`.
+        fill: what replaces a region, such as ``"uniform"``; see `faithmap.perturbation`. Or a function (pixels
+            (C, H, W), removed (H, W)) → pixels, called at every step.
         draws: repetitions with new fill (and a new random order), averaged within an image.
         target: `Target.PREDICTED` or `Target.LABEL`.
         score: the score that tables and figures show; both are always stored.
@@ -129,9 +157,9 @@ class Protocol:
             object.__setattr__(self, part, value)
         if self.direction is Direction.RESTORE and self.fill == "drop":
             raise ProtocolError("direction is 'restore' and fill 'drop': a curve cannot start without any token.")
-        if self.direction is Direction.RESTORE and self.fill.partition(":")[0] == "noisy-linear":
+        if self.direction is Direction.RESTORE and (name := self.fill.partition(":")[0]) in _OF_WHAT_IS_LEFT:
             raise ProtocolError(
-                "direction is 'restore' and fill 'noisy-linear': a curve cannot start from values that are computed "
+                f"direction is 'restore' and fill '{name}': a curve cannot start from values that are computed "
                 "from the pixels that are left; give another fill, such as 'blur:sigma=5'."
             )
 
@@ -281,6 +309,8 @@ def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     for name, (least, most) in _BOUNDS.items():
         if name in checked and not (checked[name] is Steps.ALL and name in ("steps", "points")):
             checked[name] = _integer(name, checked[name], least, most)
+    if callable(checked.get("fill")) and not isinstance(checked["fill"], str):
+        checked["fill"] = FunctionFill.of(checked["fill"])
     for name in ("name", "fill", "segments"):
         if not isinstance(checked.get(name, ""), str):
             raise ProtocolError(f"{name} is a {type(checked[name]).__name__}: give it as text.")

@@ -21,7 +21,7 @@ from faithmap.classifiers import Classifier
 from faithmap.declarations import Parameter, integer
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.inference import Chains, Engine
-from faithmap.perturbation import draw_fill, is_imputed
+from faithmap.perturbation import Imputer, draw_fill, imputer_of, is_imputed
 from faithmap.perturbation.segments import segment
 from faithmap.protocol import Placement, Protocol
 from faithmap.randomness import generator
@@ -66,6 +66,7 @@ def shapley_values(
     seed: int = 0,
     image_ids: Sequence[str] | None = None,
     imputed: bool = False,
+    imputer: Imputer | None = None,
     engine: Engine | None = None,
 ) -> ShapleyValues:
     """Shapley values of regions for the class logit, by permutations in pairs: each and its reverse.
@@ -80,7 +81,7 @@ def shapley_values(
         first: how many permutations are known already: those that follow are drawn. Pair i of an image is the same
             whenever it is drawn.
         seed, image_ids: the key of the permutations; by default images are named by their row.
-        imputed: as in `faithmap.inference.Chains`.
+        imputed, imputer: as in `faithmap.inference.Chains`.
         engine: runs the network; by default one that is kept for the classifier.
     Raises:
         MethodError: an odd number of permutations, or none.
@@ -119,6 +120,7 @@ def shapley_values(
             targets=batch.targets[row].expand(permutations),
             steps=len(present),
             imputed=imputed,
+            imputer=imputer,
         )
         try:
             score = target_logits(batch.select([row]), chains, engine).double()
@@ -173,6 +175,7 @@ def shapley(batch: Batch, *, permutations: int, protocol: Protocol) -> Float[Ten
         values = shapley_values(
             one.classifier, one.pixels, one.targets, regions[None], torch.stack(fills).to(one.pixels)[None],
             permutations=permutations, seed=batch.seed, image_ids=[name], imputed=is_imputed(protocol.fill),
+            imputer=imputer_of(protocol.fill),
         ).values[0]  # fmt: skip
         found.append(torch.where(regions >= 0, values[regions.clamp(min=0)], 0.0))
     return torch.stack(found).to(batch.inputs.dtype)

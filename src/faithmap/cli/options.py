@@ -170,7 +170,8 @@ class FullyMeasured(Measured):
     fill: Annotated[
         str | None,
         "What replaces a region: `uniform`, `uniform-grey`, `dirichlet`, `constant:mean`, `constant:dataset-mean`, "
-        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `swap`, `drop`.",
+        "`constant:#808080`, `blur:sigma=5`, `noisy-linear`, `cv2-telea`, `cv2-navier-stokes`, `histogram`, `swap`, "
+        "`drop`.",
     ] = None
     orders: Annotated[str | None, "`morf` (most relevant first), `lerf` (least), or `morf,lerf`."] = None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from faithmap.experiment.block import Block, RemovalSteps
 from faithmap.experiment.task import ChainKey, Experiment
 from faithmap.inference import Chains
-from faithmap.perturbation import chain_fill, chain_removal_step, is_dropped, is_imputed, perturb
+from faithmap.perturbation import chain_fill, chain_removal_step, imputer_of, is_dropped, is_imputed, perturb
 from faithmap.protocol import RANDOM, Direction
 
 
@@ -83,6 +83,7 @@ def engine_chains(experiment: Experiment, block: Block, chains: Sequence[BlockCh
         steps=steps[-1],
         points=tuple(steps) if steps[0] == 0 else (0, *steps),
         imputed=is_imputed(protocol.fill),
+        imputer=imputer_of(protocol.fill),
         dropped=is_dropped(protocol.fill),
         restore=protocol.direction is Direction.RESTORE,
     )

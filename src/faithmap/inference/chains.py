@@ -11,6 +11,7 @@ from torch import Tensor
 
 from faithmap.classifiers import Classifier
 from faithmap.errors import EngineError
+from faithmap.perturbation import Imputer
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Chains:
         steps: L; the highest step at which a chain may be scored.
         dropped: nothing replaces a removed region: the tokens of its patches are left out, and `fill` is not used.
         imputed: replacement values are computed from the pixels that are left, and `fill` is the noise added to them.
+        imputer: what computes them, from the untouched image and which pixels are gone; None: noisy linear imputation.
         restore: start from the fill, and let every step bring a region of the image back. Engines never see it: they
             receive the `swapped` chains.
         points: the steps that are scored, ascending, 0 first; None for all of 0…L.
@@ -45,6 +47,7 @@ class Chains:
     targets: Int[Tensor, "chains"]
     steps: int
     imputed: bool = False
+    imputer: Imputer | None = None
     dropped: bool = False
     restore: bool = False
     points: tuple[int, ...] | None = None

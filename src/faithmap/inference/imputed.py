@@ -46,6 +46,10 @@ def _images(chains: Chains) -> Iterator[tuple[int, int, Tensor]]:
     for chain in range(len(chains)):
         pixels = chains.pixels[chains.image[chain]]
         noise = chains.fill[chains.fill_index[chain]]
-        images = imputed_steps(pixels, chains.removal_step[chain], noise, chains.scored)
+        at = chains.removal_step[chain]
+        if chains.imputer is None:
+            images = imputed_steps(pixels, at, noise, chains.scored)
+        else:
+            images = (chains.imputer(pixels, (at > 0) & (at <= k)) if k else pixels for k in chains.scored)
         for step, image in zip(chains.scored, images, strict=True):
             yield chain, step, image

@@ -11,11 +11,13 @@ from faithmap.perturbation.fills import (
     check_fill,
     draw_fill,
     fill,
+    fill_parameters,
     is_dropped,
     is_imputed,
     resolve_fill,
 )
 from faithmap.perturbation.imputation import impute, imputed_steps
+from faithmap.perturbation.inpainting import Imputer, imputer_of
 from faithmap.perturbation.regions import check_regions_fit, removal_steps
 from faithmap.perturbation.segments import resolve_segments, segment
 from faithmap.perturbation.steps import chain_fill, chain_removal_step, perturb
@@ -23,14 +25,17 @@ from faithmap.perturbation.steps import chain_fill, chain_removal_step, perturb
 __all__ = [
     "FILLS",
     "FillKind",
+    "Imputer",
     "chain_fill",
     "chain_removal_step",
     "check_fill",
     "check_regions_fit",
     "draw_fill",
     "fill",
+    "fill_parameters",
     "impute",
     "imputed_steps",
+    "imputer_of",
     "is_dropped",
     "is_imputed",
     "perturb",

@@ -18,6 +18,7 @@ from faithmap.checks import as_fill, as_floats, as_integer, as_pixels
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
 from faithmap.errors import InputError, ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
+from faithmap.protocol import FUNCTION, FunctionFill
 from faithmap.randomness import generator
 
 Pixels = Float[Tensor, "channels height width"]
@@ -131,6 +132,11 @@ def draw_fill(
     return as_fill(found.float(), image)
 
 
+def fill_parameters(fill: str) -> dict[str, Any]:
+    """The parameters of a fill, those at their defaults included."""
+    return _parse(fill)[1]
+
+
 def check_fill(name: str) -> None:
     """Raise a `ProtocolError` for a fill that is not in `FILLS`, or whose parameters mean nothing."""
     if name != _DATASET_MEAN:
@@ -139,6 +145,8 @@ def check_fill(name: str) -> None:
 
 def is_imputed(fill: str) -> bool:
     """True for a fill whose values depend on which pixels are left."""
+    if fill.partition(":")[0] == FUNCTION:
+        return True
     return _parse(fill)[0].imputed if fill != _DATASET_MEAN else False
 
 
@@ -163,6 +171,8 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
         return "constant:" + ",".join(f"{value:.6g}" for value in images.mean_colour().tolist())
     _, parameters = _parse(fill)
     name, _, detail = fill.partition(":")
+    if name == FUNCTION:
+        return fill
     if name == "swap":
         written = f"partners={images.content_hash()}"
     elif name == "constant":
@@ -272,6 +282,22 @@ def swap(pixels: Pixels, random: np.random.Generator, *, partner: Pixels) -> Pix
     return partner
 
 
+@fill(
+    "histogram",
+    line="every pixel the colour of a pixel of the image, drawn at random",
+    source="control; as dirichlet with n=1",
+)
+def histogram(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """Colours as often as they are in the image, at places that say nothing."""
+    places = pixels[0].numel()
+    return pixels.flatten(1)[:, torch.from_numpy(random.integers(0, places, places))].view_as(pixels)
+
+
+def _nothing(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    return torch.zeros_like(pixels)
+
+
+_FUNCTIONS = FillKind(FUNCTION, _nothing, "a function of the image and of what is removed", "your own", imputed=True)
 _DATASET_MEAN = "constant:dataset-mean"
 
 
@@ -280,6 +306,10 @@ def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
     if not isinstance(fill, str):
         raise ProtocolError(f"fill is a {type(fill).__name__}: give a name, one of {', '.join(FILLS)}.")
     name, _, detail = fill.partition(":")
+    if name == FUNCTION:
+        if not isinstance(fill, FunctionFill):
+            raise ProtocolError(f"fill '{fill}' is a function, which a run folder does not hold: give it in Python.")
+        return _FUNCTIONS, {}
     kind = FILLS.find(name)
     if name == "constant":
         return kind, _colour(fill, detail)
