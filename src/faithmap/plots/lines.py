@@ -282,12 +282,14 @@ def _draw_line(ax: Axes, rows: pd.DataFrame, one: Series, drawn: Drawn, place: t
 
 def _label_lines(ax: Axes, curves: Mapping[str, pd.DataFrame], found: Mapping[str, Series], drawn: Drawn) -> None:
     ends, looks, strong = {}, {}, ""
+    means = {name: float(np.nanmean(rows["mean"])) for name, rows in curves.items()}
     for group in alike(curves, found):
         label = merged_label([found[name].label for name in group])
         one = found[drawn.best if drawn.best in group else group[0]]
         rows = curves[one.method]
         last = rows[np.isfinite(rows["mean"])].iloc[-1]
-        height = 0.0 if one.method == RANDOM and drawn.zero else float(last["mean"])
+        # Where curves meet in one point, as both orders do at full removal, labels stand in the order of the curves.
+        height = 0.0 if one.method == RANDOM and drawn.zero else float(last["mean"]) + 1e-3 * means[one.method]
         ends[label], looks[label] = (float(last["step"]), height), replace(one, label=label)
         strong = label if drawn.best in group else strong
     label_ends(ax, ends, looks, 0.95 * drawn.size.font, strong)

@@ -156,7 +156,7 @@ def scorecard(table: pd.DataFrame, ax: Axes | None = None, *, style: str = "wide
     size = size_of(style)
     marks = {True: "↑", False: "↓"}
     names = [f"{measure} {marks.get(good[measure], '')}".strip() for measure in measures]
-    order = places.mean(axis=1).sort_values(kind="stable").index
+    order = places.iloc[:, 0].sort_values(kind="stable").index  # no total: by the first measure
     places, cells = places.loc[order], cells.loc[order]
     shown = places.set_axis(names, axis=1).rename(index=display_name)
     with themed(size):

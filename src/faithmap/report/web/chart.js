@@ -254,7 +254,7 @@ class LineChart {
       .map((one) => ({ one, end: one.values.findLastIndex((value) => value !== null) }))
       .filter(({ end }) => end >= 0)
       .map(({ one, end }) => ({ one, from: this.y(Number(one.values[end])), x: this.x(end) }))
-      .sort((a, b) => a.from - b.from);
+      .sort((a, b) => Math.round(a.from - b.from));
     const heights = spread(labels.map(({ from }) => from), 17, this.top, this.base);
     labels.forEach(({ one, from, x }, i) => {
       const y = heights[i];
