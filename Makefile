@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: help install demo reproduce test check package clean
+.PHONY: help install demo reproduce test check package bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ package: install  ## build the wheel and the sdist into dist/, and check them
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m pytest tests/test_package.py
+
+bench: install  ## all benchmarks on one page, benchmarks/README.md (under 30 minutes)
+	$(BIN)/python -m benchmarks.page --out benchmarks/README.md
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from faithmap.statistics.quadrature import FORMULAS, cosine_points, linear_points
+from scipy.interpolate import CubicSpline, PchipInterpolator, interp1d
 
 import faithmap
 from faithmap.inference import Chains, make_engine, score_chains, tune_allocator
@@ -27,7 +27,26 @@ from faithmap.perturbation import draw_fill
 METHODS = (
     "lrp-epsilon:0.01,lrp-epsilon:100,lrp-epsilon-plus,deconvolution,sensitivity,grad-cam,gradient-x-input,edge,random"
 )
+
+
+def cosine_points(steps: int, count: int) -> tuple[int, ...]:
+    """Those of a protocol: dense at both ends."""
+    return faithmap.Protocol.preset(steps=steps, points=count).scored_steps()
+
+
+def linear_points(steps: int, count: int) -> tuple[int, ...]:
+    """Equally far apart."""
+    return tuple(sorted({round(steps * i / (count - 1)) for i in range(count)}))
+
+
+Points = Sequence[int]
+Interpolation = Callable[[Points, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 SPACINGS: dict[str, Callable[[int, int], tuple[int, ...]]] = {"cosine": cosine_points, "linear": linear_points}
+FORMULAS: dict[str, Interpolation] = {
+    "trapezoid": interp1d,
+    "cubic spline": lambda points, values: CubicSpline(points, values, axis=-1, bc_type="natural"),
+    "monotone cubic": lambda points, values: PchipInterpolator(points, values, axis=-1),
+}
 
 
 def chains_of(classifier: faithmap.Classifier, images: faithmap.Images, given: argparse.Namespace) -> Iterator[Chains]:
@@ -80,8 +99,9 @@ def print_errors(logits: np.ndarray, counts: list[int]) -> None:
     for count in counts:
         for spacing, choose in SPACINGS.items():
             points = choose(steps, count)
-            for name, weights in FORMULAS.items():
-                error = difference[..., list(points)] @ weights(points) / steps - truth
+            for name, through in FORMULAS.items():
+                curve = through(points, difference[..., list(points)])(np.arange(steps + 1))
+                error = np.trapezoid(curve, dx=1 / steps) - truth
                 means = f"{np.abs(error.mean(0)).mean() / spread:.2%}", f"{np.abs(error).mean() / spread:.2%}"
                 print(" | ".join([str(len(points)), spacing, name, *means]), flush=True)
 
