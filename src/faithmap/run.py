@@ -45,7 +45,7 @@ class Run(StoredRun):
         Raises:
             CurveError: an unknown measure, or scores that it cannot be computed from.
         """
-        measure = measure or self.protocol.measure
+        measure = measure or statistics.shown_measure(self.protocol)
         if measure in self.manifest.measures:
             better = bool(self.manifest.measures[measure]["higher_is_better"])
             return statistics.measured_from(self.measures(), measure, higher_is_better=better)
@@ -70,7 +70,7 @@ class Run(StoredRun):
         Args:
             measure, score: as in `measured`.
         """
-        measure = measure or self.protocol.measure
+        measure = measure or statistics.shown_measure(self.protocol)
         if measure in self.manifest.measures:
             return [statistics.headline(self.measured(measure))]
         protocol = self.protocol
@@ -81,7 +81,9 @@ class Run(StoredRun):
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
         """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""
         shown, direction = str(score or self.protocol.score), str(self.protocol.direction)
-        return statistics.grade(self.scores(), shown, direction=direction, measure=measure or self.protocol.measure)
+        return statistics.grade(
+            self.scores(), shown, direction=direction, measure=measure or statistics.shown_measure(self.protocol)
+        )
 
     def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Every method by every measure of the run, and by SRG where it holds both orders: no total score.
@@ -120,7 +122,7 @@ class Run(StoredRun):
             how: passed on to `faithmap.plots.fig4`.
         """
         shown = {"score": str(score or self.protocol.score), "order": str(self.protocol.shown_order)}
-        shown |= {"direction": str(self.protocol.direction), "measure": self.protocol.measure}
+        shown |= {"direction": str(self.protocol.direction), "measure": statistics.shown_measure(self.protocol)}
         if self.precision != "float32":
             shown["title"] = f"scores in {self.precision}, for screening only"
         ax = plots.fig4(self.scores() if frame is None else frame, ax, **{**shown, **how})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from faithmap.declarations import Declaration, Declarations
 from faithmap.errors import FaithmapError
+from faithmap.statistics import shown_measure
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 # (run, options) → arguments of the function that draws.
@@ -20,7 +21,7 @@ def of_scores(run: Any, options: dict[str, Any]) -> dict[str, Any]:
     protocol = run.protocol
     return {
         "frame": run.scores(),
-        "measure": protocol.measure,
+        "measure": shown_measure(protocol),
         "score": str(protocol.score),
         "order": str(protocol.shown_order),
         "direction": str(protocol.direction),

@@ -13,7 +13,7 @@ import pandas as pd
 from faithmap.errors import CurveError
 from faithmap.plots.series import COLOURS, Series, series_of
 from faithmap.protocol import RANDOM, Direction, Order
-from faithmap.statistics import Measured, measured
+from faithmap.statistics import Measured, measured, shown_measure
 from faithmap.statistics.comparing import Comparison, comparison
 from faithmap.store.reading import StoredRun
 from faithmap.text import printable
@@ -166,7 +166,7 @@ def summarise(run: StoredRun) -> Summary:
         scores=scores,
         frame=frame,
         order=order,
-        measure=run.protocol.measure,
+        measure=shown_measure(run.protocol),
         score=score,
         points=tuple(int(step) for step in np.sort(frame["step"].unique())),
         draws=int((own if len(own) else frame)["draw"].nunique()),

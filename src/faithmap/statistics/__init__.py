@@ -4,7 +4,7 @@ from faithmap.statistics.comparing import compare, ranking
 from faithmap.statistics.curves import abpc, aopc, mean_over_fraction, relative_to_random, srg
 from faithmap.statistics.grade import Grade, grade
 from faithmap.statistics.headline import headline, verdict
-from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms
+from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms, shown_measure
 from faithmap.statistics.sequential import Decision, boundary, decided
 from faithmap.statistics.settings import Settings, agreement_of_settings, attainable_fraction, kendalls_w, rank_table
 from faithmap.statistics.subsets import subsets
@@ -54,6 +54,7 @@ __all__ = [
     "rank_table",
     "ranking",
     "relative_to_random",
+    "shown_measure",
     "srg",
     "subsets",
     "verdict",

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from faithmap.errors import CurveError, among, nearest
-from faithmap.protocol import RANDOM, Direction, Order
+from faithmap.protocol import RANDOM, Direction, Order, Protocol
 from faithmap.statistics.curves import mean_over_fraction
 from faithmap.statistics.groups import groups_of
 from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of
@@ -284,3 +284,10 @@ SCORE_MEASURES: Mapping[str, ScoreMeasure] = MappingProxyType(
         ),
     }
 )
+
+
+def shown_measure(protocol: Protocol) -> str:
+    """The measure of a protocol; AOPC where that takes both orders and only one is measured."""
+    kind = SCORE_MEASURES.get(protocol.measure)
+    needs_both = kind is not None and len(kind.needs) > 1
+    return "aopc" if needs_both and len(protocol.orders) < 2 else protocol.measure
