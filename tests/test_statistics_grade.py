@@ -231,7 +231,7 @@ def test_a_grade_has_a_sentence_for_everything() -> None:
     copy = frame_of(orders=("morf", "lerf"), methods={"smoothed:deconvolution:l2,sigma=16": 0.045}, seed=2)
     found = statistics.grade(pd.concat([frame, blend, copy]))
     table = found.table().set_index("property")
-    assert set(table.index) == {*THRESHOLDS, "smoothness"} - {"between settings"}
+    assert set(table.index) == {*THRESHOLDS, "smoothness", "in scope"} - {"between settings"}
     assert table["value"].notna().all()
     said = " ".join(found.sentences())
     for part in ("Two sets of 30 images", "ICC", "Krippendorff", "MoRF and LeRF", "Of 2 pairs", "(σ = 16 pixels)"):
@@ -242,10 +242,27 @@ def test_a_grade_has_a_sentence_for_everything() -> None:
     assert (
         plain.table().set_index("property").loc[["between draws", "both ends", "known answers"], "grade"].eq("").all()
     )
-    assert len(plain.sentences()) == 6
+    assert len(plain.sentences()) == 7
     for name in THRESHOLDS:
         good, fair = THRESHOLDS[name]
         assert [grade_of(name, v) for v in (good, fair, fair - 0.01, np.nan)] == ["good", "fair", "poor", ""]
+
+
+def test_a_network_that_no_longer_knows_the_images_is_named() -> None:
+    frame = frame_of(images=6, orders=("morf", "lerf"))
+    item = next(item for item in statistics.grade(frame).items if item.property == "in scope")
+    assert item.value == pytest.approx(statistics.r_oms(frame).mean())
+    assert "milder fill" not in item.sentence
+    rows = frame.to_dict("records")
+    whole = np.mean(
+        [slow_groups.of_image(rows, i, "random", "morf", "probability")[0] for i in frame["image"].unique()]
+    )
+    assert f"{100 * item.value / whole:.0f} % of that of the whole images" in item.sentence
+    lost = frame.assign(probability=frame["probability"].where(frame["step"] == 0, 0.001))
+    item = next(item for item in statistics.grade(lost).items if item.property == "in scope")
+    assert item.sentence.endswith("try a milder fill.")
+    none = statistics.grade(frame[frame["method"] != "random"])
+    assert next(i for i in none.items if i.property == "in scope").sentence.endswith("it takes the method 'random'.")
 
 
 def test_the_grade_of_a_study() -> None:

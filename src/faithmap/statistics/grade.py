@@ -1,4 +1,4 @@
-"""The grade of a measure in words: seven questions, each with its number, its interval and a threshold."""
+"""The grade of a measure in words: for each question its number, its interval and its threshold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 
 from faithmap.errors import CurveError
+from faithmap.protocol import RANDOM, Direction
+from faithmap.statistics.bootstrap import mean_intervals
+from faithmap.statistics.groups import group_means
 from faithmap.statistics.known_answers import blends, smoothed_copies
-from faithmap.statistics.measured import Measured, measured
+from faithmap.statistics.measured import Measured, measured, r_oms
+from faithmap.statistics.per_image import curves_of
 from faithmap.statistics.power import about
 from faithmap.statistics.reliability import (
     AIM,
@@ -25,6 +29,7 @@ from faithmap.statistics.reliability import (
 from faithmap.statistics.settings import agreement_of_settings
 from faithmap.text import display_name, grouped, number
 
+_HARDLY_KNOWN = 0.1  # of its confidence: along nearly all of the path the network no longer knows the images
 # Property → from where it is good, from where it is fair; below it is poor. docs/statistics.md says why.
 THRESHOLDS: Mapping[str, tuple[float, float]] = {
     "between images": (0.8, 0.6),
@@ -41,7 +46,7 @@ class Graded:
     """One question about a measure, answered.
 
     Attributes:
-        property: a name in `THRESHOLDS`, or "smoothness", which has no grade.
+        property: a name in `THRESHOLDS`, or "smoothness" or "in scope", which have no grade.
         setting: which one; empty for a single run and for what is between settings.
         value, low, high: the number and its interval over groups; NaN where there is none.
         grade: "good", "fair", "poor", or "" where there is no number.
@@ -131,6 +136,7 @@ def grade(
         blended.append(blends(one, confidence, seed).assign(setting=name))
         smoothed.append(smoothed_copies(one, confidence, seed).assign(setting=name))
         items += [_known_answers(blended[-1], name), _smoothness(smoothed[-1], name)]
+        items.append(_in_scope(frame, name, confidence, seed, direction))
     if len(found) > 1:
         items.append(_between_settings(found, confidence, seed))
     label = next(iter(found.values())).label
@@ -218,6 +224,25 @@ def _smoothness(copies: pd.DataFrame, setting: str) -> Graded:
             f"{100 * top['of_lead']:.0f} % of the best method's lead over it."
         )
     return Graded("smoothness", setting, float(top["of_lead"]), np.nan, np.nan, "", said)
+
+
+def _in_scope(frame: pd.DataFrame, setting: str, confidence: float, seed: int, direction: str) -> Graded:
+    """How much of its confidence the network keeps along random orders (R-OMS); described, not graded."""
+    rows = frame[(frame["method"] == RANDOM) & np.isfinite(frame["probability"])]
+    if rows.empty:
+        said = "Whether the network still knows the images while regions go: it takes the method 'random'."
+        return Graded("in scope", setting, np.nan, np.nan, np.nan, "", said)
+    kept, curves = r_oms(rows), curves_of(rows, "probability", str(rows["order"].iloc[0]))
+    whole = curves.values[:, 0, 0 if direction == Direction.REMOVE else -1]
+    means = mean_intervals(group_means(np.stack([kept.to_numpy(), whole], 1), curves.groups), confidence, seed)
+    share = float(means.mean[0] / means.mean[1])
+    said = (
+        f"Along random orders the mean probability is {number(means.mean[0], 3)} (R-OMS), {100 * share:.0f} % of that "
+        "of the whole images"
+    )
+    if share < _HARDLY_KNOWN:
+        said += ": the network hardly knows these inputs, so its scores say little about any order; try a milder fill"
+    return Graded("in scope", setting, float(means.mean[0]), float(means.low[0]), float(means.high[0]), "", f"{said}.")
 
 
 def _graded(name: str, setting: str, value: Value, sentence: str) -> Graded:
