@@ -2,7 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# Examples may be slow on a machine that does other work; no test is timed.
+settings.register_profile("faithmap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("faithmap")
 
 with install_import_hook("faithmap", "beartype.beartype"):
     import faithmap

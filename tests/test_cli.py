@@ -33,7 +33,7 @@ def run(*args: object):
     return runner.invoke(cli.app, [str(arg) for arg in args], env={"COLUMNS": "200"})
 
 
-SMALL = ("--draws", 1, "--steps", 3, "--methods", "sensitivity:l2,lrp-epsilon:0.01")
+SMALL = ("--protocol", "samek2017", "--draws", 1, "--steps", 3, "--methods", "sensitivity:l2,lrp-epsilon:0.01")
 
 
 def test_a_run_leaves_table_figure_scores_and_record(folder, tmp_path):
@@ -45,6 +45,7 @@ def test_a_run_leaves_table_figure_scores_and_record(folder, tmp_path):
     assert "broken\\n.jpg" in result.stderr
     frame = pd.read_parquet(tmp_path / "run" / "scores.parquet")
     assert len(frame) == 2 * 3 * 4
+    assert (frame["group"] == frame["image"]).all()
     with Image.open(tmp_path / "run" / "fig4.png") as figure:
         assert figure.size[0] > 500
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -66,7 +67,7 @@ def test_a_run_leaves_table_figure_scores_and_record(folder, tmp_path):
         (("--protocol", "samek2071"), "did you mean 'samek2017'"),
         (("--steps", "0"), "steps is 0"),
         (("--region-size", "300"), "region_size is 300 pixels"),
-        (("--region-size", "40"), "25 regions of 40 pixels fit"),
+        (("--protocol", "samek2017", "--region-size", "40"), "25 regions of 40 pixels fit"),
         (("--fill", "unifrom"), "did you mean 'uniform'"),
         (("--target", "lable"), "did you mean 'label'"),
         (("--images", "no/such/folder"), "no folder or file no/such/folder"),

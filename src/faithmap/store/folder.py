@@ -388,6 +388,8 @@ class Store:
         path = writable(path)
         temporary = path.with_name(f".tmp-{uuid4().hex}")
         parts = self.parts()
+        manifest = self._manifest or self.read_manifest()
+        groups = manifest.groups() if manifest is not None else {}
         runs = self.index(parts)
         piece = (np.cumsum(runs.count, dtype=np.int64) - runs.count) // rows
         cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
@@ -397,6 +399,9 @@ class Store:
             with open(temporary, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for start, stop in itertools.pairwise(cuts):
                     frame = self._frame(runs[start:stop], parts)
+                    if GROUP in schema.names:
+                        images = frame["image"].astype(str)
+                        frame[GROUP] = images.map(groups).fillna(images)
                     missing = {name: None for name in schema.names if name not in frame}
                     writer.write_table(pa.Table.from_pandas(frame.assign(**missing), schema, preserve_index=False))
             os.replace(temporary, path)
