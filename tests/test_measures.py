@@ -155,6 +155,24 @@ def test_a_value_that_is_not_finite_is_a_reason(tiny):
     assert "mine is inf" in failed[0].reason
 
 
+@pytest.mark.filterwarnings("ignore::faithmap.errors.EngineWarning")
+def test_networks_whose_score_is_not_a_class_logit():
+    def network(score, classes):
+        linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 24 * 24, classes))
+        return faithmap.Classifier(linear, score=score)
+
+    regression = subject(network("identity", 1), masked=False)
+    frame, failed = measured(regression, "sensitivity", "average-drop,random-logit,max-sensitivity:n=2,infidelity:n=4")
+    assert set(frame.measure) == {"max-sensitivity:n=2", "infidelity:n=4"}
+    reasons = {one.measure: one.reason for one in failed}
+    assert "has no probability" in reasons["average-drop"]
+    assert "has one score" in reasons["random-logit"]
+    labels = subject(network("sigmoid", 3), masked=False)
+    frame, failed = measured(labels, "sensitivity", "average-drop,random-logit")
+    assert not failed
+    assert len(frame) == 3 * 2 + 3  # `random` has no heatmap of another class
+
+
 def test_what_a_measure_means_nothing_for_is_said_in_advance(tmp_path):
     edge, random = resolve_methods("edge")
     given = resolve_methods({"given": {"a": torch.rand(4, 4).numpy()}})[0]

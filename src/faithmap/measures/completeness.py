@@ -69,4 +69,4 @@ def _promised(method: Method, batch: Batch) -> float:
 
 def _logit(batch: Batch, inputs: Tensor) -> float:
     with torch.no_grad():
-        return float(batch.scores(batch.plain_logits(inputs))[0])
+        return float(batch.scores(batch.classifier.outputs(inputs))[0])

@@ -200,19 +200,26 @@ def through_heatmaps(
     """Class probability of the image, and of the image times the heatmap's positive part divided by its maximum.
 
     Raises:
-        MeasureError: a heatmap without positive relevance.
+        MeasureError: a heatmap without positive relevance, or a network whose score has no probability.
     """
+    if subject.classifier.score_kind not in ("softmax", "sigmoid"):
+        raise MeasureError(f"the score of {subject.classifier.name} has no probability, whose fall this measures.")
     positive = heatmaps.double().clamp(min=0)
     most = positive.amax((1, 2), keepdim=True)
     if (most == 0).any():
         raise MeasureError("the heatmap has no positive relevance: the image cannot be shown through it.")
     shown = subject.pixels.double() * (positive / most).unsqueeze(1).to(subject.pixels.device)
     both = torch.cat([subject.pixels, shown.to(subject.pixels.dtype)])
-    with torch.no_grad():
-        # One image a pass: no number depends on how many methods there are.
-        logits = torch.cat([subject.classifier(one.unsqueeze(0)) for one in both]).double()
-    probability = logits.softmax(1)[:, int(subject.targets[0])].cpu()
+    # One image per pass: no number depends on how many methods there are.
+    probability = torch.cat([_probability(subject, one.unsqueeze(0)) for one in both])
     return probability[:1].expand(len(heatmaps)), probability[1:]
+
+
+def _probability(subject: Subject, pixels: Tensor) -> Tensor:
+    classifier = subject.classifier
+    with torch.no_grad():
+        outputs = classifier.outputs(classifier.normalise(pixels).to(classifier.dtype))
+        return classifier.probabilities(outputs, classifier.scores(outputs, subject.targets)).cpu()
 
 
 def single_regions(subject: Subject, n: int, cell: int) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,10 @@ def randomisation_complexity(subject: Subject, maps: Maps) -> Rows:
 def random_logit(subject: Subject, maps: Maps) -> Rows:
     """Spearman's ρ of the signed relevance for the explained class and for another one."""
     with torch.no_grad():
-        classes = subject.classifier(subject.pixels[:1]).shape[1]
+        outputs = subject.classifier(subject.pixels[:1])
+    classes = 0 if subject.classifier.score_kind == "custom" else outputs.shape[1]
+    if classes < 2:
+        raise MeasureError(f"{subject.classifier.name} has one score: there is no other class to explain.")
     others = []
     for row, target in enumerate(subject.targets.tolist()):
         drawn = int(subject.generator("random-logit", row).integers(classes - 1))
