@@ -3,6 +3,7 @@
     pip install -e ".[demo,peers]"
     python benchmarks/peers.py
     python benchmarks/peers.py --model alexnet --images 16 --method fig4 --threads 2 --clock wall --tables 1
+    python benchmarks/peers.py --measures --images 4 --method fig4
 
 For each: seconds of processor time on one thread, or of wall time (the median of the repeats), how many inputs went
 through the network, scores a second, points of a curve, and the largest difference of a score from the line of faithmap
@@ -12,6 +13,7 @@ above it. Nothing is downloaded; the network is the embedded SqueezeNet 1.1, or 
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import time
 import warnings
@@ -26,9 +28,12 @@ import torchvision
 from torch import Tensor, nn
 
 import faithmap
-from faithmap.attribution import resolve_methods
+from faithmap.attribution import Batch, batch_heatmaps, resolve_methods
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import tune_allocator
+from faithmap.measures.compute import compute_measures
+from faithmap.measures.registry import resolve_measures
+from faithmap.measures.subject import Subject
 
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 SIZE = 224
@@ -168,6 +173,85 @@ class Case:
         return np.stack(curve, 1)
 
 
+class Measured:
+    """Measures of all methods on one network and images, by faithmap and by Quantus."""
+
+    def __init__(self, model: str, images: int, method: str) -> None:
+        case = Case(model, images, method)
+        self.classifier = case.classifier
+        self.pixels, self.targets = case.pixels[:images], case.targets[:images]
+        self.methods = [one for one in resolve_methods(method) if not one.is_random]
+        maps = [faithmap.heatmaps(self.classifier, self.pixels, self.targets, one) for one in self.methods]
+        self.maps = dict(zip(self.methods, maps, strict=True))
+
+    def ours(self, measure: str) -> float:
+        """The mean over methods and images."""
+        ids = [str(row) for row in range(len(self.pixels))]
+        subject = Subject(self.classifier, self.pixels, self.targets, ids)
+        heatmaps = {method.name: dict(enumerate(maps)) for method, maps in self.maps.items()}
+        values, failed = compute_measures(subject, self.methods, heatmaps, resolve_measures(measure))
+        assert not failed, failed[0].reason
+        return float(np.mean([one.value for one in values]))
+
+    def quantus(self, metric: Callable[..., list[float]]) -> float:
+        """The mean over methods and images; heatmaps are computed anew by the same functions as ours."""
+        found = []
+        for method, maps in self.maps.items():
+
+            def explain(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, method=method, **_: object):
+                classifier = copy.copy(self.classifier)
+                classifier.module = model
+                given = torch.as_tensor(inputs) * torch.tensor(IMAGENET_STD).view(3, 1, 1)
+                pixels = given + torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+                batch = Batch.of(classifier, pixels.float(), torch.as_tensor(targets).long())
+                return batch_heatmaps(method, batch).unsqueeze(1).numpy()
+
+            found += metric(
+                model=self.classifier.module.eval(),
+                x_batch=self.classifier.normalise(self.pixels).numpy(),
+                y_batch=self.targets.numpy(),
+                a_batch=maps.unsqueeze(1).numpy().copy(),
+                explain_func=explain,
+                softmax=False,
+                channel_first=True,
+                device="cpu",
+            )
+        return float(np.mean(found))
+
+
+def compare_measures(case: Measured, clock: Callable[[], float]) -> None:
+    """Infidelity, max-sensitivity and randomisation over all layers: seconds, ratio and the values' means.
+
+    Infidelity and max-sensitivity are defined otherwise there (docs/peers.md): the same number of perturbed images, and
+    the same method computing the heatmaps; values are shown, not compared.
+    """
+    import quantus
+
+    quiet = {"disable_warnings": True, "normalise": False}
+    rows: dict[str, tuple[str, Callable[..., list[float]]]] = {
+        "infidelity, 96 perturbed images": (
+            "infidelity:n=96",
+            quantus.Infidelity(perturb_patch_sizes=[SIZE // 4], n_perturb_samples=6, **quiet),
+        ),
+        "max-sensitivity, 10 noisy images": ("max-sensitivity:n=10", quantus.MaxSensitivity(nr_samples=10, **quiet)),
+        "randomisation, all layers": (
+            "randomisation-top-down",
+            quantus.MPRT(return_average_correlation=True, **quiet),
+        ),
+    }
+    names = ", ".join(method.name for method in case.methods)
+    print(f"{case.classifier.name}, {len(case.pixels)} images, {len(case.methods)} methods ({names}); {machine()}")
+    print(f"{'':36}{'faithmap s':>12}{'Quantus s':>12}{'ratio':>8}{'faithmap':>12}{'Quantus':>12}")
+    for title, (measure, metric) in rows.items():
+        start = clock()
+        theirs = case.quantus(metric)
+        seconds = clock() - start
+        start = clock()
+        mine = case.ours(measure)
+        own = clock() - start
+        print(f"{title:36}{own:12.2f}{seconds:12.2f}{seconds / own:8.1f}{mine:12.3g}{theirs:12.3g}", flush=True)
+
+
 def timed(
     case: Case, name: str, run: Callable[[], np.ndarray], repeats: int, clock: Callable[[], float]
 ) -> tuple[np.ndarray, float, str]:
@@ -190,11 +274,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=list(CLOCKS), default="cpu")
+    parser.add_argument("--measures", action="store_true", help="measures beyond curves, beside those of Quantus")
     parser.add_argument("--tables", type=int, default=3, help="how many of the three comparisons (default: all)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)
 
+    if arguments.measures:
+        compare_measures(Measured(arguments.model, arguments.images, arguments.method), CLOCKS[arguments.clock])
+        return
     case = Case(arguments.model, arguments.images, arguments.method)
     squares = faithmap.Protocol.preset(steps=arguments.steps, region_size=REGION)
     pixels = faithmap.Protocol.preset(steps="all", region_size=3136, placement="pixel")
