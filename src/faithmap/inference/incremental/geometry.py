@@ -154,6 +154,9 @@ def _through_spans(rectangle: Tensor, spans: Spans) -> Tensor:
 
 def _through(rectangle: Tensor, window: Window, size: Pair) -> Tensor:
     """Output o sees input o · stride − before + j · dilation, j < size: it changes if one of these lies inside."""
+    # The first o is the smallest whose last input, o · stride − before + reach, is at or behind `first`; the last the
+    # largest whose first input, o · stride − before, lies before `end`. With dilation some o in between see only pixels
+    # beside the rectangle: they are computed again without need, to the same value. Bounds are never too small.
     ends = []
     for axis in (0, 1):
         first, end = rectangle[2 * axis], rectangle[2 * axis + 1]
@@ -254,6 +257,8 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.chain)
 
+    # Chain, row and column as one number, chain · (rows · columns) + row · columns + column: a row of a map in memory,
+    # if `padded` is the size in memory, padding included, and `shift` counts from the first pixel in memory.
     def index(self, padded: Pair, stride: Pair = (1, 1), shift: Pair = (0, 0)) -> Int[Tensor, "pixels"]:
         """Rows of a flat map (chains · rows · columns, channels) at pixel · stride + shift.
 

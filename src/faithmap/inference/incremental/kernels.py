@@ -34,7 +34,11 @@ from faithmap.inference.incremental.layers import (
 from faithmap.inference.incremental.state import Map, State
 
 CHUNK_BYTES = {"cpu": 3_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
-GRID = 64  # row counts are multiples of it
+# Row counts are multiples of it. Invariant of the row grid: whatever list a pixel is in, its row has the same bits.
+# Every row count that a product meets is on the grid, so that vectorised loops leave no remainder; on it, rows were
+# tried to be independent of their number and place (`rows_are_independent`), and where they are not, only one count is
+# used. Rows beyond those wanted hold what the buffer held before: they are computed and dropped, never read.
+GRID = 64
 _GRAIN = 32768  # elementwise operations on fewer numbers are not split between threads
 
 
@@ -126,6 +130,8 @@ class Product:
         return result.relu_() if self.relu else result
 
     def _rows_are_independent(self) -> bool:
+        # Tried at the smallest counts, at one in the middle and at the largest, whole and shifted by 17 rows: kernels
+        # change with the number of rows, and blocks of rows inside a kernel with a row's place.
         kind = "public" if self._private is None else "private"
         key = (kind, self.inputs, self.outputs, self.rows, self.weight.dtype, self.weight.device)
         counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}

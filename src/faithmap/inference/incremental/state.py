@@ -102,6 +102,9 @@ class Map:
 class State:
     """All maps of `chains` chains.
 
+    Only pixels inside a map are ever written. What surrounds them stays as it was made, zeros or a `Copy`'s value, for
+    all steps and all images; that is what makes a window over the edge right without asking where the edge is.
+
     Args:
         within: a state of more chains, whose memory this one uses.
 

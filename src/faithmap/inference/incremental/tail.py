@@ -48,6 +48,10 @@ def _numbers(node: fx.Node) -> int:
 class Tail:
     """Collects what the tail reads, runs it when a batch is full, and yields logits.
 
+    Rows 0…`filled` of every buffer belong to the entries of `_waiting`, in order and without gaps; rows behind them are
+    left from earlier batches, run along, and go unread. Maps are copied when they are pushed, because the next step
+    changes them before the batch is full. A batch is never run with another number of rows.
+
     Args:
         public: use public operations of torch only.
     """
