@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from faithmap.cli import app, replication
+from faithmap.cli.app import ORDER
 from faithmap.cli.options import FullyMeasured, Options, grouped
 from faithmap.protocol import Protocol
 
@@ -79,3 +80,10 @@ def test_what_is_given_overrides_the_preset():
 def test_no_command_takes_more_than_eight_things():
     for command in (*app.registered_commands, *replication.registered_commands):
         assert len(inspect.signature(inspect.unwrap(command.callback)).parameters) <= 8
+
+
+def test_help_lists_commands_as_a_person_needs_them():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).stdout.split("Commands")[1]
+    names = [line.split()[1] for line in shown.splitlines() if line.startswith("│ ") and line[2] != " "]
+    assert names == [name for name in ORDER if name in names]
+    assert set(names) == {command.name for command in app.registered_commands}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from faithmap._version import __version__
 from faithmap.cli.console import guarded, out, show_warning, terminated, write_anything
@@ -15,8 +16,22 @@ from faithmap.cli.options import grouped
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+# As a person needs them; others follow.
+ORDER = ("run", "study", "report", "plot", "scorecard", "methods", "measures", "operators", "sanity", "doctor")
+
+
+class InOrder(TyperGroup):
+    """Commands in `ORDER`, wherever they are declared."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, as ``--help`` shows them."""
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
 app = typer.Typer(
     name="faithmap",
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

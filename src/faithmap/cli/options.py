@@ -134,7 +134,7 @@ class Measured(Options, panel="What is measured"):
     ] = None
     draws: Annotated[int | None, "Repetitions with new noise and a new random order."] = None
     random_draws: Annotated[int | None, "Draws of the random order, whose noise enters every difference."] = None
-    region_size: Annotated[int | None, "Side of a region in pixels; with placement `pixel`, pixels a step."] = None
+    region_size: Annotated[int | None, "Side of a region in pixels; with placement `pixel`, pixels per step."] = None
     placement: Annotated[
         str | None,
         "`grid`: cells of a fixed grid; `patch`: the network's own patches; `centre`: windows centred on the highest "
@@ -214,7 +214,7 @@ class Computed(Options, panel="How it is computed"):
     """What changes speed and memory only."""
 
     device: Device = "auto"
-    batch_size: Annotated[int | None, "Inputs a forward pass; changes speed and memory only."] = None
+    batch_size: Annotated[int | None, "Inputs per forward pass; changes speed and memory only."] = None
     engine: Annotated[
         str,
         "`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: run the "
@@ -235,7 +235,7 @@ class Executed(Computed):
     address: Annotated[
         str | None, "Ray cluster: `auto` (of this machine) or `host:port`. Default: one is started for this run."
     ] = None
-    workers: Annotated[int | None, "Ray workers. Default: one a GPU, else one a CPU core."] = None
+    workers: Annotated[int | None, "Ray workers. Default: one per GPU, else one per CPU core."] = None
     threads: Annotated[int | None, "CPU threads, of each worker. Other threads may round otherwise."] = None
 
     def arguments(self) -> dict[str, Any]:
