@@ -205,6 +205,16 @@ def test_settings_agree_and_one_does_not() -> None:
         statistics.agreement_of_settings({"s": made(means)})
 
 
+def test_mean_tau_rests_on_what_both_settings_have() -> None:
+    rows = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 3.0, np.nan], [4.0, 4.0, np.nan, 1.0]])
+    expected = [
+        slow.tau_b([1, 2, 3], [2, 1, 3]),
+        slow.tau_b([1, 2, 4], [4, 4, 1]),
+    ]
+    assert statistics.mean_tau(rows) == pytest.approx(np.mean(expected))  # the third pair has one order: none
+    assert np.isnan(statistics.mean_tau(np.ones((3, 4))))
+
+
 def test_groups_are_drawn_alike_in_all_settings() -> None:
     """Settings that are copies of each other agree in every resample."""
     one = made(noisy([0, 0.1, 0.2, 0.3], 10))

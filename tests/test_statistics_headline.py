@@ -259,6 +259,30 @@ def test_both_scores_have_their_verdict() -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_second_opinion_is_that_of_the_other_table(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    made = [{name: 0.02 * rng.normal() + noise(seed + i, 30) for i, name in enumerate("abcd")} for _ in range(2)]
+    frame = two_scores(*({**one, "random": np.zeros(30)} for one in made))
+    said = statistics.verdict(frame)[1]
+    tables = [statistics.ranking(frame, score) for score in ("logit", "probability")]
+    first, other = (table[table["method"] != "random"].iloc[0] for table in tables)
+    standing = {
+        "better": "significantly better than",
+        "worse": "significantly worse than",
+        "": "not distinguishable from",
+    }
+    assert f"{other['method']} is first, {standing[other['vs_random']]} random orders" in said
+    same = (first["method"], first["vs_random"]) == (other["method"], other["vs_random"])
+    assert said.startswith("By probability the answer is the same" if same else "The scores differ: by probability")
+    pairs = statistics.compare(frame, "probability")
+    of_first = pairs[(pairs["a"] == other["method"]) & (pairs["family"] == "pairs")]
+    if "than every other method" in said:
+        assert of_first["significant"].all()
+    for name in re.findall(r"[a-d](?=,| and|\.)", said.partition("orders, not distinguishable from")[2]):
+        assert not of_first.set_index("b").loc[name, "significant"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     effects=st.lists(st.sampled_from([-3.0, -0.5, 0.0, 0.05, 0.5, 3.0]), min_size=0, max_size=5),

@@ -6,7 +6,14 @@ from faithmap.statistics.grade import Grade, grade
 from faithmap.statistics.headline import headline, verdict
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms, shown_measure
 from faithmap.statistics.sequential import Decision, boundary, decided
-from faithmap.statistics.settings import Settings, agreement_of_settings, attainable_fraction, kendalls_w, rank_table
+from faithmap.statistics.settings import (
+    Settings,
+    agreement_of_settings,
+    attainable_fraction,
+    kendalls_w,
+    mean_tau,
+    rank_table,
+)
 from faithmap.statistics.subsets import subsets
 from faithmap.statistics.tables import (
     abpc_table,
@@ -44,6 +51,7 @@ __all__ = [
     "headline",
     "kendalls_w",
     "mean_over_fraction",
+    "mean_tau",
     "measure_table",
     "measured",
     "measured_from",

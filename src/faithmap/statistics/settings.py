@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -196,6 +197,27 @@ def _kendalls_w(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.
     with np.errstate(invalid="ignore", divide="ignore"):
         w: np.ndarray = np.where(largest > 0, 12 * squares / largest, np.nan)
     return w
+
+
+def mean_tau(scores: Float[np.ndarray, "settings methods"]) -> float:
+    """Mean of Kendall's τ-b over all pairs of settings.
+
+    Args:
+        scores: only their order within a row counts; NaN where a method is missing: each pair of settings then rests
+            on the methods that both have.
+    Returns:
+        NaN where no pair of settings tells two common methods apart.
+    Example:
+        >>> mean_tau(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [6.0, 5.0, 4.0]])).round(3)
+        -0.333
+    """
+    scores = np.asarray(scores, dtype=float)
+    found = []
+    for first, second in itertools.combinations(scores, 2):
+        both = np.isfinite(first) & np.isfinite(second)
+        found.append(taus(np.stack([first[both], second[both]])[None])[0, 0, 1])
+    finite = np.array(found)[np.isfinite(found)]
+    return float(finite.mean()) if finite.size else np.nan
 
 
 def taus(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.ndarray, "rows settings settings"]:
