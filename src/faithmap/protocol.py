@@ -67,6 +67,8 @@ class Target(StrEnum):
     """The class that the network predicts for the untouched image (needs no labels)."""
     LABEL = "label"
     """The true class."""
+    GIVEN = "given"
+    """The class that the caller gives for each image."""
 
 
 class Score(StrEnum):

@@ -24,6 +24,7 @@ def measure(
     files: Places,
     out: Path | None = None,
     properties: Properties | None = None,
+    targets: str | None = None,
 ) -> Run | None:
     """`evaluate` with a progress bar. What can be refused is refused before anything is loaded or downloaded.
 
@@ -31,6 +32,7 @@ def measure(
         inputs, computed, files, properties: groups of options.
         methods: as `evaluate` takes them.
         protocol: what is measured.
+        targets: classes of one's own; None: what the protocol says.
         out: the run folder where `files` names none; None: `runs/IMAGES-MODEL`.
     Returns:
         The run; None after a dry run.
@@ -52,7 +54,7 @@ def measure(
     resolve_methods(methods, protocol, further.get("on_refusal"))
     resolve_measures(further.get("measures"))
     how = computed.arguments() | (files.arguments() if isinstance(files, Files) else {})
-    how |= further
+    how |= further | {"targets": targets}
     how["out"] = files.out or out or default_out(inputs)
     found = load_images() if inputs.images != IMAGENETTE else None
     classifier = faithmap.load_classifier(inputs.model, computed.device)

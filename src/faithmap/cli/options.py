@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
@@ -141,7 +141,11 @@ class Measured(Options, panel="What is measured"):
         "remaining pixel; `pixel`: single pixels; `segment`: segments of any shape.",
     ] = None
     segments: Annotated[str | None, "For placement `segment`: `slic:n=50`, or `folder:PATH` of label maps."] = None
-    target: Annotated[str | None, "Score the `predicted` class or the `label`."] = None
+    target: Annotated[
+        str | None,
+        "Score the `predicted` class or the `label`; for `faithmap run` also one class for all images (index or name), "
+        "or a CSV file with lines image,class.",
+    ] = None
     score: Score = None
     seed: Seed = 0
 
@@ -174,6 +178,12 @@ class FullyMeasured(Measured):
         "`drop`.",
     ] = None
     orders: Annotated[str | None, "`morf` (most relevant first), `lerf` (least), or `morf,lerf`."] = None
+
+    def build_with_targets(self) -> tuple[Protocol, str | None]:
+        """The protocol, and classes of one's own where `--target` names them."""
+        if self.target in (None, "predicted", "label"):
+            return self.build(), None
+        return replace(self, target=None).build(), self.target
 
     def overrides(self) -> dict[str, Any]:
         """See `Measured`."""

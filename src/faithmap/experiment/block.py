@@ -67,8 +67,8 @@ def read_block(experiment: Experiment, images: Sequence[AnyImage]) -> tuple[Bloc
     predicted, finite, classes = untouched(classifier, stacked)
     labels = [experiment.labels.get(name) for name in ids]
     asked: list[int | None] = predicted.tolist()
-    if protocol.target is Target.LABEL:
-        asked = labels
+    if protocol.target is not Target.PREDICTED:
+        asked = labels if protocol.target is Target.LABEL else [experiment.targets.get(name) for name in ids]
     targets = torch.tensor([target or 0 for target in asked], device=predicted.device)
     maps = torch.stack(segments).to(classifier.device) if segments else None
     block, rows = Block(ids, groups, stacked, targets, predicted, labels, maps), []
@@ -103,6 +103,8 @@ def not_scored(finite: bool, target: int | None, classes: int | None, protocol: 
     """Why an image has no class to score, or None."""
     if not finite:
         return "the network's logits are not finite for the untouched image."
+    if target is None and protocol.target is Target.GIVEN:
+        return "no class is given for it."
     if target is None:
         return "its true class is not known: use one folder per class, or target 'predicted'."
     if target < 0 and protocol.target is Target.PREDICTED:

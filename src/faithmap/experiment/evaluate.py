@@ -20,6 +20,7 @@ from faithmap.experiment.executors import Executor, LocalExecutor, Report, as_ex
 from faithmap.experiment.planning import Plan, input_size, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, manifest_before
+from faithmap.experiment.targets import Targets
 from faithmap.experiment.task import Experiment
 from faithmap.images import Groups, Images, load_images
 from faithmap.protocol import Protocol
@@ -48,6 +49,7 @@ def evaluate(
     masks: Any = None,
     on_refusal: str | None = None,
     heatmap_resize: str | None = None,
+    targets: Targets = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -78,6 +80,9 @@ def evaluate(
         heatmap_resize: ``"nearest"``, ``"bilinear"`` or ``"bicubic"`` for heatmaps from elsewhere that cover the input
             at another size (patch grids); ``"picture:bilinear"`` and so on for maps that cover the whole picture and
             are cropped as it is. None: a map of another size is skipped.
+        targets: the class that is scored: ``"predicted"``, ``"label"``, one class for all images (index or name), one
+            per image (a tensor or list in their order), image id → class, or a .csv file with lines ``image,class``.
+            None: what the protocol says.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -102,6 +107,7 @@ def evaluate(
         masks=masks,
         on_refusal=on_refusal,
         heatmap_resize=heatmap_resize,
+        targets=targets,
     )
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     with store.lock(), shown(progress) as show:
@@ -201,6 +207,7 @@ def plan(
     masks: Any = None,
     on_refusal: str | None = None,
     heatmap_resize: str | None = None,
+    targets: Targets = None,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
@@ -219,6 +226,7 @@ def plan(
         masks=masks,
         on_refusal=on_refusal,
         heatmap_resize=heatmap_resize,
+        targets=targets,
     )
     executor = as_executor(executor)
     store = Store(out if out is not None else "memory://faithmap-nowhere")

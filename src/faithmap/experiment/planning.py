@@ -18,6 +18,7 @@ from faithmap.classifiers.patches import patch_side
 from faithmap.errors import GroupWarning, InputError, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.measuring import asked_measures
+from faithmap.experiment.targets import Targets, chosen_targets
 from faithmap.experiment.task import BLOCK, TASK_IMAGES, ChainKey, Experiment, MeasureKey, Task
 from faithmap.identity import UNKNOWN
 from faithmap.images import AnyImage, Images, PixelSource, TensorImage, load_images
@@ -60,16 +61,18 @@ def prepare(
     masks: Any = None,
     on_refusal: str | None = None,
     heatmap_resize: str | None = None,
+    targets: Targets = None,
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
-    protocol = as_protocol(protocol)
+    question = as_protocol(protocol)
     images = load_images(images).pinned()
     if (suggestion := images.suggested_groups()) is not None:
         warnings.warn(suggestion, GroupWarning, stacklevel=3)
+    question, given = chosen_targets(targets, images, classifier, question)
     others = PixelSource(images, classifier.preprocessing)
     size = input_size(images, classifier)
-    protocol = settled(aligned(protocol, classifier, size), others, size)
+    protocol = settled(aligned(question, classifier, size), others, size)
     asked = resolve_measures(measures)
     experiment = Experiment(
         classifier=classifier,
@@ -79,6 +82,7 @@ def prepare(
         batch_size=batch_size,
         precision=precision,
         labels=classifier.class_indices(images),
+        targets=given,
         others=others,
         measures=asked,
         masks=masks_for(asked, images, masks, classifier.preprocessing),

@@ -41,7 +41,12 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
     classifier, protocol = experiment.classifier, experiment.protocol
     # Images are pinned: what cannot be read has its reason for a hash, and is named when its turn comes.
     records = {
-        image.id: ImageRecord(content=image.content_hash(), label=experiment.labels[image.id], group=image.group)
+        image.id: ImageRecord(
+            content=image.content_hash(),
+            label=experiment.labels[image.id],
+            group=image.group,
+            target=experiment.targets.get(image.id),
+        )
         for image in images
     }
     return Manifest(

@@ -77,6 +77,7 @@ class Experiment:
     Attributes:
         engine_name, batch_size, precision: how scores are computed; see `make_engine`.
         labels: image id → true class, None where it is not known.
+        targets: image id → class that is scored, for `Target.GIVEN`.
         others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
         measures: what is measured besides the scores.
@@ -90,6 +91,7 @@ class Experiment:
     batch_size: int | None
     precision: str
     labels: Mapping[str, int | None]
+    targets: Mapping[str, int | None] = field(default_factory=dict)
     others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
     measures: Sequence[Measure] = ()

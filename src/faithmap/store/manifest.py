@@ -62,6 +62,8 @@ class ImageRecord(Record):
     """A hash of its bytes, or ``unreadable: …`` with the reason."""
     label: int | None = None
     """The true class, where it is known."""
+    target: int | None = None
+    """The class that is scored, where the caller gave it."""
     group: Text | None = None
     """The independent unit that it belongs to; None: the image is its own."""
 
