@@ -14,6 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch torchvision
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,ray,test,check]"
+	$(BIN)/pip install --quiet --no-deps lxt==2.1  # an oracle of tests/test_transformers.py; its dependencies are not needed
 	touch $@
 
 demo: install  ## the whole experiment on the embedded network and photos: figure, table and report in runs/demo

@@ -315,3 +315,24 @@ def test_what_has_no_rule_is_refused():
     }.items():
         with pytest.raises(MethodError, match=message):
             heatmaps(faithmap.Classifier(Formula(formula)), pixels, targets, "lrp-epsilon:0")
+
+
+def test_values_kept_from_an_earlier_pass_are_constants():
+    """As LeViT keeps its attention biases, computed while parameters had gradients."""
+
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.bias, self.kept = nn.Linear(12, 5), nn.Parameter(torch.rand(5)), None
+
+        def forward(self, x):
+            if self.kept is None:
+                self.kept = self.bias * 2
+            return self.one(x.flatten(1)) + self.kept
+
+    module, pixels, targets = randomised(Keeping()), torch.rand(1, 3, 2, 2, dtype=torch.float64), torch.tensor([2])
+    expected = heatmaps(faithmap.Classifier(module), pixels, targets, "lrp-epsilon:0")
+    module.kept = None
+    module(pixels)
+    assert module.kept.requires_grad
+    torch.testing.assert_close(heatmaps(faithmap.Classifier(module), pixels, targets, "lrp-epsilon:0"), expected)

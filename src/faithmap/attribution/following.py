@@ -80,6 +80,7 @@ class Follower(TorchFunctionMode):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        self.leaf: Tensor | None = None
         self.path: list[str] = []
         self.kept: list[Any] = []  # rules live as long as the follower: zennit itself holds them weakly
         self.known: dict[int, Tensor] = {}
@@ -99,6 +100,7 @@ class Follower(TorchFunctionMode):
                     "network as it was before torch.jit or torch.compile."
                 )
         on_leaving(self._release)
+        self.leaf = inputs
         changeable = inputs.clone()  # for networks that work on their input in place
         self.known[id(changeable)] = changeable
         handles = []
@@ -166,6 +168,24 @@ class Follower(TorchFunctionMode):
             "its forward pass cannot be followed."
         )
 
+    def _take_for_constant(self, value: Tensor) -> None:
+        """A value that was computed from parameters, before they were held fixed, is used without its gradient.
+
+        Raises:
+            MethodError: it depends on the input.
+        """
+        left, visited = [value.grad_fn], set()
+        while left:
+            node = left.pop()
+            if node is None or node in visited:
+                continue
+            visited.add(node)
+            if getattr(node, "variable", None) is self.leaf:
+                raise MethodError(self._unseen())
+            left += [before for before, _ in node.next_functions]
+        self.renewed[id(value)] = value.detach()
+        self.known[id(value)] = value  # held, so that its id is not given to another
+
     def _newest(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             while id(value) in self.renewed:
@@ -186,8 +206,11 @@ class Follower(TorchFunctionMode):
             if any(id(value) in self.derived for value in given) and name.strip("_") not in FACTORIES:
                 self._derive(result)
             return result
-        if any(id(value) not in self.known for value in moving):
-            raise MethodError(self._unseen())
+        unknown = [value for value in moving if id(value) not in self.known]
+        if unknown:
+            for value in unknown:
+                self._take_for_constant(value)
+            return self.__torch_function__(function, types, args, kwargs)
         call = Call(name.strip("_"), function, args, kwargs, moving)
         if self.unfused and call.name in ATTENTION:
             result = self.made_of(ATTENTION[call.name], *args, **kwargs)

@@ -78,7 +78,7 @@ def deconvolution(batch: Batch, *, norm: str, start: str) -> Float[Tensor, "batc
     first_shown=True,
 )
 def guided_backpropagation(batch: Batch, *, norm: str) -> Float[Tensor, "batch height width"]:
-    """Norm of the gradient, of which every ReLU passes positive values only."""
+    """Norm of the gradient, with only positive values passed through every ReLU."""
 
     def signal() -> Tensor:
         return _through_relus(batch, ReluFollower(batch.classifier.module, guided=True), "logit")
