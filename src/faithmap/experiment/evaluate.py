@@ -197,37 +197,20 @@ def plan(
     protocol: Protocol | str = "srg",
     out: str | Path | None = None,
     *,
-    engine: str = "auto",
-    batch_size: int | None = None,
-    precision: str = "float32",
     save_heatmaps: bool = False,
     executor: Executor | None = None,
     groups: Groups = None,
-    measures: Any = None,
-    masks: Any = None,
-    on_refusal: str | None = None,
-    heatmap_resize: str | None = None,
-    targets: Targets = None,
+    **how: Any,
 ) -> Plan:
     """What `evaluate` would do with the same arguments. Writes nothing.
 
+    Args:
+        classifier, images, methods, protocol, out, save_heatmaps, executor, groups: as in `evaluate`.
+        how: the other arguments of `evaluate` that decide what is computed; see `prepare`.
     Raises:
         FaithmapError: as `evaluate`; also a run folder with damaged parts.
     """
-    images, experiment = prepare(
-        classifier,
-        load_images(images, groups=groups),
-        methods,
-        protocol,
-        engine=engine,
-        batch_size=batch_size,
-        precision=precision,
-        measures=measures,
-        masks=masks,
-        on_refusal=on_refusal,
-        heatmap_resize=heatmap_resize,
-        targets=targets,
-    )
+    images, experiment = prepare(classifier, load_images(images, groups=groups), methods, protocol, **how)
     executor = as_executor(executor)
     store = Store(out if out is not None else "memory://faithmap-nowhere")
     if (before := store.read_manifest()) is not None:
