@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import faithmap
-from faithmap.errors import ClassifierError, ClassifierWarning, EngineWarning, FaithmapError, InputError
+from faithmap.errors import ClassifierError, ClassifierWarning, EngineWarning, FaithmapError, InputError, ProtocolError
 from faithmap.images import load_images
 from tests.reference.outputs import score_twin
 
@@ -148,6 +148,22 @@ def test_runs_and_heatmaps_follow_the_score(case):
     frame = faithmap.evaluate(classifier, pixels, methods, protocol).scores()
     assert set(frame["method"]) == {*methods, "random"}
     assert frame.groupby("method").size().nunique() == 1
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.errors.EngineWarning")
+def test_a_probability_that_is_none_is_not_offered(tmp_path):
+    parts = {"steps": STEPS, "region_size": 5, "draws": 1}
+    for case, hidden in (("regression", True), ("sigmoid", False)):
+        run = faithmap.evaluate(
+            CASES[case][0](), chains()[0], ["edge"], faithmap.Protocol.preset("samek2017", **parts), tmp_path / case
+        )
+        page = run.report(tmp_path / f"{case}.html").read_text()
+        assert ('<fieldset class="segmented score" hidden>' in page) == hidden
+        scores = run.scores()
+        assert scores["logit"].equals(scores["probability"]) == hidden
+    shown = faithmap.Protocol.preset("samek2017", score="probability", **parts)
+    with pytest.raises(ProtocolError, match="have none"):
+        faithmap.evaluate(CASES["regression"][0](), chains()[0], ["edge"], shown)
 
 
 def test_one_logit_is_two_classes():

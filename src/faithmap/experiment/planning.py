@@ -29,10 +29,10 @@ from faithmap.measures.registry import resolve_measures
 from faithmap.perturbation import check_fill, is_dropped, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
-from faithmap.protocol import PRESETS, Placement, Protocol, as_protocol
+from faithmap.protocol import PRESETS, Placement, Protocol, Score, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
-from faithmap.store.manifest import Manifest, plain
+from faithmap.store.manifest import PROBABILISTIC, Manifest, plain
 from faithmap.store.reading import EXAMPLES, no_run, sample
 
 # Of an image: steps that are missing, the chains that miss them, and the values of measures that are missing.
@@ -69,6 +69,11 @@ def prepare(
     images = load_images(images).pinned()
     if (suggestion := images.suggested_groups()) is not None:
         warnings.warn(suggestion, GroupWarning, stacklevel=3)
+    if question.score is Score.PROBABILITY and classifier.score_kind not in PROBABILISTIC:
+        raise ProtocolError(
+            f"score is 'probability', and the outputs of {classifier.name} have none (its score is "
+            f"'{classifier.score_kind}'): give score 'logit', under which the score itself is shown."
+        )
     question, given = chosen_targets(targets, images, classifier, question)
     others = PixelSource(images, classifier.preprocessing)
     size = input_size(images, classifier)

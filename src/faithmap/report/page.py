@@ -17,6 +17,7 @@ from faithmap.report import extras, sections
 from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, palette, policy, script_json, template
+from faithmap.store.manifest import PROBABILISTIC
 from faithmap.store.reading import EXAMPLES, StoredRun, sample
 from faithmap.text import decimals, number, printable
 
@@ -200,6 +201,7 @@ def render(
             "data": script_json(everything),
             "methods": lines,
             "score": summary.score,
+            "probabilities": summary.run.manifest.classifier.score in PROBABILISTIC,
             "steps": summary.steps,
             "points": summary.points,
             "has_random": summary.has_random,

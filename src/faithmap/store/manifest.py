@@ -37,6 +37,10 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, arbitrary_types_allowed=True)
 
 
+PROBABILISTIC = ("softmax", "sigmoid")
+"""Scores of a classifier that have a probability; for others both columns hold the score itself."""
+
+
 class ClassifierRecord(Record):
     """The network that was scored."""
 
