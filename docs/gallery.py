@@ -4,11 +4,14 @@
         --methods grad-cam,lrp-epsilon-plus,lrp-epsilon:0.01,lrp-epsilon:0,sensitivity:l2,deconvolution:l2
     python docs/gallery.py runs/gallery
     python docs/gallery.py runs/gallery --eyes /tmp/eyes      # and as other eyes see them
+    python docs/gallery.py runs/gallery --page                # and the part of the page above the fold
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
@@ -42,6 +45,7 @@ def main() -> None:
     arguments.add_argument("run", type=Path)
     arguments.add_argument("--out", type=Path, default=IMAGES)
     arguments.add_argument("--eyes", type=Path, help="also write sheets for colour deficiencies and grey into here")
+    arguments.add_argument("--page", action="store_true", help="also take a picture of the page, with Chromium")
     given = arguments.parse_args()
     mpl.use("agg")
     given.out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +63,21 @@ def main() -> None:
             picture = np.asarray(Image.open(path).convert("RGB"), dtype=float)
             sheet = np.concatenate([seen(picture, matrix) for matrix in EYES.values()])
             Image.fromarray(sheet).save(given.eyes / f"{name}.png")
+    if given.page:
+        photograph(run, given.out.parent / "page.png")
+
+
+def photograph(run: Run, path: Path) -> None:
+    """The page as it opens at 1280×800."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as place, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(run.report(Path(place) / "report.html").as_uri())
+        page.wait_for_selector("html.ready")
+        page.screenshot(path=path)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def graded(summary: Summary, score: str) -> dict[str, Any]:
         {"name": item.property, "value": number(item.value, 2), "grade": item.grade, "sentence": item.sentence}
         for item in grade.items
     ]
-    said = [f"{item['grade']} {item['name']} ({item['value']})" for item in items if item["grade"]]
+    said = [f"{item['name']} {item['grade']} ({item['value']})" for item in items if item["grade"]]
     line = f"How far this ranking can be trusted: {', '.join(said)}." if said else ""
     return {"line": line, "items": items}
 
