@@ -136,6 +136,13 @@ def calls() -> dict[str, Callable[[], dict[str, Any]]]:
         },
         "relative_to_random": lambda: {"aopc": curve, "random_aopc": curve.repeat(3, 1, 1)},
         "removal_steps": lambda: {"heatmap": heatmap(), "protocol": protocol(), "order": "morf", "segments": None},
+        "study": lambda: {
+            "classifier": network(),
+            "images": pixels(),
+            "methods": "sensitivity",
+            "settings": [protocol(), protocol().override(fill="constant:mean")],
+            "out": None,
+        },
         "score_curves": lambda: {
             "classifier": network(),
             "pixels": pixels(),
@@ -305,7 +312,7 @@ def api_cases(rng: random.Random, folder: Path) -> Iterator[Case]:
     """Public functions, one to three of their arguments replaced."""
     valid = calls()
     # Loading real weights each time would measure their loading.
-    names = [name for name in valid for _ in range(1 if name in ("load_classifier", "operator_table") else 6)]
+    names = [name for name in valid for _ in range(1 if name in ("load_classifier", "operator_table", "study") else 6)]
     while True:
         name = rng.choice(names)
         function = inspect.unwrap(getattr(faithmap, name))
@@ -321,7 +328,7 @@ def api_cases(rng: random.Random, folder: Path) -> Iterator[Case]:
                 given[argument] = hostile(rng, folder)
         if name == "load_classifier" and given["name"] == "squeezenet1_1-embedded":
             given["name"] = text(rng, folder)
-        if name in ("evaluate", "operator_table") and not isinstance(given.get("out"), type(None)):
+        if name in ("evaluate", "operator_table", "study") and not isinstance(given.get("out"), type(None)):
             given["out"] = folder / "runs" / f"{rng.random()}" if rng.random() < 0.5 else given["out"]
         yield f"faithmap.{name}(**{shown(given)})", lambda function=function, given=given: function(**given)
 
@@ -371,7 +378,7 @@ def cli_value(rng: random.Random, folder: Path, option: Any) -> str:
     while True:
         value = text(rng, folder) if rng.random() < 0.7 else str(rng.choice([0, 1, 2, 3, -1, 10**6, 10**12, 0.5, "x"]))
         value = value.replace("\0", "0").encode("utf-8", "replace").decode()
-        if "INTEGER" in str(option.type).upper() and rng.random() < 0.8:
+        if "int" in str(getattr(option, "type_descriptor", "")).lower() and rng.random() < 0.8:
             return str(rng.choice([0, 1, 2, 3, 7, -1, 10**4, 10**9, 10**20]))
         if not value.startswith(("s3", "/dev")) and value not in ("/", "..", "../..", "photos", "fig4"):
             return value

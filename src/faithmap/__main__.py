@@ -1,5 +1,17 @@
-"""`python -m faithmap` is the command `faithmap`."""
+"""`python -m faithmap` is the command `faithmap`; Ctrl-C ends it without a traceback, even while it is imported."""
 
-from faithmap.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """The command `faithmap`."""
+    try:
+        from faithmap.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

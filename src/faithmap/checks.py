@@ -39,7 +39,7 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
         raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers.")
     # A copy, in this machine's byte order; torch has no longer floats.
     kind = f"{array.dtype.kind}{min(array.dtype.itemsize, 8)}"
-    return torch.from_numpy(np.array(array, dtype=kind, order="C"))
+    return torch.from_numpy(np.array(array, dtype=kind, order="C").view(kind))
 
 
 def as_floats(value: Any, name: str, error: type[FaithmapError] = InputError, remedy: str = "") -> Tensor:

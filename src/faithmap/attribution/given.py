@@ -26,6 +26,7 @@ from faithmap.images import Preprocessing
 RESIZES = tuple(f"{covers}{mode}" for covers in ("", "picture:") for mode in ("nearest", "bilinear", "bicubic"))
 FEW = 4  # channels of a picture
 LARGEST = 1 << 28  # numbers in a heatmap
+MOST_FILES = 200_000  # and folders, that are looked through for heatmaps
 CHANNELS = 1024  # more of them in a heatmap are a mistake, and would take memory without end
 
 
@@ -247,7 +248,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> tuple[Precomputed, str]:
 
 def _folder(path: Path) -> tuple[Precomputed, str]:
     try:
-        found = [file for file in files_in(path, SUFFIXES) if file.is_file()]
+        found = [file for file in files_in(path, SUFFIXES, MOST_FILES) if file.is_file()]
     except OSError as error:
         raise MethodError(f"{path} is no folder of heatmaps: {error.strerror}.") from None
     files = {file.relative_to(path).with_suffix("").as_posix(): file for file in found}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from faithmap.classifiers.base import Classifier, ScoreOnly
+from faithmap.classifiers.onnx_data import onnx_digest
 from faithmap.errors import ClassifierError, missing
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from faithmap.text import first_line
@@ -36,8 +36,11 @@ class OnnxSession:
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         self.path = path
-        self.description = f"ONNX sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        digest = onnx_digest(path)
+        self.description = f"ONNX sha256 {digest}"
         self.session = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        if onnx_digest(path) != digest:
+            raise ClassifierError(f"{path} or its weights changed while they were read: start again.")
         first = self.session.get_inputs()[0]
         self.input_name, self.shape, kind = first.name, list(first.shape), first.type
         is_image = len(self.shape) == 4 and any(side == 3 or not isinstance(side, int) for side in self.shape[1::2])

@@ -40,7 +40,8 @@ def run_command(
 
     `faithmap run --model resnet18 --images my/photos --methods lrp-epsilon:0.01,sensitivity:l2 --out runs/mine`
     """
-    asked = [*([methods] if methods else []), *files.given_heatmaps()]
+    given = files.given_heatmaps()
+    asked = [*([methods] if methods or not given else []), *given]
     protocol, targets = measured.build_with_targets()
     run = measure(inputs, asked, protocol, executed, files, properties=properties, targets=targets)
     if run is not None:

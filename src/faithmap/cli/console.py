@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import functools
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +25,11 @@ from faithmap.errors import (
     PluginWarning,
     StoreWarning,
 )
+from faithmap.files import expanded
 
-out = Console()
-err = Console(stderr=True)
+# Names of files, classes and methods come from outside: nothing in them is markup or an emoji.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -54,7 +58,9 @@ def write_anything() -> None:
 
 def place(text: str) -> Path | str:
     """A run folder as it was given: a path, or a URL."""
-    return text if "://" in text else Path(text)
+    if not text.strip():
+        raise typer.BadParameter("it is empty: give a folder.")
+    return text if "://" in text else expanded(text)
 
 
 def files_of(run: Path | str) -> Path:
@@ -89,7 +95,12 @@ def guarded(command: _F) -> _F:
         except FaithmapError as error:
             fail(str(error))
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # we are leaving already
             fail("stopped. What is finished is stored: run the same command again to go on.", 130)
+        except ValueError as error:
+            if "MPLBACKEND" not in str(error) and "backend" not in str(error):
+                raise
+            fail(f"matplotlib cannot be used, MPLBACKEND is {os.environ.get('MPLBACKEND')}: {naming.first_line(error)}")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}.")

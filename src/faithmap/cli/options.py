@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -161,7 +162,7 @@ class Measured(Options, panel="What is measured"):
         """The parts that were given; None where the preset's stays."""
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "protocol"}
         for part in ("steps", "points"):
-            if parts[part] is not None and parts[part].lstrip("-").isdecimal():
+            if parts[part] is not None and re.fullmatch(r"-?[0-9]{1,18}", parts[part]):
                 parts[part] = int(parts[part])
         return parts
 

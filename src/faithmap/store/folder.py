@@ -262,6 +262,7 @@ class Store:
     def _is_good(self, name: str) -> bool:
         try:
             data = self._part(name)
+            self._look_into(name, data)
         except DamagedError:
             return False
         if name.startswith(HEATMAPS) or self._manifest is None:
@@ -272,6 +273,26 @@ class Store:
             and own.classifier.fingerprint == run.classifier.fingerprint
             and all(run.images.get(name, one).content == one.content for name, one in own.images.items())
         )
+
+    def _look_into(self, name: str, data: bytes) -> None:
+        """Raise a `DamagedError` for a part that holds something else than it should, whatever its hash."""
+        try:
+            if name.startswith(HEATMAPS):
+                header, described = self._described(name)
+                safetensors.torch.load(data)
+                for tensor in header:
+                    example = described[int(tensor.partition("/")[0])]
+                    if not {"image", "label", "predicted", "target"} <= example.keys():
+                        raise ValueError(tensor)
+            elif name.startswith(SCORES):
+                found = _schema(data)
+                if any(found.field(one.name).type != one.type for one in SCHEMA if one.name in KEYS):
+                    raise ValueError("other columns")
+                Builder().add(0, _table(data, KEYS))
+        except StoreError:
+            raise
+        except Exception:  # whatever stands there instead
+            raise damaged(f"{self.url}/{name}") from None
 
     def repair(self) -> list[str]:
         """Set damaged parts aside (what was in them is then missing, and computed again), and drop rows that are there

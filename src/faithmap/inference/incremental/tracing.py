@@ -7,9 +7,11 @@ What cannot be turned into pure operations is refused with a reason; the network
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +66,23 @@ def trace(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device:
     """
     refuse_hooks(module)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _without_logs():
             warnings.simplefilter("ignore")
             program = torch.export.export(module, (torch.zeros(shape, dtype=dtype, device=device),), strict=False)
     except Exception as error:  # whatever a foreign forward pass raises when its tensors hold no data
         raise EngineError(f"its forward pass cannot be recorded ({first_line(error)[:200]})") from error
     return _Purifier(program, shape[0]).run()
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """torch logs a traceback of its own where it cannot record a network, which is no fault."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def refuse_hooks(module: nn.Module) -> None:

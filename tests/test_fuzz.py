@@ -1,0 +1,113 @@
+"""A short run of the fuzzer, in a process of its own, and what public functions leave of their arguments."""
+
+import copy
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import faithmap
+
+FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+spec = importlib.util.spec_from_file_location("faithmap_fuzz", FUZZ)
+fuzz = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fuzz)
+
+CALLS = fuzz.calls()
+
+
+@pytest.mark.parametrize(("family", "cases"), [("api", 500), ("cli", 20), ("files", 40)])
+def test_hostile_cases_end_in_a_result_or_a_sentence(family, cases):
+    command = [sys.executable, str(FUZZ), "--family", family, "--cases", str(cases), "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert f"{family}: {cases} cases, 0 findings" in done.stdout
+
+
+def test_the_fuzzer_finds_what_it_looks_for():
+    def endless():
+        while True:
+            pass
+
+    def raising(error):
+        raise error
+
+    assert fuzz.outcome(lambda: None) is None
+    assert fuzz.outcome(lambda: raising(faithmap.FaithmapError("a sentence"))) is None
+    for error in (ValueError("no"), KeyError(), SystemExit(1), faithmap.FaithmapError("two\nlines")):
+        assert fuzz.outcome(lambda error=error: raising(error)) is not None
+    before = fuzz.SECONDS
+    try:
+        fuzz.SECONDS = 0.2
+        fuzz.signal.signal(fuzz.signal.SIGALRM, fuzz.too_long)
+        assert "longer than" in fuzz.outcome(endless)
+    finally:
+        fuzz.SECONDS = before
+
+
+def test_every_public_function_is_called():
+    public = {name for name in faithmap.__all__ if inspect.isfunction(inspect.unwrap(getattr(faithmap, name)))}
+    assert public <= CALLS.keys()
+
+
+def state(value):
+    """What must be the same before and after: values, storage versions, modes, hooks."""
+    if isinstance(value, torch.Tensor):
+        return (value.clone(), value._version, value.requires_grad, value.grad is None)
+    if isinstance(value, torch.nn.Module):
+        modes = [(one.training, len(one._forward_hooks), len(one._backward_hooks)) for one in value.modules()]
+        return (modes, [state(one) for one in (*value.parameters(), *value.buffers())])
+    if isinstance(value, faithmap.Classifier):
+        return (state(value.module), value.mean, value.std, value.labels, value.preprocessing, value.name)
+    if isinstance(value, faithmap.Images):
+        return (value.name, [(one.id, state(getattr(one, "pixels", None)), one.label) for one in value])
+    if isinstance(value, dict):
+        return {name: state(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [state(one) for one in value]
+    if isinstance(value, np.ndarray | pd.DataFrame):
+        return value.copy()
+    return copy.copy(value) if isinstance(value, str | int | float | faithmap.Protocol | None) else None
+
+
+def same(before, after):
+    if isinstance(before, torch.Tensor):
+        return torch.equal(before, after)
+    if isinstance(before, dict):
+        return before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+    if isinstance(before, list | tuple):
+        return len(before) == len(after) and all(map(same, before, after))
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
+    return bool(before == after)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "load_classifier"])
+def test_no_argument_is_modified(name):
+    """Also those of a network in training mode, whose mode must come back."""
+    given = CALLS[name]()
+    if "classifier" in given:
+        given["classifier"].module.train()
+    before = state(given)
+    inspect.unwrap(getattr(faithmap, name))(**given)
+    assert same(before, state(given))
+
+
+def test_a_modified_argument_would_be_seen():
+    for change in (
+        lambda given: given["pixels"].mul_(1),
+        lambda given: given["classifier"].module.eval(),
+        lambda given: given["classifier"].module[0].register_forward_hook(lambda *_: None),
+        lambda given: given["image_ids"].append("c"),
+        lambda given: given["classifier"].module[0].weight.data.add_(1),
+    ):
+        given = CALLS["heatmaps"]()
+        before = state(given)
+        change(given)
+        assert not same(before, state(given))
