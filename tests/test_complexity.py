@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faithmap.errors import HeatmapError
-from faithmap.measures.complexity import by_method, complexity, complexity_table, gini
+from faithmap.measures.complexity import by_method, complexity, complexity_table, effective_pixels, gini
+from tests.reference import measures as twin
 
 
 def gini_twin(weights):
@@ -84,3 +85,21 @@ def test_heatmaps_without_complexity_are_named(value, message):
     with pytest.raises(HeatmapError, match=f"mine: heatmap .*{message}") as caught:
         complexity_table({"mine": heat})
     assert caught.value.index == 1
+
+
+def test_effective_pixels_equal_the_definition_and_quantus():
+    heat = torch.randn(3, 9, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = effective_pixels(heat)
+    assert found.tolist() == pytest.approx([twin.effective_pixels(one) for one in heat.tolist()])
+    one = torch.zeros(1, 5, 5)
+    one[0, 2, 2] = -1e-30
+    assert effective_pixels(torch.cat([one, torch.ones(1, 5, 5)])).tolist() == pytest.approx([1 / 25, 1])
+    quantus = pytest.importorskip("quantus")
+    entropy = quantus.Complexity(abs=True, normalise=False, disable_warnings=True)(
+        model=torch.nn.Identity(),
+        x_batch=np.zeros((3, 3, 9, 12)),
+        y_batch=np.zeros(3, dtype=int),
+        a_batch=heat.unsqueeze(1).numpy().copy(),
+        channel_first=True,
+    )
+    assert found.tolist() == pytest.approx(list(np.exp(entropy) / 108), abs=1e-5)

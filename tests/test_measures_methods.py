@@ -158,6 +158,22 @@ def test_another_class_equals_quantus(tiny, monkeypatch):
     assert found["edge", 0] == 1  # it does not look at the class
 
 
+def test_the_other_class_is_never_the_explained_one(tiny):
+    seen = []
+
+    def records(inputs, targets):
+        seen.append(targets.clone())
+        return inputs.sum(1)
+
+    images = torch.rand(40, 3, 24, 24, generator=torch.Generator().manual_seed(4))
+    whole = subject(tiny, images)
+    method = resolve_methods({"records": records})[0]
+    randomisation.random_logit(whole, {method: dict(enumerate(images.sum(1)))})
+    others = torch.cat(seen)[:40]
+    assert not (others == whole.targets).any()
+    assert set(others.tolist()) == set(range(5))
+
+
 def test_cascades_equal_the_definition_with_noisy_copies(tiny):
     whole = subject(tiny)
     method = METHODS[1]
