@@ -299,3 +299,10 @@ def test_deeplift_is_judged_image_by_image(monkeypatch):
     with pytest.raises(HeatmapError, match=r"contributions sum to .* the change of the logit is") as error:
         heatmaps(network, images, targets, "deeplift")
     assert error.value.index == 1
+
+
+def test_grad_cam_of_a_class_that_depends_on_nothing_is_a_map_of_zeros():
+    module = seeded(Activated, activation=F.relu)
+    nn.init.zeros_(module.head.weight)
+    images, targets = torch.rand(2, 3, 12, 12), torch.tensor([3, 1])
+    assert not heatmaps(faithmap.Classifier(module), images, targets, "grad-cam").any()

@@ -169,7 +169,7 @@ def grad_cam(batch: Batch) -> Float[Tensor, "batch height width"]:
 
 def _last_features(follower: FeatureFollower, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Feature maps (B, C, rows, columns), and their gradients."""
-    there = False
+    there, last = False, None
     for value, layout in reversed(follower.seen):
         if layout.grid != follower.grid:
             continue
@@ -177,8 +177,11 @@ def _last_features(follower: FeatureFollower, scores: Tensor) -> tuple[Tensor, T
         if not all_passes(scores, value):
             continue
         gradient = layout.maps(differentiate(scores.sum(), value, retain_graph=True))
+        last = last or (layout.maps(value.detach()), gradient)
         if gradient.any():  # else only a class token matters from here on
             return layout.maps(value.detach()), gradient
+    if last is not None:
+        return last
     if there:
         raise MethodError("the class does not depend on the image through one value with positions alone.")
     raise MethodError("the network has no convolution over positions, whose feature maps it needs.")
