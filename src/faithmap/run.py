@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -14,7 +16,7 @@ from faithmap.errors import FaithmapError
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
 from faithmap.report import Html, flipbook_html, run_html, write_report
-from faithmap.statistics import Grade, Measured, aopc_table
+from faithmap.statistics import Decision, Grade, Measured, aopc_table, decided
 from faithmap.store.reading import StoredRun
 
 
@@ -76,7 +78,26 @@ class Run(StoredRun):
         protocol = self.protocol
         order, direction = str(protocol.shown_order), str(protocol.direction)
         shown = str(score or protocol.score)
-        return statistics.verdict(self.scores(), shown, order=order, direction=direction, measure=measure)
+        said = statistics.verdict(self.scores(), shown, order=order, direction=direction, measure=measure)
+        decision = self.decision()
+        return said if decision is None else [*said, decision.sentence]
+
+    def decision(self, images: Collection[str] | None = None) -> Decision | None:
+        """Whether the question of a run that stops when it is decided is answered; None for other runs.
+
+        See `evaluate` (``until``) and `faithmap.statistics.decided`.
+
+        Args:
+            images: ids that count; None: all that the folder holds.
+        """
+        stages = self.manifest.stages
+        if stages is None:
+            return None
+        found = self.measured()
+        if images is not None:
+            rows = np.isin(found.images, list(images))
+            found = replace(found, images=found.images[rows], groups=found.groups[rows], values=found.values[rows])
+        return decided(found, stages.looks, stages.at_most, stages.contrast)
 
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
         """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""

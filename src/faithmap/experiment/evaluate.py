@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from faithmap.attribution import resolve_methods
 from faithmap.attribution.fitting import refusals
 from faithmap.checks import as_text, check_callable, check_flag
 from faithmap.classifiers import Classifier
@@ -20,13 +21,14 @@ from faithmap.experiment.executors import Executor, LocalExecutor, Report, as_ex
 from faithmap.experiment.planning import Plan, input_size, pending, prepare, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, manifest_before
-from faithmap.experiment.targets import Targets
+from faithmap.experiment.stages import in_stages
+from faithmap.experiment.targets import Targets, by_image
 from faithmap.experiment.task import Experiment
 from faithmap.images import Groups, Images, load_images
-from faithmap.protocol import Protocol
+from faithmap.protocol import Protocol, as_protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store
-from faithmap.store.manifest import timestamp
+from faithmap.store.manifest import Manifest, Stages, timestamp
 from faithmap.store.records import Skipped
 
 
@@ -50,6 +52,8 @@ def evaluate(
     on_refusal: str | None = None,
     heatmap_resize: str | None = None,
     targets: Targets = None,
+    until: str | tuple[str, str] | None = None,
+    at_most: int | None = None,
     command: str | None = None,
 ) -> Run:
     """Measure heatmap methods on images.
@@ -83,6 +87,10 @@ def evaluate(
         targets: the class that is scored: ``"predicted"``, ``"label"``, one class for all images (index or name), one
             per image (a tensor or list in their order), image id → class, or a .csv file with lines ``image,class``.
             None: what the protocol says.
+        until: add images in stages, and stop when a question is decided: ``"decided"`` (the best method is
+            significantly ahead of all others and of random orders), ``"random"`` (it is better than random orders), or
+            two methods whose difference is asked for. Looking often is corrected for: `faithmap.statistics.decided`.
+        at_most: with `until`, how many groups there are at most; None: all.
         command: the command line, for the record.
     Returns:
         The run. Images that could not be measured are in `run.skipped`.
@@ -95,23 +103,57 @@ def evaluate(
     check_flag(save_heatmaps, "save_heatmaps", FaithmapError)
     if command is not None:
         as_text(command, "command", FaithmapError)
-    images, experiment = prepare(
-        classifier,
-        load_images(images, groups=groups),
-        methods,
-        protocol,
-        engine=engine,
-        batch_size=batch_size,
-        precision=precision,
-        measures=measures,
-        masks=masks,
-        on_refusal=on_refusal,
-        heatmap_resize=heatmap_resize,
-        targets=targets,
-    )
+    images = load_images(images, groups=groups)
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
+    if until is None and at_most is not None:
+        raise FaithmapError("at_most is for runs that stop when decided: give until='decided' as well.")
+
+    if until is not None:
+        targets = by_image(targets, images)
+
+    def measure(some: Images, stages: Stages | None = None) -> Run:
+        asked, experiment = prepare(
+            classifier,
+            some,
+            methods,
+            protocol,
+            engine=engine,
+            batch_size=batch_size,
+            precision=precision,
+            measures=measures,
+            masks=masks,
+            on_refusal=on_refusal,
+            heatmap_resize=heatmap_resize,
+            targets=targets,
+        )
+        manifest = describe(experiment, asked, executor, command=command).updated(stages=stages)
+        return compute(asked, experiment, store, manifest, executor, save_heatmaps, heatmaps_from, progress)
+
+    if until is None:
+        return measure(images)
+    seed = as_protocol(protocol).seed
+    count = len(resolve_methods(methods, as_protocol(protocol)))
+    return in_stages(images, measure, until=until, at_most=at_most, seed=seed, methods=count)
+
+
+def compute(
+    images: Images,
+    experiment: Experiment,
+    store: Store,
+    manifest: Manifest,
+    executor: Executor,
+    save_heatmaps: bool,
+    heatmaps_from: str | Path | None,
+    progress: Callable[[Progress], None] | bool,
+) -> Run:
+    """What the store lacks, computed and stored.
+
+    Args:
+        images, experiment, manifest: what is asked for.
+        store: what is there.
+        executor, save_heatmaps, heatmaps_from, progress: as in `evaluate`.
+    """
     with store.lock(), shown(progress) as show:
-        manifest = describe(experiment, images, executor, command=command)
         if (before := manifest_before(store)) is not None:
             manifest = before.extended(manifest, store.url)
         store.write_manifest(manifest)

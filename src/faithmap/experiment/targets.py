@@ -54,6 +54,13 @@ def chosen_targets(
     return protocol.override(target=Target.GIVEN), found
 
 
+def by_image(targets: Targets, images: Images) -> Targets:
+    """The same targets, those in the order of the images as image id → class, so that they hold for some of them."""
+    if targets is None or isinstance(targets, str | int | np.integer | Path | Mapping):
+        return targets
+    return dict(zip([image.id for image in images], _one_each(targets, len(images)), strict=True))
+
+
 def class_of(value: Any, classifier: Classifier) -> int:
     """The index of a class.
 

@@ -76,6 +76,17 @@ class ImageRecord(Record):
         return self.model_dump(mode="json", exclude={"group"})
 
 
+class Stages(Record):
+    """A run that stops when it is decided: how often it was looked at."""
+
+    looks: list[int]
+    """How many groups there were at each look so far."""
+    at_most: int
+    """How many groups there would have been at most."""
+    contrast: str | tuple[str, str] = "leader"
+    """What is to be decided; see `faithmap.statistics.decided`."""
+
+
 class Manifest(Record):
     """What was run."""
 
@@ -103,6 +114,8 @@ class Manifest(Record):
     started: str | None = None
     finished: str | None = None
     """When it ended; None while it is not whole."""
+    stages: Stages | None = None
+    """Set where images were added until a question was decided."""
     skipped: list[Skipped] = Field(default_factory=list)
     """What could not be measured, with reasons."""
 
