@@ -17,9 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps lxt==2.1  # an oracle of tests/test_transformers.py; its dependencies are not needed
 	touch $@
 
-demo: install  ## the whole experiment on the embedded network and photos: figure, table and report in runs/demo
-	$(BIN)/faithmap run --model squeezenet1_1-embedded --images photos --draws 1 --out $(OUT)
+demo: install  ## Figure 4 and a small study with its verdict on the embedded network and photos: runs/demo, runs/demo-study
+	$(BIN)/faithmap run --protocol samek2017 --draws 1 --save-heatmaps --out $(OUT)
 	$(BIN)/faithmap report $(OUT) --out $(OUT)/report.html
+	$(BIN)/faithmap study --methods fig4 --settings quick --heatmaps-from $(OUT) --out $(OUT)-study
 
 reproduce: install  ## the 2021 replication on AlexNet and Imagenette (downloads both, once)
 	$(BIN)/python main.py --images 1000 --protocol replication2021

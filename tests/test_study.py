@@ -1,6 +1,7 @@
 """A study: the same question under several settings, heatmaps computed once, each setting an ordinary run."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -48,22 +49,23 @@ def test_every_setting_has_the_numbers_of_a_run_of_its_own(tiny_net, found, tmp_
         pd.testing.assert_frame_equal(run.scores(), alone.scores(), check_exact=True, check_categorical=False)
 
 
-def test_heatmaps_are_computed_once(tmp_path, tiny_net):
-    calls = []
+def counted(inputs, targets):
+    """Counts in the environment: what a function refers to is part of its identity, and may not change."""
+    os.environ["FAITHMAP_TEST_CALLS"] = str(int(os.environ["FAITHMAP_TEST_CALLS"]) + len(inputs))
+    return inputs.abs().sum(1)
 
-    def counted(inputs, targets):
-        calls.append(len(inputs))
-        return inputs.abs().sum(1)
 
+def test_heatmaps_are_computed_once(tmp_path, tiny_net, monkeypatch):
+    monkeypatch.setenv("FAITHMAP_TEST_CALLS", "0")
     make(tiny_net, tmp_path / "one", methods={"mine": counted})
-    assert sum(calls) == 8  # one block, filled up
+    assert os.environ["FAITHMAP_TEST_CALLS"] == "8"  # one block, filled up
     # The same call again computes nothing, another setting computes no heatmap.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("part-*")}
     make(tiny_net, tmp_path / "one", methods={"mine": counted})
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "one").rglob("part-*")}
     more = {**SETTINGS, "mean": Protocol.preset("srg", region_size=6, points=4, fill="constant:mean")}
     assert list(make(tiny_net, tmp_path / "one", methods={"mine": counted}, settings=more).settings) == list(more)
-    assert sum(calls) == 8
+    assert os.environ["FAITHMAP_TEST_CALLS"] == "8"
 
 
 def test_a_study_that_was_interrupted_goes_on(tiny_net, found, tmp_path):
@@ -91,7 +93,8 @@ def test_a_study_that_was_interrupted_goes_on(tiny_net, found, tmp_path):
 
 
 def test_ranks_are_those_of_the_runs(found):
-    ranks = found.ranks()
+    ranks = found.ranks(score="logit").pivot(index="method", columns="setting", values="rank")
+    assert set(found.ranks()["score"]) == {"logit", "probability"}
     for name, run in found.runs().items():
         scores = run.scores()
         area = {}
@@ -113,6 +116,16 @@ def test_a_study_says_what_holds(found):
     sentence = found.verdict()[0]
     assert first.method is None or f"first in {'all 3' if first.first == 3 else f'{first.first} of 3'}" in sentence
     assert {"between settings", "between images"} <= set(found.grade().table()["property"])
+
+
+def test_a_study_has_a_page_and_a_figure(found, tmp_path):
+    page = found.report(tmp_path / "report.html").read_text()
+    assert found.verdict()[0].replace("−", "&#8722;")[:30] in page or found.verdict()[0][:30] in page
+    for name in SETTINGS:
+        assert f"report-settings/{name}.html" in page
+        assert (tmp_path / "report-settings" / f"{name}.html").exists()
+    found.figure("study", tmp_path / "study.png")
+    assert (tmp_path / "study.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def measure(
         from faithmap.experiment.estimate import estimate
         from faithmap.experiment.evaluate import plan
 
-        del how["heatmaps_from"]
+        for name in ("heatmaps_from", "until", "at_most"):
+            del how[name]
         show_estimate(estimate(plan(classifier, found, methods, protocol, **how), how["executor"]))
         return None
     with ProgressDisplay(err) as display:

@@ -300,6 +300,12 @@ class Files(Places):
     ] = None
     save_heatmaps: Annotated[bool, "Store the heatmaps of all images, not of a sample."] = False
     heatmaps_from: Annotated[Path | None, "Use the heatmaps that another run folder holds."] = None
+    until: Annotated[
+        str | None,
+        "Add images in stages, and stop when it is `decided` which method is ahead, when the best is better than "
+        "`random`, or when two methods, `A,B`, differ. Looking often is corrected for.",
+    ] = None
+    at_most: Annotated[int | None, "With `--until`: how many groups there are at most. Default: all."] = None
     dry_run: Annotated[bool, "Say what it would take, from half a minute's measuring."] = False
 
     def arguments(self) -> dict[str, Any]:
@@ -308,7 +314,17 @@ class Files(Places):
             "save_heatmaps": self.save_heatmaps,
             "heatmaps_from": self.heatmaps_from,
             "heatmap_resize": self.heatmap_resize,
+            "until": self.question(),
+            "at_most": self.at_most,
         }
+
+    def question(self) -> Any:
+        """`--until`: a word, or two methods."""
+        if self.until is None or "," not in self.until:
+            return self.until
+        from faithmap.declarations import split_names
+
+        return tuple(split_names(self.until))
 
     def given_heatmaps(self) -> list[dict[str, Path]]:
         """`--heatmaps NAME=PATH`."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faithmap.cli.app import command
-from faithmap.cli.console import err, one_line, out
+from faithmap.cli.console import err, files_of, one_line, out, place
 from faithmap.cli.measuring import command_line
 from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed
 
@@ -136,7 +136,10 @@ def show_study(study: Study) -> None:
     out.print(Text("How far this can be trusted:", style="bold"))
     for line in study.grade().sentences():
         out.print(Text(f"· {one_line(line)}"))
-    out.print(study.url, highlight=False, soft_wrap=True)
+    page = study.report(files_of(place(study.url)) / "report.html")
+    study.figure("study", page.with_name("study.png"))
+    for file in (page.with_name("study.png"), page):
+        out.print(str(file), highlight=False, soft_wrap=True)
 
 
 def one_folder(name: str) -> str:

@@ -1,7 +1,8 @@
 """The answer of a run as one self-contained page (`write_report`), and its parts for notebooks."""
 
+from faithmap.report.extras import study_of
 from faithmap.report.notebook import run_html
 from faithmap.report.page import flipbook_html, report_html, write_report
 from faithmap.report.templates import Html
 
-__all__ = ["Html", "flipbook_html", "report_html", "run_html", "write_report"]
+__all__ = ["Html", "flipbook_html", "report_html", "run_html", "study_of", "write_report"]

@@ -4,7 +4,7 @@ They are given to the template as plain data:
 
     scorecard   {text, measures: [{name, unit, line, good: "high" | "low" | ""}],
                  rows: [{label, hue_class, cells: [{text, interval, value, tint: 0 … 4}]}]}
-    study       {text, settings: [{name}], rows: [{label, hue_class, mean, first, cells: [{text, value, tint}]}],
+    study       {text, settings: [{name, page}], rows: [{label, hue_class, mean, first, cells: [{text, value, tint}]}],
                  grade: [{name, value, text}]}
 
 A tint is a place within a measure or a setting: 4 for the best, 0 for the worst and where there is no better or worse.
@@ -93,7 +93,11 @@ def tinted(values: pd.Series, high_is_good: bool) -> dict[Any, int]:
 
 
 def study_of(
-    ranks: pd.DataFrame, verdict: str, score: str = "", grade: Sequence[Mapping[str, Any]] = ()
+    ranks: pd.DataFrame,
+    verdict: str,
+    score: str = "",
+    grade: Sequence[Mapping[str, Any]] = (),
+    pages: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Ranks in many settings as the page takes them.
 
@@ -102,6 +106,7 @@ def study_of(
         verdict: what holds in all settings, in a sentence.
         score: which, where there are several.
         grade: name, value, text of each property of the ruler.
+        pages: setting → where its own page is, relative to this one.
     """
     wide = rank_matrix(ranks, score)
     looks = {line.method: line for line in lines(list(wide.index))}
@@ -119,5 +124,5 @@ def study_of(
         }
         for name, first in zip(wide.index, first_in(wide), strict=True)
     ]
-    settings = [{"name": printable(str(setting))} for setting in wide]
+    settings = [{"name": printable(str(one)), "page": (pages or {}).get(str(one), "")} for one in wide]
     return {"text": verdict, "settings": settings, "rows": rows, "grade": [dict(one) for one in grade]}

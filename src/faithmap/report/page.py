@@ -29,7 +29,14 @@ _HEIGHT = 700
 SCRIPTS = ("numbers.js", "chart.js", "pictures.js", "flipbook.js", "page.js")
 
 
-def write_report(run: StoredRun, path: str | Path, *, examples: int | None = None, folder: bool = False) -> Path:
+def write_report(
+    run: StoredRun,
+    path: str | Path,
+    *,
+    examples: int | None = None,
+    folder: bool = False,
+    study: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the answer of a run, finished or not, as one HTML file, or as a folder that loads its examples lazily.
 
     Args:
@@ -38,6 +45,7 @@ def write_report(run: StoredRun, path: str | Path, *, examples: int | None = Non
         examples: how many of the stored images the flipbook shows; by default 24 in a file, fewer when it would pass
             15 MB, and all of them in a folder.
         folder: write `index.html` and a folder of examples into `path`.
+        study: the settings of which the run is one, as `extras.study_of` describes them.
     Returns:
         The path of the page.
     Raises:
@@ -46,7 +54,7 @@ def write_report(run: StoredRun, path: str | Path, *, examples: int | None = Non
     path = Path(path)
     if folder:
         return _write_folder(run, path, examples)
-    _write(path, report_html(run, examples=EXAMPLES if examples is None else examples))
+    _write(path, report_html(run, examples=EXAMPLES if examples is None else examples, study=study))
     return path
 
 
@@ -83,14 +91,21 @@ def _write(path: Path, content: str | bytes) -> None:
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
 
 
-def report_html(run: StoredRun, *, examples: int = EXAMPLES) -> str:
+def report_html(run: StoredRun, *, examples: int = EXAMPLES, study: Mapping[str, Any] | None = None) -> str:
     """The page as text; see `write_report`."""
     summary = summarise(run)
     book, blobs = flipbook(summary, run.examples(examples) if examples else [])
-    return _page(summary, book, blobs)
+    return _page(summary, book, blobs, study=study)
 
 
-def _page(summary: Summary, book: Mapping[str, Any], blobs: Mapping[str, str], *, files: bool = False) -> str:
+def _page(
+    summary: Summary,
+    book: Mapping[str, Any],
+    blobs: Mapping[str, str],
+    *,
+    files: bool = False,
+    study: Mapping[str, Any] | None = None,
+) -> str:
     curves = sections.curves(summary)
     opening = sections.opening(summary)
     best = {
@@ -104,7 +119,7 @@ def _page(summary: Summary, book: Mapping[str, Any], blobs: Mapping[str, str], *
         "views": sections.curve_names(summary),
         "subsets": [found for score in Score if (found := sections.subsets(summary, str(score)))["tables"]],
         "scorecard": extras.scorecard(summary),
-        "study": None,
+        "study": study,
         "details": sections.details(summary),
         "value_tables": [value_table(summary, curves, str(score)) for score in Score],
     }

@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from faithmap import statistics
+from faithmap import plots, statistics
 from faithmap.errors import StoreError
+from faithmap.protocol import Score
+from faithmap.report import study_of, write_report
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
 from faithmap.store.folder import Store
@@ -64,8 +66,57 @@ class Study:
         return {name: run.measured(measure, score) for name, run in self.runs().items()}
 
     def ranks(self, measure: str = "srg", score: str | None = None) -> pd.DataFrame:
-        """The rank of every method in every setting: methods × settings, 1 is best; see `statistics.rank_table`."""
-        return statistics.rank_table(self.measured(measure, score))
+        """The rank of every method in every setting, 1 is best: setting, method, score, rank.
+
+        Args:
+            measure, score: as in `measured`; both scores by default, that of the protocol first.
+        """
+        scores = [score] if score is not None else self.scores
+        frames = []
+        for one in scores:
+            wide = statistics.rank_table(self.measured(measure, one)).reset_index()
+            long = wide.melt("method", var_name="setting", value_name="rank").dropna(subset=["rank"])
+            frames.append(long.assign(score=one)[["setting", "method", "score", "rank"]])
+        return pd.concat(frames, ignore_index=True)
+
+    @property
+    def scores(self) -> list[str]:
+        """Both scores, that of the protocol first."""
+        shown = str(next(iter(self.runs().values())).protocol.score)
+        return [shown, *(str(one) for one in Score if str(one) != shown)]
+
+    def report(self, path: str | Path, measure: str = "srg") -> Path:
+        """The answer as one HTML page: that of the first setting, with the ranks in all settings and the grade.
+
+        Each setting's own page is written into a folder beside it.
+        """
+        path = Path(path)
+        runs = self.runs()
+        pages = {name: f"{path.stem}-settings/{name}.html" for name in runs}
+        for name, run in runs.items():
+            (path.parent / pages[name]).parent.mkdir(parents=True, exist_ok=True)
+            run.report(path.parent / pages[name])
+        grade = [
+            {"name": item.property, "value": item.grade, "text": item.sentence}
+            for item in self.grade(measure).items
+            if item.setting in ("", next(iter(runs)))
+        ]
+        ranks, verdict = self.ranks(measure), " ".join(self.verdict(measure))
+        context = study_of(ranks, verdict, self.scores[0], grade, pages)
+        return write_report(next(iter(runs.values())), path, study=context)
+
+    def figure(self, name: str = "study", path: str | Path | None = None, **options: Any) -> Any:
+        """A figure by name; see `faithmap.plots`.
+
+        Args:
+            name: ``"study"`` or ``"reliability"``.
+            path: png, svg or pdf file to write; None writes none.
+            options: what the figure takes besides.
+        """
+        axes = plots.draw(name, self, options)
+        if path is not None:
+            plots.save(axes, path)
+        return axes
 
     def agreement(self, measure: str = "srg", score: str | None = None, confidence: float = 0.95) -> Settings:
         """How far the settings' rankings agree: Kendall's W and mean τ with intervals over groups, and which disagree.
@@ -77,15 +128,14 @@ class Study:
     def grade(self, measure: str = "srg", score: str | None = None) -> Grade:
         """How far the measure can be trusted on these images; see `faithmap.statistics.grade`."""
         runs = self.runs()
-        shown = score or str(next(iter(runs.values())).protocol.score)
+        shown = score or self.scores[0]
         frames = {name: run.scores() for name, run in runs.items()}
         return statistics.grade(frames, shown, measure=measure)
 
     def verdict(self, measure: str = "srg") -> list[str]:
         """What holds in all settings and what does not, by both scores; the first sentence is the answer."""
         runs = self.runs()
-        shown = str(next(iter(runs.values())).protocol.score)
-        other = "probability" if shown == "logit" else "logit"
+        shown, other = self.scores
         if len(runs) < 2:
             return [*next(iter(runs.values())).verdict(measure), f"Only {len(runs)} of {len(self.settings)} settings."]
         found = {score: self.agreement(measure, score) for score in (shown, other)}
