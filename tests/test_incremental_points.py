@@ -8,7 +8,7 @@ from torch import nn
 
 import faithmap
 from faithmap.errors import EngineError
-from faithmap.inference import examine, make_engine, score_chains
+from faithmap.inference import Chains, examine, make_engine, score_chains
 from faithmap.inference.incremental import engine as engine_module
 from faithmap.inference.incremental import runner as runner_module
 from faithmap.inference.incremental.costs import leading_points
@@ -104,7 +104,7 @@ def test_the_cheaper_way_is_chosen_chain_by_chain(monkeypatch):
     chains.removal_step[1] = torch.where(chains.removal_step[1] > 6, 0, chains.removal_step[1])  # smaller regions
     small_ones = []
 
-    def leading(network, region, points):
+    def leading(network, region, points, copied):
         small_ones.append(region)
         return 3 if region < 7 else 0
 
@@ -124,6 +124,22 @@ def test_the_cost_model_takes_what_is_cheaper():
     assert leading_points(network_cut, 16, (0, 50, 100, 150, 196)) == 0
     assert leading_points(network_cut, 16, (0, 1, 2, 3, 100, 196)) == 4
     assert leading_points(network_cut, 16, (*range(40), 60, *range(61, 100))) == 80  # across a gap that does not pay
+
+
+def test_a_single_step_over_much_of_the_image_is_run_as_an_image():
+    """Scattered pixels change everything; a window changes little. Every chain is judged for itself."""
+    classifier = faithmap.load_classifier("squeezenet1_1-embedded", device="cpu")
+    random = torch.Generator().manual_seed(0)
+    pixels, fill = (torch.rand(1, 3, 96, 96, generator=random) for _ in range(2))
+    removal_step = (torch.rand(3, 96, 96, generator=random) < 0.02).int()
+    removal_step[1] = 0
+    removal_step[1, 40:50, 3:12] = 1
+    zeros = torch.zeros(3, dtype=torch.int64)
+    chains = Chains(pixels, fill, zeros, zeros, removal_step, zeros, 1)
+    found = all_logits(make_engine(classifier, "auto"), chains)
+    dense, incremental = (all_logits(make_engine(classifier, name), chains) for name in ("dense", "incremental"))
+    assert torch.equal(found[[0, 2]], dense[[0, 2]])
+    assert torch.equal(found[1], incremental[1])
 
 
 def test_examine_says_which_way_is_taken():

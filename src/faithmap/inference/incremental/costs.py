@@ -16,7 +16,7 @@ from faithmap.inference.incremental.tracing import aten
 # How long a multiply-add takes, that of a convolution in the network itself being 1: (in the network, on lists of
 # pixels). Fitted to whole maps of SqueezeNet and EfficientNet-Lite0; filters of one channel move more than they count.
 _CONVOLUTION, _DEPTHWISE = (1.0, 1.2), (8.0, 20.0)
-_STATE = 0.5  # copying the untouched image's maps for a chain, in passes of the network
+STATE = 0.5  # copying the untouched image's maps for a chain, in passes of the network
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def expected_gain(layers: list[LayerCost]) -> float:
     return sum(layer.multiply_adds for layer in layers) / changed if changed else 1.0
 
 
-def leading_points(network: Network, region: int, points: Sequence[int]) -> int:
+def leading_points(network: Network, region: int, points: Sequence[int], copied: float = STATE) -> int:
     """How many of the points, from the first on, are cheaper recomputed from the one before than run as images.
 
     Between two points the regions of all steps in between change their maps: n regions, each of which changes a share
@@ -91,6 +91,7 @@ def leading_points(network: Network, region: int, points: Sequence[int]) -> int:
     Args:
         region: side of a region in pixels.
         points: the steps that are scored, 0 first.
+        copied: what has to be saved at least, in passes of the network.
     """
     shares = network.extents.shares(region)
     tail = float(sum(layer.multiply_adds for layer in layer_costs(network) if layer.path == "dense"))
@@ -100,7 +101,7 @@ def leading_points(network: Network, region: int, points: Sequence[int]) -> int:
         image, lists = _DEPTHWISE if depthwise else _CONVOLUTION
         front.append((shares[layer.extent], image * _front_work(layer), lists * _front_work(layer)))
     image = tail + sum(work for _, work, _ in front)
-    saved, best, leading = 0.0, _STATE, 0
+    saved, best, leading = 0.0, copied, 0
     for at, (before, step) in enumerate(pairwise(points)):
         changed = tail + sum(work * (1 - (1 - share) ** (step - before)) for share, _, work in front)
         saved += 1 - changed / max(image, 1.0)

@@ -20,8 +20,8 @@ from faithmap.classifiers.watch import signature
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine, free_memory
-from faithmap.inference.incremental.costs import NetworkCost, expected_gain, layer_costs, leading_points
-from faithmap.inference.incremental.geometry import Pair
+from faithmap.inference.incremental.costs import STATE, NetworkCost, expected_gain, layer_costs, leading_points
+from faithmap.inference.incremental.geometry import Pair, area, bounding_rectangles
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
 
@@ -86,11 +86,16 @@ class IncrementalEngine:
     def _leading(self, runner: Runner, chains: Chains) -> Tensor:
         """How many points of each chain, from the first on, are scored incrementally; the rest as whole images."""
         points = chains.scored
-        if self.required or len(points) == chains.steps + 1:
+        single = points == (0, 1)  # maps are not copied for it, and its pixels may be scattered over the image
+        if self.required or (len(points) == chains.steps + 1 and not single):
             return torch.full_like(chains.image, len(points))
-        pixels = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
-        sides = (pixels / chains.steps).sqrt().ceil().clamp(min=1).long().tolist()
-        found = {side: leading_points(runner.plan.network, side, points) for side in set(sides)}
+        if single:
+            pixels = area(bounding_rectangles(chains.removal_step, 1))[0]
+        else:
+            pixels = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
+        sides = (pixels / (1 if single else chains.steps)).sqrt().ceil().clamp(min=1).long().tolist()
+        copied = 0.0 if single else STATE
+        found = {side: leading_points(runner.plan.network, side, points, copied) for side in set(sides)}
         return torch.tensor([found[side] for side in sides], device=chains.image.device)
 
     def _by_points(self, runner: Runner, chains: Chains, leading: int) -> Iterator[Scores]:
