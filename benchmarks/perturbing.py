@@ -3,8 +3,9 @@
     python -m benchmarks.perturbing
     python -m benchmarks.perturbing --networks vgg16 --jobs occlusion
 
-Weights of torchvision networks are random. Both run in this process, in turns; times are medians over `--repeats`
-images, after a first one that traces the network. captum runs with as many perturbations in a batch as is asked for.
+Weights of torchvision networks are random. Both run in this process: captum first, with the allocator as it is, then
+faithmap with `tune_allocator()`, as its command line runs. Times are medians over `--repeats` images, after a first one
+that traces the network. captum runs with as many perturbations in a batch as is asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import captum.attr
 import torch
@@ -24,6 +26,7 @@ from faithmap.attribution.derived import region_grid
 from faithmap.attribution.perturbing import rise_mask, segment
 from faithmap.attribution.shapley import shapley_values
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
+from faithmap.inference import tune_allocator
 from faithmap.randomness import generator
 
 Job = Callable[[faithmap.Classifier, Tensor, Tensor, argparse.Namespace], tuple[Tensor, Tensor]]
@@ -113,6 +116,32 @@ def network(name: str) -> faithmap.Classifier:
     return faithmap.Classifier(module, mean=IMAGENET_MEAN, std=IMAGENET_STD, name=name)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Seconds and map of every image."""
+
+    seconds: list[float]
+    maps: list[Tensor]
+
+
+def measured(
+    classifier: faithmap.Classifier, images: faithmap.Images, job: str, which: int, given: argparse.Namespace
+) -> Measured:
+    """Our side (0) of a job, or theirs (1), on every image, after a first time that traces and warms up."""
+    clock, found = CLOCKS[given.clock], Measured([], [])
+    for at, image in enumerate([images[0], *images]):
+        pixels = image.read(classifier.preprocessing).unsqueeze(0)
+        compute = JOBS[job](classifier, pixels, classifier(pixels).argmax(1), given)[which]
+        if at == 0 and which == 1:
+            continue  # it prepares nothing
+        start = clock()
+        heatmap = compute().detach()
+        if at:
+            found.seconds.append(clock() - start)
+            found.maps.append(heatmap)
+    return found
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -125,33 +154,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     given = parser.parse_args()
-    clock = CLOCKS[given.clock]
     images = faithmap.load_images("photos", limit=given.repeats)
-    print(
-        f"torch {torch.__version__}, captum {captum.__version__}, {torch.get_num_threads()} threads, {given.clock} time"
-    )
+    print(f"torch {torch.__version__}, captum {captum.__version__},", end=" ")
+    print(f"{torch.get_num_threads()} threads, {given.clock} time")
     print("network | job | faithmap, s | captum, s | ratio | largest difference, of the map's largest value")
-    for name in given.networks:
-        classifier = network(name)
-        every = [image.read(classifier.preprocessing).unsqueeze(0) for image in images]
-        for job in given.jobs:
-            seconds: list[list[float]] = [[], []]
-            worst = 0.0
-            for at, pixels in enumerate([every[0], *every]):
-                target = classifier(pixels).argmax(1)
-                maps = []
-                for which, work in enumerate(JOBS[job](classifier, pixels, target, given)):
-                    if at == 0 and which == 1:
-                        continue  # nothing to warm up
-                    start = clock()
-                    maps.append(work().detach())
-                    if at:
-                        seconds[which].append(clock() - start)
-                if at and job in SAME:
-                    worst = max(worst, float((maps[0] - maps[1]).abs().max() / maps[1].abs().max()))
-            ours, theirs = (statistics.median(one) for one in seconds)
-            differ = f"{worst:.0e}" if job in SAME else "other draws"
-            print(f"{name} | {job} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} | {differ}", flush=True)
+    work = [(name, job) for name in given.networks for job in given.jobs]
+    classifiers = {name: network(name) for name in given.networks}
+    theirs = {one: measured(classifiers[one[0]], images, one[1], 1, given) for one in work}
+    tune_allocator()  # as the command line does; a user's own loop runs without
+    for one in work:
+        ours = measured(classifiers[one[0]], images, one[1], 0, given)
+        seconds, other = statistics.median(ours.seconds), statistics.median(theirs[one].seconds)
+        pairs = zip(ours.maps, theirs[one].maps, strict=True)
+        worst = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+        differ = f"{worst:.0e}" if one[1] in SAME else "other draws"
+        print(" | ".join([*one, f"{seconds:.2f}", f"{other:.2f}", f"{other / seconds:.1f}", differ]), flush=True)
 
 
 if __name__ == "__main__":
