@@ -45,6 +45,16 @@ def test_a_callable_of_ones_own(tiny):
     assert resolve_measures(lambda *_: 0)[0].higher_is_better
 
 
+def test_two_callables_are_the_same_measure_when_they_compute_the_same():
+    def made(factor):
+        return lambda classifier, pixels, targets, heatmaps: factor * heatmaps.mean((1, 2))
+
+    one, same, other = (resolve_measures({"mean": made(factor)})[0] for factor in (2, 2, 3))
+    assert one.spec == same.spec != other.spec
+    with pytest.raises(MeasureError, match="two measures are called 'mean'"):
+        resolve_measures([{"mean": made(2)}, {"mean": made(3)}])
+
+
 def test_random_states_are_as_they_were(tiny):
     np.random.seed(3)
     torch.manual_seed(3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from torch import Tensor
 from faithmap.attribution import Batch, Method
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, MeasureError
+from faithmap.identity import UNKNOWN, callable_identity
 from faithmap.measures.measure import SETS, Measure, Needs
 from faithmap.measures.subject import Subject, heatmaps_by_row, recomputable
 
@@ -51,18 +51,20 @@ def _measure(
     known = {**usual, **facts}
     if known["set"] not in SETS:
         raise MeasureError(f"measure {where} belongs to set '{known['set']}', expected one of {', '.join(SETS)}.")
-    spec = {"callable": where, "settings": _settings(metric)}
+    spec: dict[str, Any] = {"callable": where}
+    if compute is _quantus:
+        spec["settings"] = _settings(metric)
+    else:
+        found = callable_identity(metric)
+        spec |= {"identity": found.digest} | ({UNKNOWN: found.unknown} if found.unknown is not None else {})
     name = where.rpartition(".")[2]
     return Measure(name, needs=needs, spec=spec, drawn=True, function=partial(compute, metric), forward=(1,), **known)
 
 
 def _settings(metric: Any) -> str:
-    """What a callable was made with, as far as it can be written down."""
-    if isinstance(metric, partial):
-        return repr(sorted((metric.keywords or {}).items()))
-    state = {} if inspect.isroutine(metric) else getattr(metric, "__dict__", {})
-    plain = {k: v for k, v in state.items() if isinstance(v, bool | int | float | str | None)}
-    return repr(sorted(plain.items())) if plain else ""
+    """What a metric of Quantus was made with, as plain values; it also keeps the scores of its last call."""
+    plain = {k: v for k, v in metric.__dict__.items() if isinstance(v, bool | int | float | str | None)}
+    return repr(sorted(plain.items()))
 
 
 def _own(metric: Callable[..., Any], subject: Subject, heatmaps: Tensor) -> Tensor:
