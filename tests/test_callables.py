@@ -194,6 +194,19 @@ def test_a_run_is_not_extended_by_something_else_of_the_same_name(case, tmp_path
     assert faithmap.Run(tmp_path).scores().equals(before)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_objects_of_captum_stay_what_they_are():
+    net = plain_network()
+    classifier, pixels = faithmap.Classifier(net), torch.rand(2, 3, 14, 14)
+    names = ("Occlusion", "DeepLift", "Lime", "KernelShap", "IntegratedGradients", "FeatureAblation", "GradientShap")
+    for made in [getattr(captum.attr, name)(net) for name in names] + [
+        captum.attr.NoiseTunnel(captum.attr.DeepLift(net))
+    ]:
+        before = callable_identity(made)
+        faithmap.heatmaps(classifier, pixels, torch.tensor([0, 3]), made)
+        assert callable_identity(made) == before
+
+
 @pytest.mark.filterwarnings("ignore::faithmap.errors.MethodWarning")
 def test_a_run_is_not_extended_by_what_cannot_be_known(tmp_path):
     method = Explainer(1, weights=threading.Lock())

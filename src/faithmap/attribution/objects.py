@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from zennit.attribution import Attributor, identity
 
 from faithmap.attribution.batch import Batch
@@ -100,8 +100,7 @@ def _captum(method: Any, arguments: Mapping[str, Any], alone: bool, batch: Batch
     taken = inspect.signature(method.attribute).parameters
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
     given: dict[str, Any] = {"target": batch.targets.clone()} if "target" in taken or takes_any else {}
-    if type(method).__name__ in _ON_A_COPY:
-        method = copy.deepcopy(method)
+    method = copy.deepcopy(method) if type(method).__name__ in _ON_A_COPY else _fresh(method)
     inner = method
     while hasattr(inner, "attribution_method"):  # of NoiseTunnel
         inner = inner.attribution_method
@@ -117,6 +116,23 @@ def _captum(method: Any, arguments: Mapping[str, Any], alone: bool, batch: Batch
     if isinstance(found, Tensor) and found.ndim == 4 and found.shape[0] == 1 < len(batch.inputs):
         raise MethodError("it returned one map for several images: give it return_input_shape=True.")
     return found
+
+
+def _fresh(method: Any) -> Any:
+    """A copy that keeps what a call leaves behind, of the same network: the object stays what it was, and so does its
+    identity."""
+    memo = {id(one): one for one in _networks(method)}
+    return copy.deepcopy(method, memo)
+
+
+def _networks(method: Any) -> Iterator[nn.Module]:
+    """The network that an object of captum explains, held by itself or by another one."""
+    for name, value in vars(method).items():
+        for one in (value, getattr(value, "__self__", None)):
+            if isinstance(one, nn.Module) and name in ("forward_func", "model", "layer"):  # Lime fits one of its own
+                yield from one.modules()
+        if hasattr(value, "attribute"):  # of NoiseTunnel
+            yield from _networks(value)
 
 
 @contextmanager
