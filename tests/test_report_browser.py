@@ -468,6 +468,18 @@ def test_no_sideways_scrolling(page, width):
     assert cut == []
 
 
+def test_print_cuts_nothing_and_shows_the_last_step(page):
+    page.set_viewport_size({"width": 688, "height": 1000})  # A4 within its margins
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(150)
+    assert part(page, "step-text").text_content() == "12 of 12"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    cut = "() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert page.evaluate(cut) == 0
+    assert not page.locator(".bar").is_visible()
+
+
 @pytest.mark.parametrize("width", [375, 768, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(context, report, width, scheme):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -416,3 +416,26 @@ def test_names_for_people() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert display_name("") == ""
+
+
+def test_the_gap_of_the_orders_is_what_srg_averages() -> None:
+    """By loops over images, draws and steps; its mean over the removed fraction is SRG."""
+    frame = frame_of(images=6, orders=("morf", "lerf"))
+    table = statistics.gap_table(frame)
+    srg = statistics.measured(frame, "srg")
+    for method in ("lrp-epsilon:0", "random"):
+        rows = frame[frame["method"] == method]
+        gaps = []
+        for step in range(21):
+            at = rows[rows["step"] == step]
+            means = {}
+            for order in ("morf", "lerf"):
+                per_image = [own["logit"].astype(float).mean() for _, own in at[at["order"] == order].groupby("image")]
+                means[order] = sum(per_image) / len(per_image)
+            gaps.append(means["lerf"] - means["morf"])
+        shown = table[table["method"] == method].sort_values("step")
+        np.testing.assert_allclose(shown["mean"], gaps, rtol=1e-5, atol=1e-6)
+        area = sum((a + b) / 2 for a, b in pairwise(gaps)) / 20
+        assert area == pytest.approx(srg.column(method).mean(), rel=1e-5, abs=1e-6)
+    restored = statistics.gap_table(frame, direction="restore")
+    np.testing.assert_allclose(restored["mean"], -table["mean"])
