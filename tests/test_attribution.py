@@ -384,7 +384,7 @@ def test_callables_and_names(images):
         ("lrp-epsilon:x", "expected a number"),
         ("sensitivity:l3", "expected l2 or linf"),
         ("deconvolution:l2,begin=one", "no parameter 'begin'"),
-        ("random:3", "unknown method 'random:3'"),
+        ("random:3", "'random:3': '3' is not understood"),
         ("", "no method"),
     ],
 )
@@ -491,9 +491,8 @@ def test_faults_name_the_image(images):
     with pytest.raises(InputError, match="class 5, the network has classes 0…4"):
         heatmaps(classifier, images, TARGETS + 1, "sensitivity")
     images[1] = float("nan")
-    with pytest.raises(HeatmapError) as error:
+    with pytest.raises(InputError, match="values that are not finite"):
         heatmaps(classifier, images, TARGETS, "lrp-epsilon:0")
-    assert error.value.index == 1
 
 
 def test_exploded_relevance_names_the_image(images):
