@@ -53,7 +53,13 @@ def propagate(
         scores = batch.scores(logits)
         begin = scores.detach() if start == "logit" else torch.ones_like(scores)
         relevance = differentiate(scores, inputs, begin)
-    _check_sums(relevance, scores.detach(), logits.detach().abs().flatten(1).amax(1), start, absorbing)
+    _check_sums(
+        relevance,
+        scores.detach(),
+        torch.maximum(logits.detach().abs().flatten(1).amax(1), scores.detach().abs()),
+        start,
+        absorbing,
+    )
     return relevance
 
 
