@@ -14,7 +14,7 @@ FLOORS = [
     {"text", "protocol", "files", "checks"},
     {"arrays"},
     {"randomness", "declarations"},
-    {"mosaics"},
+    {"mosaics", "grouping"},
     {"images"},
     {"classifiers"},
     {"perturbation"},

@@ -231,6 +231,9 @@ def test_fraction_of_what_is_attainable() -> None:
     assert row["low"] < 0.8 < row["high"]
     weak = made(noisy([0.1, 0.0, 0.05], 20), one.methods)
     assert np.isnan(statistics.attainable_fraction(weak).iloc[0]["fraction"])
+    assert f"reaches {row['fraction']:.2f} of the attainable" in statistics.attainable_sentence(one)
+    assert "take more permutations" in statistics.attainable_sentence(weak)
+    assert statistics.attainable_sentence(one.only(["lrp", "random"])) == ""
     with pytest.raises(CurveError, match="holds no 'shapley' method"):
         statistics.attainable_fraction(one.only(["lrp", "random"]))
 

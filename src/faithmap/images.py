@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
 import io
 import os
-import re
 import shutil
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -32,6 +29,7 @@ from torchvision.transforms import functional as transforms
 from faithmap.checks import as_integer, as_shaped_pixels, as_text
 from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
+from faithmap.grouping import Groups, group_function, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 
 PHOTOS = "photos"
@@ -271,91 +269,20 @@ class Images(Sequence[AnyImage]):
         """
         if groups is None:
             return self
-        group_of = _group_of(groups)
+        group_of = group_function(groups)
         found = {item.id: group_of(item.id) for item in self}
         lacking = [name for name, group in found.items() if not group]
         if lacking:
             raise InputError(
-                f"groups {_named(groups)} gives none for image '{lacking[0]}'"
+                f"groups {named(groups)} gives none for image '{lacking[0]}'"
                 f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}: every image needs one."
             )
         return Images(self.name, [replace(item, group=found[item.id]) for item in self])
 
     def suggested_groups(self) -> str | None:
         """A sentence where names look like several crops of the same photos and no groups are given, else None."""
-        if any(item.group is not None for item in self):
-            return None
-        stems = Counter(stem for item in self if (stem := _shared_stem(item.id)) is not None)
-        inside = sum(stems.values())
-        if len(stems) < 2 or inside < 0.8 * len(self) or inside < 2 * len(stems):
-            return None
-        stem, count = stems.most_common(1)[0]
-        return (
-            f"the names of {len(self)} images suggest {len(stems)} groups (such as {count} of '{stem}'), and none are "
-            "given: every image counts as independent. If they are crops of the same photos or images of the same "
-            r"patients, say so, for example with groups=r'^(.+)-' or a CSV file (image,group)."
-        )
-
-
-Groups = str | Path | Mapping[str, str] | None
-# What stands behind the name of a photo when there are several images of it: cat-top-left, cat_crop3, cat-2.
-_SEVERAL = re.compile(
-    r"^(?P<stem>.*?[^-_. ])[-_. ]+"
-    r"((crop|tile|patch|view|aug|slice|frame|flip|rot)[-_. ]?\d*"
-    r"|whole|cent(re|er)|(top|bottom|upper|lower)[-_ ]?(left|right)|left|right|\d{1,3})$",
-    re.IGNORECASE,
-)
-
-
-def _shared_stem(image_id: str) -> str | None:
-    """The part of an id that other images of the same photo would share; None where it does not look like that."""
-    path = PurePosixPath(image_id)
-    match = _SEVERAL.match(path.stem if path.suffix else path.name)
-    if match is None or match["stem"] == path.parent.name:  # n01440764/n01440764_18 names its class
-        return None
-    return str(path.parent / match["stem"])
-
-
-def _named(groups: Groups) -> str:
-    return "as a mapping" if isinstance(groups, Mapping) else f"'{groups}'"
-
-
-def _group_of(groups: str | Path | Mapping[str, str]) -> Callable[[str], str | None]:
-    """Image id → group."""
-    if isinstance(groups, Mapping):
-        return lambda name: None if groups.get(name) is None else str(groups[name])
-    if not isinstance(groups, str | Path):
-        raise InputError(f"groups is {shown(groups)}: give 'folder', a CSV file, a regular expression or a mapping.")
-    if groups == "folder":
-        return lambda name: str(parent) if (parent := PurePosixPath(name).parent) != PurePosixPath() else name
-    if isinstance(groups, Path) or groups.endswith(".csv"):
-        return _group_table(Path(groups)).get
-    try:
-        pattern = re.compile(groups)
-    except re.error as error:
-        raise InputError(f"groups '{groups}' is no regular expression ({error}): give one with one capture.") from None
-    if pattern.groups != 1:
-        raise InputError(
-            f"groups '{groups}' has {pattern.groups} captures, expected one, such as r'(patient\\d+)_'; or give "
-            "'folder', a CSV file or a mapping."
-        )
-    return lambda name: match[1] if (match := pattern.search(name)) else None
-
-
-def _group_table(path: Path) -> dict[str, str]:
-    """A CSV file with the columns image and group."""
-    try:
-        with io.StringIO(read_bytes(expanded(path)).decode("utf-8-sig"), newline="") as file:
-            rows = csv.DictReader(file)
-            if not {"image", "group"} <= set(rows.fieldnames or ()):
-                raise InputError(
-                    f"groups {path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}, expected image,group."
-                )
-            return {str(row["image"]): str(row["group"] or "") for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"groups {path} cannot be read ({error}): give a CSV file with the columns image,group."
-        ) from None
+        given = any(item.group is not None for item in self)
+        return None if given else suggestion([item.id for item in self])
 
 
 def _content(item: AnyImage) -> str:

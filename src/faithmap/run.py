@@ -79,8 +79,10 @@ class Run(StoredRun):
         order, direction = str(protocol.shown_order), str(protocol.direction)
         shown = str(score or protocol.score)
         said = statistics.verdict(self.scores(), shown, order=order, direction=direction, measure=measure)
-        decision = self.decision()
-        return said if decision is None else [*said, decision.sentence]
+        further = [statistics.attainable_sentence(self.measured(measure, shown))]
+        if (decision := self.decision()) is not None:
+            further.append(decision.sentence)
+        return [*said, *filter(None, further)]
 
     def decision(self, images: Collection[str] | None = None) -> Decision | None:
         """Whether the question of a run that stops when it is decided is answered; None for other runs.

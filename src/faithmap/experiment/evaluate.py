@@ -24,7 +24,8 @@ from faithmap.experiment.record import describe, manifest_before
 from faithmap.experiment.stages import in_stages
 from faithmap.experiment.targets import Targets, by_image
 from faithmap.experiment.task import Experiment
-from faithmap.images import Groups, Images, load_images
+from faithmap.grouping import Groups
+from faithmap.images import Images, load_images
 from faithmap.protocol import Protocol, as_protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store

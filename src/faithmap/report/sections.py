@@ -12,7 +12,7 @@ from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Order, Placement, Score
 from faithmap.report.summary import Line, Summary, as_json
-from faithmap.statistics import SCORE_MEASURES
+from faithmap.statistics import SCORE_MEASURES, attainable_sentence
 from faithmap.statistics.comparing import Comparison, comparison
 from faithmap.statistics.headline import second_opinion, sentence
 from faithmap.statistics.power import about
@@ -68,6 +68,8 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
         found = compared(summary, score)
         said = sentence(found)
         others = [second_opinion(found, compared(summary, str(other))) for other in Score if str(other) != score]
+        if attained := attainable_sentence(summary.measured(score)):
+            others.append(attained)
     except CurveError as error:
         return {
             "score": score,

@@ -262,6 +262,30 @@ def attainable_fraction(
     return table.sort_values("fraction", ascending=False, kind="stable", ignore_index=True)
 
 
+def attainable_sentence(one: Measured, confidence: float = 0.95, seed: int = 0) -> str:
+    """How near the best method comes to what is attainable; empty where the run has no reference for that.
+
+    Args:
+        one: a measure; see `measured`.
+        confidence, seed: of the interval.
+    """
+    if not any(family_of(name) == ATTAINABLE for name in one.methods) or not one.has_random:
+        return ""
+    table = attainable_fraction(one, confidence=confidence, seed=seed).dropna(subset=["fraction"])
+    if table.empty:
+        return "The attainable (Shapley values of the regions) is not above random orders here: take more permutations."
+    best = table.iloc[0]
+    interval = (
+        f", {100 * confidence:g} % interval {number(best['low'], 2)} to {number(best['high'], 2)}"
+        if np.isfinite(best["low"])
+        else ""
+    )
+    return (
+        f"{display_name(best['method'])} reaches {number(best['fraction'], 2)} of the attainable, the order of the "
+        f"regions' Shapley values (random orders: 0){interval}."
+    )
+
+
 def _ratio(values: np.ndarray, confidence: float, seed: int, resamples: int) -> tuple[float, float, float]:
     if not len(values) or values[:, 1].mean() <= 0:
         return np.nan, np.nan, np.nan

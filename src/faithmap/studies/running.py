@@ -13,7 +13,8 @@ from faithmap.classifiers import Classifier, check_classifier
 from faithmap.experiment.evaluate import evaluate
 from faithmap.experiment.planning import input_size
 from faithmap.experiment.progress import Progress
-from faithmap.images import Groups, Images, load_images
+from faithmap.grouping import Groups
+from faithmap.images import Images, load_images
 from faithmap.store.storage import open_storage
 from faithmap.studies.settings import resolve_settings
 from faithmap.studies.study import Study, write_settings

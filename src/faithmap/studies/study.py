@@ -130,7 +130,8 @@ class Study:
         runs = self.runs()
         shown = score or self.scores[0]
         frames = {name: run.scores() for name, run in runs.items()}
-        return statistics.grade(frames, shown, measure=measure)
+        direction = str(next(iter(runs.values())).protocol.direction)
+        return statistics.grade(frames, shown, measure=measure, direction=direction)
 
     def verdict(self, measure: str = "srg") -> list[str]:
         """What holds in all settings and what does not, by both scores; the first sentence is the answer."""
