@@ -92,7 +92,7 @@ def test_voc_boxes_are_counted_from_one(tmp_path):
     assert mask_of(image, load_masks(boxes), whole).sum() == 229
     assert mask_of(image, load_masks(boxes, "bird"), whole).sum() == 0
     (boxes / "a.xml").write_text("<annotation/>")
-    assert "does not say the size" in masks_of([image], load_masks(boxes), whole)["dog/a.png"]
+    assert "a.xml is said to be 0×0 pixels" in masks_of([image], load_masks(boxes), whole)["dog/a.png"]
     (boxes / "a.xml").write_text("no markup")
     assert "the mask of image 'dog/a.png' cannot be used" in masks_of([image], load_masks(boxes), whole)["dog/a.png"]
 
