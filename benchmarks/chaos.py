@@ -1,9 +1,11 @@
 """Kill a small run with SIGKILL at random moments, resume it after each, and hold its table against one never killed.
 
     python benchmarks/chaos.py --kills 100 --seed 0
+    python benchmarks/chaos.py --kills 100 --seed 0 --changing
 
 After every kill: every part is whole, no row is there twice, no finished row is lost, and every score is the one of the
-run that was never killed, bit for bit. A run that comes to its end is compared as a whole, and a new one is begun.
+run that was never killed, bit for bit. A run that comes to its end is compared as a whole, and a new one is begun. With
+`--changing`, every attempt asks for something else: other methods, orders, steps, draws, images and measures.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +48,52 @@ def network() -> faithmap.Classifier:
     return faithmap.Classifier(module, preprocessing=faithmap.Preprocessing(crop=(24, 24), resize=None), name="small")
 
 
-def measure(out: str | Path, classifier: faithmap.Classifier | None = None, **how: Any) -> faithmap.Run:
+METHODS = ("sensitivity:l2", "lrp-epsilon:0.01")
+MEASURES = ("gini", "entropy")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one attempt asks for; by default, for everything."""
+
+    methods: tuple[str, ...] = METHODS
+    orders: tuple[str, ...] = ("morf", "lerf")
+    steps: int = 6
+    draws: int = 3
+    images: int = 20
+    measures: tuple[str, ...] = ()
+
+
+def another(chance: random.Random) -> Question:
+    """A part of everything."""
+
+    def some(of: Sequence[str], least: int = 1) -> tuple[str, ...]:
+        return tuple(chance.sample(of, chance.randint(least, len(of))))
+
+    return Question(
+        methods=some(METHODS),
+        orders=some(("morf", "lerf")),
+        steps=chance.randint(1, 6),
+        draws=chance.randint(1, 3),
+        images=chance.randint(3, 20),
+        measures=some(MEASURES, 0),
+    )
+
+
+def measure(
+    out: str | Path, classifier: faithmap.Classifier | None = None, question: Question | None = None, **how: Any
+) -> faithmap.Run:
     """The run that is killed."""
+    asked = question or Question()
     pixels = torch.rand((20, 3, 24, 24), generator=torch.Generator().manual_seed(1))
-    protocol = faithmap.Protocol.preset(steps=6, region_size=4, draws=3, orders=("morf", "lerf"))
-    methods = ["sensitivity:l2", "lrp-epsilon:0.01"]
-    return faithmap.evaluate(classifier or network(), pixels, methods, protocol, out, save_heatmaps=True, **how)
+    images = faithmap.load_images(pixels, limit=asked.images)
+    protocol = faithmap.Protocol.preset(
+        "samek2017", steps=asked.steps, region_size=4, draws=asked.draws, orders=asked.orders
+    )
+    how["measures"] = list(asked.measures) or None
+    return faithmap.evaluate(
+        classifier or network(), images, list(asked.methods), protocol, out, save_heatmaps=True, **how
+    )
 
 
 def killed(work: Callable[[], Any], after: float) -> bool:
@@ -97,24 +140,51 @@ def check(folder: Path, reference: pd.DataFrame, before: set[Any]) -> set[Any]:
     return now
 
 
-def chaos(kills: int, seed: int, folder: Path) -> dict[str, float]:
+def values(folder: Path) -> pd.Series[float]:
+    """The values of measures that are stored."""
+    frame = Store(folder).measures().astype(dict.fromkeys(("image", "method", "measure"), "str"))
+    return frame.set_index(["image", "method", "measure", "draw"])["value"]
+
+
+def check_measures(folder: Path, reference: pd.Series[float]) -> None:
+    """Each value is there once, and the one of a run that was never killed."""
+    found = values(folder)
+    assert not found.index.duplicated().any(), "a value is there twice"
+    assert (found == reference.loc[found.index]).all(), "a value differs"
+
+
+def chaos(kills: int, seed: int, folder: Path, changing: bool = False) -> dict[str, float]:
     """Kill that often; returns counts."""
     torch.set_num_threads(1)
     chance = random.Random(seed)
     begun = time.monotonic()
-    reference = measure(folder / "whole").scores().astype(dict.fromkeys(KEYS[:3], "str")).set_index(KEYS)
+    everything = Question(measures=MEASURES if changing else ())
+    whole = measure(folder / "whole", question=everything)
+    reference = whole.scores().astype(dict.fromkeys(KEYS[:3], "str")).set_index(KEYS)
     took = time.monotonic() - begun
+    measured = values(folder / "whole") if changing else None
+
+    def attempt(to: Path) -> Callable[[], Any]:
+        asked = another(chance) if changing else everything
+        return lambda: measure(to, question=asked)
+
     counts = {"kills": 0, "runs": 0, "rows": len(reference)}
     while counts["kills"] < kills:
         out, seen = folder / f"killed-{counts['runs']}", set[Any]()
         # Short lives, so that a run is killed several times before it comes to its end.
-        while killed(lambda to=out: measure(to), chance.uniform(0, took / 2)):  # type: ignore[misc]
-            counts["kills"] += 1
+        for _ in range(8 if changing else 10_000):
+            died = killed(attempt(out), chance.uniform(0, took / 2))
+            counts["kills"] += died
             seen = check(out, reference, seen)
-            if counts["kills"] == kills:
-                measure(out)
+            if measured is not None:
+                check_measures(out, measured)
+            if counts["kills"] == kills or (not died and not changing):
                 break
+        measure(out, question=everything)
         seen = check(out, reference, seen)
+        if measured is not None:
+            check_measures(out, measured)
+            assert len(values(out)) == len(measured), "values of measures are missing"
         assert len(seen) == len(reference), "rows are missing"
         heatmaps = {(place, method) for place, method in Store(out).stored_heatmaps().places}
         assert len(heatmaps) == 20 * 2, "heatmaps are missing"
@@ -126,10 +196,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--changing", action="store_true", help="every attempt asks for something else")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         begun = time.monotonic()
-        counts = chaos(chosen.kills, chosen.seed, Path(scratch))
+        counts = chaos(chosen.kills, chosen.seed, Path(scratch), chosen.changing)
     print(
         f"{counts['kills']} kills over {counts['runs']} runs of {counts['rows']} rows: 0 rows lost, 0 rows twice, all "
         f"scores as in the run that was never killed ({time.monotonic() - begun:.0f} s)"

@@ -40,9 +40,10 @@ def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
-def test_killed_again_and_again():
+@pytest.mark.parametrize("further", [[], ["--changing"]])
+def test_killed_again_and_again(further):
     """In a process of its own: one whose autograd or OpenMP threads have started cannot be forked."""
-    command = [sys.executable, "benchmarks/chaos.py", "--kills", "6", "--seed", str(random.randrange(1000))]
+    command = [sys.executable, "benchmarks/chaos.py", "--kills", "6", "--seed", str(random.randrange(1000)), *further]
     done = subprocess.run(command, cwd=Path(SRC).parent, env={**os.environ, "PYTHONPATH": SRC}, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(b"6 kills")

@@ -93,7 +93,7 @@ def as_removal_steps(value: Any, pixels: Tensor) -> Tensor:
     """
     found = as_integers(value, "removal_step").to(pixels.device)
     expected = (*pixels.shape[:-3], *pixels.shape[-2:])
-    if tuple(found.shape) != expected:
+    if tuple(found.shape) != expected or found.numel() == 0:
         raise InputError(
             f"removal_step has shape {tuple(found.shape)}, and the images {tuple(pixels.shape)}: give one step per "
             f"pixel, {expected}."

@@ -31,6 +31,7 @@ from faithmap.errors import DownloadError, ImageError, InputError, missing, show
 from faithmap.files import expanded, files_in, read_bytes
 from faithmap.grouping import Groups, group_function, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
+from faithmap.text import printable
 
 PHOTOS = "photos"
 IMAGENETTE = "imagenette"
@@ -523,7 +524,7 @@ def _files(paths: Sequence[Path]) -> Images:
         raise InputError("images is an empty list: give at least one file.")
     for path in paths:
         if not path.is_file():
-            raise InputError(f"there is no image file {path}: give files, or one folder.")
+            raise InputError(f"there is no image file {printable(str(path))}: give files, or one folder.")
     unique = len({path.name for path in paths}) == len(paths)
     items = [ImageFile(image_id(Path(path.name) if unique else path), path) for path in paths]
     return Images("files", sorted(items, key=lambda item: item.id))
@@ -533,9 +534,11 @@ def _folder(path: Path, name: str | None = None) -> Images:
     try:
         exists, single = path.exists(), path.exists() and not path.is_dir()
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(f"{path} cannot be looked at ({error.strerror}).") from None
+        raise InputError(f"{printable(str(path))} cannot be looked at ({error.strerror}).") from None
     if not exists:
-        raise InputError(f"no folder or file {path}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
+        raise InputError(
+            f"no folder or file {printable(str(path))}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'."
+        )
     if single:
         return Images(path.name, [ImageFile(image_id(Path(path.name)), path)])
     suffixes = {*PillowImage.registered_extensions(), ARRAY_SUFFIX}
@@ -549,7 +552,9 @@ def _folder(path: Path, name: str | None = None) -> Images:
         label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None
         items.append(ImageFile(image_id(relative), file, label))
     if not items:
-        raise InputError(f"no image in {path}: expected files such as .jpg or .png, flat or one folder per class.")
+        raise InputError(
+            f"no image in {printable(str(path))}: expected files such as .jpg or .png, flat or one folder per class."
+        )
     return Images(name or path.name, sorted(items, key=lambda item: item.id))
 
 

@@ -317,7 +317,7 @@ def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(checked.get(name, ""), str):
             raise ProtocolError(f"{name} is a {type(checked[name]).__name__}: give it as text.")
     if not isinstance(checked.get("paired_fill", True), bool):
-        raise ProtocolError(f"paired_fill is {checked['paired_fill']!r}: give True or False.")
+        raise ProtocolError(f"paired_fill is {shown(checked['paired_fill'])}: give True or False.")
     for name, kind in _KINDS.items():
         if name in checked:
             checked[name] = _member(name, checked[name], kind)

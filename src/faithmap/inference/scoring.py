@@ -169,6 +169,7 @@ def score_curves(
     classifier = check_classifier(classifier)
     check_flag(restore, "restore")
     check_flag(imputed, "imputed")
+    check_flag(dropped, "dropped")
     images = as_pixels(pixels)
     removal = as_removal_steps(removal_step, images)
     rows = torch.arange(len(images), device=images.device)

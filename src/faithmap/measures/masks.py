@@ -26,7 +26,7 @@ from faithmap.files import expanded, files_in, read_bytes
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
 from faithmap.measures.measure import Measure
 from faithmap.mosaics import MosaicImage
-from faithmap.text import first_line
+from faithmap.text import first_line, printable
 
 MOST_PIXELS = 178_956_970  # as of an image
 
@@ -75,8 +75,12 @@ def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
             mine = {name: file for name, file in files.items() if file.suffix.lower() == suffix}
             if mine:
                 return kind(mine, category)
-        raise MeasureError(f"no mask in {path}: expected .png masks or VOC .xml files named by image id.")
-    raise MeasureError(f"no masks at {path}: give a folder of .png or VOC .xml files, or a COCO .json file.")
+        raise MeasureError(
+            f"no mask in {printable(str(path))}: expected .png masks or VOC .xml files named by image id."
+        )
+    raise MeasureError(
+        f"no masks at {printable(str(path))}: give a folder of .png or VOC .xml files, or a COCO .json file."
+    )
 
 
 def masks_of(

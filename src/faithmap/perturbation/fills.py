@@ -14,9 +14,9 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from faithmap.checks import as_fill, as_floats, as_integer, as_pixels
+from faithmap.checks import as_fill, as_floats, as_integer, as_pixels, as_text
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
-from faithmap.errors import InputError, ProtocolError
+from faithmap.errors import ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.protocol import FUNCTION, FunctionFill
 from faithmap.randomness import generator
@@ -119,9 +119,9 @@ def draw_fill(
     kind, parameters = _parse(fill)
     image = as_pixels(pixels, dims=(3,)).cpu()
     seed, draw = as_integer(seed, "seed", 0, 2**63 - 1), as_integer(draw, "draw", 0, 2**31 - 1)
-    for name, text in (("image_id", image_id), ("method", method)):
-        if not isinstance(text, str) and (name, text) != ("method", None):
-            raise InputError(f"{name} is a {type(text).__name__}: give it as text.")
+    as_text(image_id, "image_id")
+    if method is not None:
+        as_text(method, "method")
     own = () if method is None else (method,)
     key = ("fill", seed, image_id, draw, *own)
     # The order of partners is that of the image, whatever the draw.

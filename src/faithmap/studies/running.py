@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from faithmap.checks import check_callable
 from faithmap.classifiers import Classifier, check_classifier
+from faithmap.errors import FaithmapError
 from faithmap.experiment.evaluate import evaluate
 from faithmap.experiment.planning import input_size
 from faithmap.experiment.progress import Progress
@@ -58,6 +60,8 @@ def study(
         FaithmapError: as `evaluate`; also settings that cannot be.
     """
     classifier, images = check_classifier(classifier), load_images(images, groups=groups)
+    if not isinstance(progress, bool):
+        check_callable(progress, "progress", FaithmapError)
     asked = resolve_settings(settings, input_size(images, classifier), seed=seed, score=score, points=points)
     url = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")).url
     write_settings(url, {name: name for name in asked})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from faithmap.errors import ProtocolError, nearest
-from faithmap.protocol import Placement, Protocol
+from faithmap.errors import ProtocolError, nearest, shown
+from faithmap.protocol import Placement, Protocol, as_protocol
 
 # Sides of square regions as fractions of the short side: 9, 16 and 32 pixels at 224.
 _FINE, _MIDDLE, _COARSE = 9 / 224, 16 / 224, 32 / 224
@@ -42,10 +42,12 @@ def resolve_settings(settings: Any, size: tuple[int, int], **parts: Any) -> dict
         raise ProtocolError(
             f"unknown settings '{settings}'{nearest(settings, GRIDS)} Known: {', '.join(GRIDS)}; or give protocols."
         )
+    if not isinstance(settings, Mapping | Sequence):
+        raise ProtocolError(f"settings is {shown(settings)}: give protocols, or one of {', '.join(GRIDS)}.")
     named = settings.items() if isinstance(settings, Mapping) else ((None, one) for one in settings)
     found: dict[str, Protocol] = {}
     for name, given in named:
-        protocol = (Protocol.preset(given) if isinstance(given, str) else given).override(**parts)
+        protocol = as_protocol(given).override(**parts)
         name = str(name) if name is not None else setting_name(protocol)
         if name in found:
             raise ProtocolError(f"two settings are called '{name}': give a mapping name → protocol.")
