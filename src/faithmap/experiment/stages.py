@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from faithmap.errors import ProtocolError
+from faithmap.errors import ProtocolError, shown
 from faithmap.images import Images
 from faithmap.run import Run
 from faithmap.statistics.significance import fewest_units
@@ -77,10 +77,10 @@ def in_stages(
 
 def contrast_of(until: Any) -> str | tuple[str, str]:
     """The question as the statistics take it."""
-    if until == "decided":
+    if isinstance(until, str) and until == "decided":
         return "leader"
-    if until == "random":
+    if isinstance(until, str) and until == "random":
         return "random"
     if isinstance(until, tuple | list) and len(until) == 2 and all(isinstance(one, str) for one in until):
         return (until[0], until[1])
-    raise ProtocolError(f"until is {until!r}: give 'decided', 'random', or two methods.")
+    raise ProtocolError(f"until is {shown(until)}: give 'decided', 'random', or two methods.")
