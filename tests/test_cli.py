@@ -15,6 +15,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from faithmap import cli
+from faithmap.cli.options import bytes_of
+from faithmap.errors import FaithmapError
 
 runner = CliRunner()
 
@@ -130,6 +132,9 @@ def test_no_network_is_one_sentence(tmp_path):
     )
     assert done.returncode == 1
     assert "could not be downloaded" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert "AlexNet and Imagenette" in said
+    assert "make demo" in said
     assert "Traceback" not in done.stderr
 
 
@@ -148,3 +153,16 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on(folder, tmp_path):
     assert "run the same command again to go on" in stderr
     assert "Traceback" not in stderr
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["finished"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("2GiB", 2 << 30), ("1.5 MB", 1_500_000), ("1000", 1000), ("3kb", 3000), (None, None)]
+)
+def test_memory_is_written_as_people_write_it(text, bytes_):
+    assert bytes_of(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["lots", "-1GB", "2TB", "", "1e9"])
+def test_memory_that_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(FaithmapError, match="--memory is"):
+        bytes_of(text)

@@ -220,12 +220,36 @@ class Properties(Options, panel="What is measured"):
         return {"measures": self.measures, "masks": self.masks, "on_refusal": self.on_refusal}
 
 
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def bytes_of(text: str | None) -> int | None:
+    """A number of bytes as people write it.
+
+    Example:
+        >>> bytes_of("2GiB"), bytes_of("1.5 MB"), bytes_of(None)
+        (2147483648, 1500000, None)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([KMGkmg]?[Ii]?[Bb]?)\s*", text)
+    unit = match[2].lower() if match else "?"
+    unit = "" if unit == "b" else unit
+    if match is None or unit not in _UNITS:
+        raise FaithmapError(f"--memory is '{text}': give bytes, such as 2GiB, 500MB or 1000000000.")
+    return int(float(match[1]) * _UNITS[unit])
+
+
 @dataclass(frozen=True)
 class Computed(Options, panel="How it is computed"):
     """What changes speed and memory only."""
 
     device: Device = "auto"
     batch_size: Annotated[int | None, "Inputs per forward pass; changes speed and memory only."] = None
+    memory: Annotated[
+        str | None,
+        "What an engine may take, such as `2GiB` or `500MB`; changes speed only. Default: half of what is free.",
+    ] = None
     engine: Annotated[
         str,
         "`auto`: recompute only what a step changes, where that is possible; `incremental`, or fail; `dense`: run the "
@@ -234,7 +258,7 @@ class Computed(Options, panel="How it is computed"):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `evaluate`."""
-        return {"batch_size": self.batch_size, "engine": self.engine}
+        return {"batch_size": self.batch_size, "memory": bytes_of(self.memory), "engine": self.engine}
 
 
 @dataclass(frozen=True)

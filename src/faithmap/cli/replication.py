@@ -11,6 +11,7 @@ from faithmap.cli.console import guarded
 from faithmap.cli.measuring import measure
 from faithmap.cli.options import Computed, FullyMeasured, Inputs, Places, grouped
 from faithmap.cli.show import show_run, show_window
+from faithmap.errors import DownloadError
 
 replication = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -32,7 +33,13 @@ def reproduce(
     inputs = Inputs("alexnet", "imagenette", images)
     protocol = measured.build("samek2017")
     default = Path("runs") / f"{protocol.name}-alexnet-imagenette"
-    run = measure(inputs, "fig4", protocol, computed, places, default)
+    try:
+        run = measure(inputs, "fig4", protocol, computed, places, default)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{error} Figure 4 needs two downloads, once each: the weights of AlexNet and Imagenette (320 px). "
+            "Without a network, `make demo` makes it on a network and photos that are here already."
+        ) from error
     assert run is not None
     show_run(run)
     show_window(run)

@@ -43,6 +43,7 @@ def evaluate(
     engine: str = "auto",
     batch_size: int | None = None,
     precision: str = "float32",
+    memory: int | None = None,
     executor: Executor | None = None,
     progress: Callable[[Progress], None] | bool = False,
     save_heatmaps: bool = False,
@@ -70,6 +71,7 @@ def evaluate(
         engine, batch_size: how scores are computed; they change speed, not numbers.
         precision: ``"float32"``, or ``"bfloat16"`` for screening: single probabilities move by up to 0.05, and the run
             says so wherever it shows.
+        memory: bytes that an engine may take; it changes speed, not numbers. None: half of what is free.
         executor: where tasks are computed; this process by default.
         progress: True shows a bar; a function is called often with how far the run is.
         save_heatmaps: store the heatmaps of all images instead of a sample of 24.
@@ -121,6 +123,7 @@ def evaluate(
             engine=engine,
             batch_size=batch_size,
             precision=precision,
+            memory=memory,
             measures=measures,
             masks=masks,
             on_refusal=on_refusal,

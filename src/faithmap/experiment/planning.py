@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Method, resolve_methods
+from faithmap.checks import as_integer
 from faithmap.classifiers import Classifier, check_classifier, kind_of
 from faithmap.classifiers.patches import patch_side
-from faithmap.errors import GroupWarning, InputError, ProtocolError
+from faithmap.errors import EngineError, GroupWarning, InputError, ProtocolError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.measuring import asked_measures
 from faithmap.experiment.targets import Targets, chosen_targets
@@ -35,6 +36,8 @@ from faithmap.store.index import Chain
 from faithmap.store.manifest import PROBABILISTIC, Manifest, plain
 from faithmap.store.reading import EXAMPLES, no_run, sample
 
+# Bounds of what an engine may take, in bytes.
+LEAST_MEMORY, MOST_MEMORY = 1 << 24, 1 << 50
 # Of an image: steps that are missing, the chains that miss them, and the values of measures that are missing.
 Lacking = tuple[tuple[int, ...], tuple[ChainKey, ...], tuple[MeasureKey, ...]]
 
@@ -57,6 +60,7 @@ def prepare(
     engine: str = "auto",
     batch_size: int | None = None,
     precision: str = "float32",
+    memory: int | None = None,
     measures: Any = None,
     masks: Any = None,
     on_refusal: str | None = None,
@@ -65,6 +69,8 @@ def prepare(
 ) -> tuple[Images, Experiment]:
     """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
     classifier = check_classifier(classifier)
+    if memory is not None:
+        memory = as_integer(memory, "memory", LEAST_MEMORY, MOST_MEMORY, EngineError)
     question = as_protocol(protocol)
     images = load_images(images).pinned()
     if (suggestion := images.suggested_groups()) is not None:
@@ -86,13 +92,14 @@ def prepare(
         engine_name=engine,
         batch_size=batch_size,
         precision=precision,
+        memory=memory,
         labels=classifier.class_indices(images),
         targets=given,
         others=others,
         measures=asked,
         masks=masks_for(asked, images, masks, classifier.preprocessing),
     )
-    make_engine(classifier, engine, batch_size, precision=precision)
+    make_engine(classifier, engine, batch_size, memory=memory, precision=precision)
     return images, experiment
 
 

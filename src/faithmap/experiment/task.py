@@ -80,6 +80,7 @@ class Experiment:
         targets: image id → class that is scored, for `Target.GIVEN`.
         others: the image set, for fills that take pixels of another image.
         stored_heatmaps: heatmaps that were stored before, used instead of computing them again.
+        memory: bytes that the engine may take; None: half of what is free.
         measures: what is measured besides the scores.
         masks: image id → mask of the object (H, W), or why it cannot be used, for measures that need one.
     """
@@ -94,13 +95,16 @@ class Experiment:
     targets: Mapping[str, int | None] = field(default_factory=dict)
     others: PixelSource | None = None
     stored_heatmaps: HeatmapParts = field(default_factory=HeatmapParts)
+    memory: int | None = None
     measures: Sequence[Measure] = ()
     masks: Mapping[str, Tensor | str] = field(default_factory=dict)
 
     @cached_property
     def engine(self) -> Engine:
         """Built where it is used, so that an experiment can be sent to another process."""
-        return make_engine(self.classifier, self.engine_name, self.batch_size, precision=self.precision)
+        return make_engine(
+            self.classifier, self.engine_name, self.batch_size, memory=self.memory, precision=self.precision
+        )
 
 
 @dataclass(frozen=True)
