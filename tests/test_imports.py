@@ -14,7 +14,7 @@ FLOORS = [
     {"text", "protocol", "files", "checks"},
     {"arrays"},
     {"randomness", "declarations"},
-    {"mosaics", "grouping"},
+    {"mosaics", "grouping", "declared"},
     {"images"},
     {"classifiers"},
     {"perturbation"},

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from faithmap.cli.listing import KINDS, declared_in
+from faithmap.cli.listing import KINDS
+from faithmap.declared import declared_in
 
 HEAVY = ("torch", "numpy", "pandas", "matplotlib", "scipy", "pyarrow", "zennit")
 

@@ -15,7 +15,7 @@ from faithmap import plots, statistics
 from faithmap.errors import FaithmapError
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
-from faithmap.report import Html, flipbook_html, run_html, write_report
+from faithmap.report import Html, Paper, flipbook_html, paper_of, run_html, write_report
 from faithmap.statistics import Decision, Grade, Measured, aopc_table, decided
 from faithmap.store.reading import StoredRun
 
@@ -125,6 +125,19 @@ class Run(StoredRun):
             direction=str(self.protocol.direction),
             confidence=confidence,
         )
+
+    def paper(self, measure: str | None = None, score: str | None = None, confidence: float = 0.95) -> Paper:
+        """The run for a paper: a LaTeX table, a methods paragraph with every parameter, and BibTeX of what it rests on.
+
+        Args:
+            measure, score: as in `measured`.
+            confidence: of intervals and tests.
+        Raises:
+            StoreError: a run that holds no value of the measure.
+        """
+        measure, shown = measure or statistics.shown_measure(self.protocol), str(score or self.protocol.score)
+        found = self.measured(measure, shown)
+        return paper_of(self, statistics.ranking(found, confidence=confidence), found, measure, shown, confidence)
 
     def plot(
         self,

@@ -17,7 +17,21 @@ from faithmap.cli.options import grouped
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 # As a person needs them; others follow.
-ORDER = ("run", "study", "report", "plot", "scorecard", "methods", "measures", "operators", "sanity", "doctor")
+ORDER = (
+    "run",
+    "study",
+    "report",
+    "plot",
+    "scorecard",
+    "compare",
+    "leaderboard",
+    "cite",
+    "methods",
+    "measures",
+    "operators",
+    "sanity",
+    "doctor",
+)
 
 
 class InOrder(TyperGroup):

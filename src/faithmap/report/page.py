@@ -54,24 +54,24 @@ def write_report(
     path = Path(path)
     if folder:
         return _write_folder(run, path, examples)
-    _write(path, report_html(run, examples=EXAMPLES if examples is None else examples, study=study))
+    write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples, study=study))
     return path
 
 
 def _write_folder(run: StoredRun, path: Path, examples: int | None) -> Path:
     def beside(name: str, data: bytes) -> None:
-        _write(path / FOLDER / name, data)
+        write_text(path / FOLDER / name, data)
 
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file, expected a folder: choose another place.")
     summary = summarise(run)
     stored = sample({image for image, _ in run.store.stored_heatmaps().places}, examples)
     book = flipbook_files(summary, run.store.examples(stored), beside)
-    _write(path / "index.html", _page(summary, book, {}, files=True))
+    write_text(path / "index.html", _page(summary, book, {}, files=True))
     return path / "index.html"
 
 
-def _write(path: Path, content: str | bytes) -> None:
+def write_text(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole; whatever is not a regular file is left alone.
 
     Raises:
