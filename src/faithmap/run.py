@@ -18,6 +18,7 @@ from faithmap.measures.scorecard import SRG, scorecard
 from faithmap.report import Html, Paper, flipbook_html, paper_of, run_html, write_report
 from faithmap.statistics import Decision, Grade, Measured, aopc_table, decided
 from faithmap.store.reading import StoredRun
+from faithmap.text import printable
 
 
 class Run(StoredRun):
@@ -223,9 +224,15 @@ class Run(StoredRun):
         return axes
 
 
-def _titled(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
-    """Network and images of each run → its scores; numbered where they are the same."""
+def titles_of(runs: Sequence[StoredRun]) -> list[str]:
+    """Network and images of each run; with its folder or a number where they are the same."""
     titles = [f"{run.manifest.classifier.name}, {run.manifest.image_set}" for run in runs]
-    twice = len(set(titles)) < len(titles)
-    names = [f"{run.folder.name}: {title}" if twice else title for run, title in zip(runs, titles, strict=True)]
-    return {name: run.scores() for name, run in zip(names, runs, strict=True)}
+    if len(set(titles)) < len(titles):
+        titles = [f"{run.folder.name}: {title}" for run, title in zip(runs, titles, strict=True)]
+    if len(set(titles)) < len(titles):
+        titles = [f"{place} {title}" for place, title in enumerate(titles, 1)]
+    return [printable(title) for title in titles]
+
+
+def _titled(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    return {title: run.scores() for title, run in zip(titles_of(runs), runs, strict=True)}

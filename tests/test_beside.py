@@ -1,0 +1,123 @@
+"""Runs beside each other, in the terminal and as a page."""
+
+import pytest
+from typer.testing import CliRunner
+
+from faithmap.cli import app
+from faithmap.errors import ProtocolError
+from faithmap.run import Run
+from faithmap.studies.beside import beside
+from tests.paper_runs import small_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two networks and one run that asks something else."""
+    base = tmp_path_factory.mktemp("many")
+    small_run(base / "a")
+    small_run(base / "b", name="<b>other</b>", seed=2, methods="gradient-x-input,centre", draws=2)
+    small_run(base / "deep" / "c", fill="constant:0.5", methods="gradient-x-input,smoothgrad:n=3")
+    return base
+
+
+def invoke(*arguments, columns=200):
+    return CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": str(columns)})
+
+
+def test_the_table_holds_each_run_s_own_ranking(folder):
+    runs = [Run(folder / name) for name in "ab"]
+    found = beside(runs)
+    assert found.titles == ["net_1 & co, tensor", "<b>other</b>, tensor"]
+    for title, run in zip(found.titles, runs, strict=True):
+        own = run.ranking("srg")
+        rows = found.table[found.table["run"] == title]
+        for column in ("method", "rank", "mean", "low", "high", "letters"):
+            assert rows[column].tolist() == own[column].tolist()
+    both, some = {"gradient-x-input", "random", "centre"}, {"sensitivity:l2", "smoothgrad:n=2"}
+    assert set(found.methods()[:3]) == both
+    assert set(found.methods()[3:]) == some
+
+
+def test_what_is_best_everywhere_is_what_shares_the_first_letter_in_every_run(folder):
+    found = beside([Run(folder / name) for name in "ab"])
+    table = found.table
+
+    def told(letters):
+        for title, some in letters.items():
+            for name, letter in some.items():
+                table.loc[(table["run"] == title) & (table["method"] == name), "letters"] = letter
+        return found.sentence()
+
+    one, two = found.titles
+    plain = dict.fromkeys(table["method"], "c")
+    assert "is not distinguishable from random orders on net_1" in told({one: plain, two: plain})
+    # The first method in both runs is gradient x input.
+    assert set(table.loc[table["rank"] == 1, "method"]) == {"gradient-x-input"}
+    alone = plain | {"gradient-x-input": "a"}
+    assert told({one: alone, two: alone}) == (
+        "Best, or not distinguishable from the best, in all 2 runs: gradient x input."
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fill": "constant:0.5"}, "fill: uniform → constant:0.5"),
+        ({"region_size": 10}, "region_size: 8 → 10"),
+        ({"steps": 5}, "steps: all → 5"),
+        ({"orders": ("morf",)}, "measure: srg → aopc"),
+        ({"score": "probability"}, "score: logit → probability"),
+        ({"target": "label"}, "target: predicted → label"),
+    ],
+)
+def test_another_question_is_refused_by_name(folder, tmp_path, change, said, monkeypatch):
+    one, other = Run(folder / "a"), Run(folder / "b")
+    changed = other.manifest.updated(protocol=other.protocol.override(**change))
+    monkeypatch.setattr(other, "manifest", changed)
+    with pytest.raises(ProtocolError, match="ask different questions") as error:
+        beside([one, other])
+    assert said in str(error.value)
+
+
+def test_other_parameters_of_a_method_are_another_question(folder, monkeypatch):
+    one, other = Run(folder / "a"), Run(folder / "b")
+    spec = {**other.manifest.methods["centre"], "parameters": {"sigma": 0.5}}
+    methods = {**other.manifest.methods, "centre": spec}
+    monkeypatch.setattr(other, "manifest", other.manifest.updated(methods=methods))
+    with pytest.raises(ProtocolError, match=r"centre: sigma: 0\.25 → sigma: 0\.5"):
+        beside([one, other])
+
+
+def test_draws_and_names_are_no_other_question(folder):
+    assert Run(folder / "a").protocol.draws != Run(folder / "b").protocol.draws
+    assert len(beside([Run(folder / "a"), Run(folder / "b")]).titles) == 2
+
+
+def test_regions_that_fill_images_of_different_sizes_are_the_same_question(folder, monkeypatch):
+    one, other = Run(folder / "a"), Run(folder / "b")
+    record = other.manifest.classifier
+    larger = record.model_copy(update={"preprocessing": {**record.preprocessing, "crop": [48, 56]}})
+    protocol = other.protocol.override(steps=42)
+    monkeypatch.setattr(other, "manifest", other.manifest.updated(classifier=larger, protocol=protocol))
+    monkeypatch.setattr(other, "ranking", lambda *_: one.ranking())
+    assert len(beside([one, other]).titles) == 2
+
+
+def test_compare_prints_one_column_per_run(folder, tmp_path):
+    found = invoke("compare", folder / "a", folder / "b", "--figure", tmp_path / "both.png")
+    assert found.exit_code == 0, found.output
+    assert "run 2: <b>other</b>, tensor" in found.output
+    assert "–" in next(line for line in found.output.splitlines() if "smoothgrad" in line)
+    assert (tmp_path / "both.png").stat().st_size > 5000
+    narrow = invoke("compare", *[folder / "a", folder / "b"] * 4, columns=60)
+    assert narrow.exit_code == 0, narrow.output
+    assert "…" not in narrow.output.partition("method")[2]
+    assert max(map(len, narrow.output.splitlines())) <= 60
+    assert "run 8" in narrow.output
+
+
+@pytest.mark.parametrize(("names", "said"), [("a", "give at least two"), (["a", "deep/c"], "fill: uniform → constant")])
+def test_compare_refuses_in_one_sentence(folder, names, said):
+    found = invoke("compare", *(folder / name for name in names))
+    assert found.exit_code == 1
+    assert said in found.output
