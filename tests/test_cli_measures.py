@@ -6,11 +6,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import faithmap
-from faithmap.cli import app
+from faithmap.cli import app, console
 from faithmap.cli.listing import listed_measures
 from faithmap.measures.measure import MEASURES
 
-run = CliRunner(env={"COLUMNS": "200"}).invoke
+
+def run(program, arguments, columns=200):
+    """In a terminal of this width, whatever other tests left in the environment."""
+    before = console.out._width, console.out._height
+    console.out._width, console.out._height = columns, 50
+    try:
+        return CliRunner(env={"COLUMNS": str(columns)}).invoke(program, arguments)
+    finally:
+        console.out._width, console.out._height = before
 
 
 def test_measures_are_listed_as_they_are_declared():
@@ -62,7 +70,7 @@ def test_a_run_measures_what_is_asked_for(tmp_path):
     shown = run(app, ["scorecard", str(tmp_path / "run"), "--sort", "relevance-mass"])
     assert shown.exit_code == 0
     assert "relevance-mass ↑" in shown.output
-    narrow = CliRunner(env={"COLUMNS": "60"}).invoke(app, ["scorecard", str(tmp_path / "run")]).output
+    narrow = run(app, ["scorecard", str(tmp_path / "run")], 60).output
     assert "attribution-localisation ↑" in narrow
     assert max(map(len, narrow.splitlines()[:20])) <= 60
     table = run(app, ["scorecard", str(tmp_path / "run"), "--latex"]).output

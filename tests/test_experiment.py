@@ -59,6 +59,8 @@ def test_a_method_of_ones_own_is_always_given_blocks_of_one_size(tiny, pixels, t
     some = faithmap.Images(images.name, [images[row] for row in (0, 9, 18)])
     few, given = measured(tiny, some, compute, "whole", tmp_path / "few")
     assert set(given) == {BLOCK}
-    whole, part = (run.scores().astype(dict.fromkeys(KEYS[:3], "str")).set_index(KEYS) for run in (all_of_them, few))
+    whole, part = (
+        run.scores().astype(dict.fromkeys((*KEYS[:3], "group"), "str")).set_index(KEYS) for run in (all_of_them, few)
+    )
     assert len(part) == 3 * 3 * 4
     pd.testing.assert_frame_equal(whole.loc[part.index], part, check_exact=True)

@@ -201,6 +201,7 @@ def test_arrays_that_are_changed_during_a_run_are_those_that_were_given(tiny, tm
 def test_a_folder_without_end_is_not_walked(tmp_path, monkeypatch):
     """`--methods ../..` names a folder; the limit is lowered here, so that few files reach it."""
     monkeypatch.setattr("faithmap.files.files_in.__defaults__", (10,))
+    monkeypatch.setattr("faithmap.attribution.given.MOST_FILES", 10)
     for number in range(11):
         (tmp_path / f"{number}.npy").write_bytes(npy(MAP))
     with pytest.raises(MethodError, match="holds more than 10 files and folders"):

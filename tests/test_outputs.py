@@ -323,7 +323,7 @@ def test_figures_and_the_page_show_any_number_of_channels(channels, tmp_path):
 
 def test_a_network_is_not_given_other_channels():
     classifier = faithmap.Classifier(network(1), mean=[0.5], std=[0.5])
-    with pytest.raises(ClassifierError, match=r"takes images of 1 channel\(s\), received"):
+    with pytest.raises(ClassifierError, match=r"takes images \(B, 1, H, W\), received"):
         classifier(torch.rand(2, 3, 16, 16))
     with pytest.raises(ClassifierError, match="one number per channel"):
         faithmap.Classifier(network(1), mean=[0.5], std=[0.5, 0.5])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from faithmap.checks import as_integers
 from faithmap.classifiers import Classifier
-from faithmap.errors import InputError, ProtocolError, among
+from faithmap.errors import InputError, ProtocolError, among, nearest
 from faithmap.files import read_bytes
 from faithmap.images import Images
 from faithmap.protocol import Protocol, Target
@@ -72,8 +72,9 @@ def class_of(value: Any, classifier: Classifier) -> int:
     index = classifier.class_index(value.strip() if isinstance(value, str) else int(value))
     known = classifier.labels or []
     if index is None:
-        end = among(str(value), known) if 0 < len(known) <= 20 else f": {classifier.name} has no class of this name."
-        raise InputError(f"unknown class {value!r}{end}")
+        words = [Target.PREDICTED.value, Target.LABEL.value, *known]
+        end = among(str(value), words) if len(known) <= 20 else nearest(str(value), words)
+        raise InputError(f"unknown class {value!r}{end} The classes of {classifier.name} go by index or name.")
     if index < 0 or (known and index >= len(known)):
         raise InputError(f"target is class {index}, {classifier.name} has classes 0…{max(len(known) - 1, 0)}.")
     return index
