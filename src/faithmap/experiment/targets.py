@@ -72,8 +72,10 @@ def class_of(value: Any, classifier: Classifier) -> int:
     index = classifier.class_index(value.strip() if isinstance(value, str) else int(value))
     known = classifier.labels or []
     if index is None:
-        words = [Target.PREDICTED.value, Target.LABEL.value, *known]
-        end = among(str(value), words) if len(known) <= 20 else nearest(str(value), words)
+        # A word that is nearly an option is more likely meant than one of a thousand classes.
+        options = [Target.PREDICTED.value, Target.LABEL.value]
+        near = nearest(str(value), options)
+        end = near if near != "." else (among if len(known) <= 20 else nearest)(str(value), known)
         raise InputError(f"unknown class {value!r}{end} The classes of {classifier.name} go by index or name.")
     if index < 0 or (known and index >= len(known)):
         raise InputError(f"target is class {index}, {classifier.name} has classes 0…{max(len(known) - 1, 0)}.")
