@@ -1,12 +1,18 @@
 """Runs beside each other, in the terminal and as a page."""
 
+import html
+import re
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
 from faithmap.cli import app
-from faithmap.errors import ProtocolError
+from faithmap.errors import ProtocolError, StoreError
 from faithmap.run import Run
 from faithmap.studies.beside import beside
+from faithmap.studies.leaderboard import leaderboard
+from faithmap.text import display_name, plain
 from tests.paper_runs import small_run
 
 
@@ -121,3 +127,96 @@ def test_compare_refuses_in_one_sentence(folder, names, said):
     found = invoke("compare", *(folder / name for name in names))
     assert found.exit_code == 1
     assert said in found.output
+
+
+def cells_of(page):
+    """The table of a page: for each row, column → (value, text)."""
+    head = re.search(r"<thead>(.*?)</thead>", page, re.S).group(1)
+    names = [html.unescape(name) for name in re.findall(r"<button[^>]*>(.*?)</button>", head)]
+    rows = []
+    for row in re.findall(r"<tr class=.*?</tr>", page, re.S):
+        cells = re.findall(r'<t[hd][^>]* data-value="([^"]*)">(.*?)</t[hd]>', row, re.S)
+        rows.append({n: tuple(map(html.unescape, c)) for n, c in zip(names, cells, strict=True)})
+    return names, rows
+
+
+def test_the_page_has_a_row_per_run_and_method_with_every_measure(folder):
+    names, rows = cells_of(leaderboard(folder).html())
+    assert names[:5] == ["Method", "Network", "Images", "Protocol", "Question"]
+    assert {"SRG", "gini", "Rank", "Letters", "Run"} <= set(names)
+    found = {(row["Run"][0], row["Method"][0]): row for row in rows}
+    assert len(found) == len(rows)
+    for name in ("a", "b", "deep/c"):
+        run = Run(folder / name)
+        card = run.scorecard().set_index(["measure", "method"])
+        for own in run.ranking().itertuples():
+            row = found.pop((name, display_name(own.method)))
+            assert row["SRG"][0] == plain(own.mean)
+            assert (row["Rank"][0], row["Letters"][0]) == (str(own.rank), own.letters)
+            assert (row["Images"][0], row["Question"][0]) == ("6", run.manifest.fingerprint[:8])
+            if ("gini", own.method) in card.index:
+                assert row["gini"][0] == plain(card.loc[("gini", own.method), "mean"])
+    assert not found
+
+
+def test_names_from_outside_stay_text(folder):
+    page = leaderboard(folder).html()
+    assert "<b>other" not in page
+    assert "&lt;b&gt;other&lt;/b&gt;" in page
+    assert "default-src 'none'" in html.unescape(page)
+    assert not re.search(r"(?:src|href)=.https?:", page)
+
+
+def test_a_broken_run_is_named_and_ends_nothing(folder, tmp_path):
+    shutil.copytree(folder / "a", tmp_path / "a")
+    (tmp_path / "<i>broken").mkdir()
+    (tmp_path / "<i>broken" / "manifest.json").write_text("{")
+    (tmp_path / "a" / "report.html").write_text("")
+    found = invoke("leaderboard", tmp_path, "-o", tmp_path / "pages" / "all.html")
+    assert found.exit_code == 0, found.output
+    assert "left out: <i>broken" in found.output
+    assert "1 run, 5 methods" in found.output
+    page = (tmp_path / "pages" / "all.html").read_text()
+    assert "&lt;i&gt;broken" in page
+    assert 'href="../a/report.html"' in page
+    with pytest.raises(StoreError, match="holds no run"):
+        leaderboard(tmp_path / "pages")
+    with pytest.raises(StoreError, match="is no folder"):
+        leaderboard(tmp_path / "pages" / "all.html")
+
+
+def test_a_run_itself_is_a_folder_of_one(folder):
+    assert {row.folder for row in leaderboard(folder / "a").rows} == {"a"}
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+def test_any_column_sorts_in_a_browser_without_a_network(folder, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    file = leaderboard(folder).write(tmp_path / "page.html")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_selector("html.ready")
+        for column, name in enumerate(cells_of(file.read_text())[0]):
+            page.click(f"thead th:nth-child({column + 1}) button")
+            values = page.evaluate(
+                f"[...document.querySelectorAll('tbody tr')].map(r => r.cells[{column}].dataset.value)"
+            )
+            held = [value for value in values if value]
+            assert values == held + [""] * (len(values) - len(held))
+            if name in ("SRG", "gini"):
+                assert [float(v) for v in held] == sorted(map(float, held), reverse=True)
+            elif name in ("Rank", "Images"):
+                assert [float(v) for v in held] == sorted(map(float, held))
+            else:
+                assert held == page.evaluate("some => [...some].sort((a, b) => a.localeCompare(b))", held)
+        assert (said, asked) == ([], [file.as_uri()])
+        browser.close()

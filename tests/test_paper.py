@@ -151,7 +151,7 @@ def test_a_run_without_values_is_refused(run, monkeypatch):
 
 
 def test_files_are_written(run, tmp_path):
-    found = CliRunner().invoke(app, ["cite", str(run.folder), "--to", str(tmp_path / "paper")], env={"COLUMNS": "200"})
+    found = CliRunner().invoke(app, ["cite", str(run.folder), "--out", str(tmp_path / "paper")], env={"COLUMNS": "200"})
     assert found.exit_code == 0, found.output
     assert {one.name for one in (tmp_path / "paper").iterdir()} == {
         "table.tex",
@@ -160,7 +160,7 @@ def test_files_are_written(run, tmp_path):
         "example.tex",
     }
     (tmp_path / "file").write_text("")
-    refused = CliRunner().invoke(app, ["cite", str(run.folder), "--to", str(tmp_path / "file")])
+    refused = CliRunner().invoke(app, ["cite", str(run.folder), "--out", str(tmp_path / "file")])
     assert refused.exit_code == 1
     assert "is no folder" in " ".join(refused.output.split())
 

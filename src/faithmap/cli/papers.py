@@ -22,19 +22,22 @@ def cite_command(
     run: RunFolder,
     measure: Annotated[str | None, "What the table ranks by, such as `aopc`. Default: the protocol's."] = None,
     score: Score = None,
-    to: Annotated[Path | None, "Write table.tex, methods.tex, references.bib and example.tex into this folder."] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write table.tex, methods.tex, references.bib, example.tex into this folder."),
+    ] = None,
 ) -> None:
     """Print a run as a LaTeX table, a methods paragraph with every parameter, and BibTeX; loads no model.
 
-    `faithmap cite runs/demo --to paper/`
+    `faithmap cite runs/demo --out paper/`
     """
     from faithmap.run import Run
 
     paper = Run(run).paper(measure, score)
     for name in paper.without_entry:
         err.print(Text.assemble(("note: ", "bold yellow"), f"no BibTeX entry for {one_line(name)}: cite it yourself."))
-    if to is not None:
-        folder = paper.write(to)
+    if folder is not None:
+        folder = paper.write(folder)
         for name in ("table.tex", "methods.tex", "references.bib", "example.tex"):
             out.print(str(folder / name), highlight=False, soft_wrap=True)
         return
@@ -125,3 +128,23 @@ def _columns(found: Beside, *, intervals: bool) -> list[list[str]]:
 
         columns.append([cell(parts[name]) if name in parts else "–" for name in found.methods()])
     return columns
+
+
+@command("leaderboard")
+def leaderboard_command(
+    folder: Annotated[Path, typer.Argument(help="A folder with run folders, at any depth.", show_default=False)],
+    out_file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file. Default: leaderboard.html in the folder.")
+    ] = None,
+) -> None:
+    """Write all runs of a folder as one page that sorts by any column and opens without a network; loads no model.
+
+    `faithmap leaderboard runs`
+    """
+    from faithmap.studies.leaderboard import leaderboard
+
+    found = leaderboard(folder)
+    for name, reason in found.left_out.items():
+        err.print(Text.assemble(("left out: ", "bold yellow"), f"{one_line(name)}: {one_line(reason)}"), soft_wrap=True)
+    file = found.write(out_file or folder / "leaderboard.html")
+    out.print(f"{found.title}: {one_line(str(file))}", highlight=False, soft_wrap=True)
