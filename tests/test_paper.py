@@ -62,10 +62,12 @@ def test_entries_are_whole_and_none_is_left_over():
     assert used | named == set(entries())
 
 
-def test_what_another_package_declares_is_not_cited_as_ours():
+def test_only_what_is_ours_is_cited_as_ours():
     assert cited("method", "occlusion", {"method": "occlusion", "parameters": {}}) == ("zeiler2014",)
     assert cited("method", "occlusion", {"method": "occlusion", "package": "other"}) == ()
-    assert cited("method", "mine", {"callable": "x"}) == ()
+    assert cited("method", "occlusion", {"callable": "x"}) == ()
+    assert cited("fill", "blur:sigma=5,radius=5") == ("samek2017", "petsiuk2018")
+    assert cited("fill", "function:mine#0a") == ()
 
 
 @pytest.mark.parametrize(

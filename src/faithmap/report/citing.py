@@ -70,11 +70,12 @@ def cited(kind: str, name: str, spec: Mapping[str, Any] | None = None) -> tuple[
     Args:
         kind: of `sources`.
         name: as in the run.
-        spec: from the run's record; what another package declares may have the name of a built-in one.
+        spec: from the run's record; what another package declares, or a callable, may have the name of a built-in one.
     """
-    spec = spec or {}
-    own = "package" not in spec or spec["package"] == "faithmap"
-    base = str(spec.get(kind, family_of(name)))
+    if spec is None:
+        spec = {kind: family_of(name)}
+    own = kind in spec and spec.get("package", "faithmap") == "faithmap"  # a callable's record names no declaration
+    base = str(spec.get(kind))
     return keys_of(sources()[kind].get(base, "")) if own else ()
 
 
