@@ -32,7 +32,7 @@ def measure(
         inputs, computed, files, properties: groups of options.
         methods: as `evaluate` takes them.
         protocol: what is measured.
-        targets: classes of one's own; None: what the protocol says.
+        targets: classes that the caller chose; None: as the protocol says.
         out: the run folder where `files` names none; None: `runs/IMAGES-MODEL`.
     Returns:
         The run; None after a dry run.

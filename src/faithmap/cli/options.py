@@ -181,7 +181,7 @@ class FullyMeasured(Measured):
     orders: Annotated[str | None, "`morf` (most relevant first), `lerf` (least), or `morf,lerf`."] = None
 
     def build_with_targets(self) -> tuple[Protocol, str | None]:
-        """The protocol, and classes of one's own where `--target` names them."""
+        """The protocol, and the classes where `--target` names them."""
         if self.target in (None, "predicted", "label"):
             return self.build(), None
         return replace(self, target=None).build(), self.target

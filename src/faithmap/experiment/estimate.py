@@ -94,7 +94,7 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
 
 
 def forward_passes(task: Task) -> int:
-    """Of the dense engine: step 0 once for an image and draw, or the step before the first missing one for a chain."""
+    """Of the dense engine: step 0 once per image and draw, or the step before the first missing one per chain."""
     chains, steps = len(task.chains), len(task.steps)
     alone = chains * (steps - 1) + len(task.draws) if task.steps[0] == 0 else chains * (steps + 1)
     return len(task.images) * alone if chains else 0

@@ -178,7 +178,7 @@ def apply(operation: RowOperation, *rows: Tensor) -> Tensor:
     if operation.exact or rows[0].device.type != "cpu":
         return operation.function(*rows)
     # Vectorised loops leave the last few numbers of a thread's share to scalar code, which rounds differently: give
-    # every thread a whole number of vectors.
+    # every thread an integer number of vectors.
     (one,) = rows
     flat = one.reshape(-1)
     whole = _GRAIN * torch.get_num_threads()
