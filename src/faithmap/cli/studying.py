@@ -28,7 +28,7 @@ class Varied(Options, panel="What is measured"):
     ] = "consistency"
     fills: Annotated[str | None, "Names separated by commas, instead of the settings' own."] = None
     region_sizes: Annotated[str | None, "Sides in pixels, separated by commas, instead of the settings' own."] = None
-    points: Annotated[str | None, "Steps that are scored, or `all`; see `faithmap run`. Default: 15."] = None
+    points: Annotated[str | None, "Steps that are scored, or `all`; see `faithmap run`. Default: 13."] = None
     score: Score = None
     seed: Seed = 0
 

@@ -20,8 +20,9 @@ GRIDS: Mapping[str, tuple[tuple[str, ...], tuple[float, ...]]] = MappingProxyTyp
         "quick": (("uniform", "blur:sigma=8"), (_MIDDLE, _COARSE)),
     }
 )
-POINTS = 15
-"""Steps that a setting of these grids scores, in both orders; docs/protocols.md says what that costs in accuracy."""
+POINTS, RANDOM_DRAWS = 13, 1
+"""Steps that a setting of these grids scores, in both orders, and random orders: a study has many settings, and each
+needs less than a run of its own."""
 
 
 def resolve_settings(settings: Any, size: tuple[int, int], **parts: Any) -> dict[str, Protocol]:
@@ -66,7 +67,7 @@ def grid(fills: Iterable[str], sides: Iterable[int], **parts: Any) -> dict[str, 
         parts: of every protocol.
     """
     sides = list(dict.fromkeys(sides))
-    base = Protocol.preset("srg", points=POINTS).override(**parts)
+    base = Protocol.preset("srg", points=POINTS, random_draws=RANDOM_DRAWS).override(**parts)
     made = [base.override(fill=fill, region_size=side) for fill in fills for side in sides]
     return {setting_name(protocol): protocol for protocol in made}
 
