@@ -175,8 +175,8 @@ def page(figures: Sequence[Figure]) -> str:
         sections.append(f"## {figure.title}\n\n{figure.reading}\n\n{command}\n\n{found}\n")
     minutes = (time.perf_counter() - start) / 60
     about = (
-        "`make bench` writes all figures, `python -m benchmarks.page --only NAME …` some. Both sides of a ratio ran in one "
-        "process; medians of the repeats in the command."
+        "`make bench` writes all figures, `python -m benchmarks.page --only NAME …` some. Both sides of a ratio ran in "
+        "one process; medians of the repeats in the command."
     )
     return "\n".join(["# Benchmarks", "", about, "", f"{machine()}. {minutes:.0f} minutes.", "", *sections])
 
