@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: help install demo reproduce test check package bench clean
+.PHONY: help install demo reproduce test check docs package bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,7 +13,7 @@ install: $(VENV)/.installed  ## make .venv and install everything into it
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch torchvision
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,ray,test,check]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,ray,test,check,docs]"
 	$(BIN)/pip install --quiet --no-deps lxt==2.1  # an oracle of tests/test_transformers.py; its dependencies are not needed
 	touch $@
 
@@ -33,6 +33,9 @@ check: install  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  ## the documentation site, in site/: open site/index.html, no server needed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 package: install  ## build the wheel and the sdist into dist/, and check them
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
@@ -43,4 +46,4 @@ bench: install  ## all benchmarks on one page, benchmarks/README.md (under 30 mi
 	$(BIN)/python -m benchmarks.page --out benchmarks/README.md
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
