@@ -86,7 +86,7 @@ def test_the_api_has_every_public_name(site):
 
 def test_sections_of_a_docstring_are_sections(site):
     page = (site / "api" / "index.html").read_text(encoding="utf-8")
-    assert page.count("<p><span class=\"doc-section-title\">Raises:</span></p>") >= 5
+    assert page.count('<p><span class="doc-section-title">Raises:</span></p>') >= 5
     assert "<p>Raises:" not in page
 
 
