@@ -5,14 +5,13 @@ import re
 import shutil
 
 import pytest
-from typer.testing import CliRunner
 
-from faithmap.cli import app
 from faithmap.errors import ProtocolError, StoreError
 from faithmap.run import Run
 from faithmap.studies.beside import beside
 from faithmap.studies.leaderboard import leaderboard
 from faithmap.text import display_name, plain
+from tests import terminal
 from tests.paper_runs import small_run
 
 
@@ -27,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def invoke(*arguments, columns=200):
-    return CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": str(columns)})
+    return terminal.invoke(list(arguments), columns)
 
 
 def test_the_table_holds_each_run_s_own_ranking(folder):

@@ -3,22 +3,11 @@
 import pandas as pd
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 import faithmap
-from faithmap.cli import app, console
 from faithmap.cli.listing import listed_measures
 from faithmap.measures.measure import MEASURES
-
-
-def run(program, arguments, columns=200):
-    """In a terminal of this width, whatever other tests left in the environment."""
-    before = console.out._width, console.out._height
-    console.out._width, console.out._height = columns, 50
-    try:
-        return CliRunner(env={"COLUMNS": str(columns)}).invoke(program, arguments)
-    finally:
-        console.out._width, console.out._height = before
+from tests.terminal import invoke as run
 
 
 def test_measures_are_listed_as_they_are_declared():
@@ -34,7 +23,7 @@ def test_measures_are_listed_as_they_are_declared():
             kind.needs,
         )
         assert (one.higher_is_better, one.cost, one.defaults) == (kind.higher_is_better, kind.cost, kind.defaults)
-    done = run(app, ["measures"])
+    done = run(["measures"])
     assert done.exit_code == 0
     assert "max-sensitivity:n=10,radius=0.02 ↓" in done.output
     assert "n heatmaps per method" in done.output
@@ -54,7 +43,7 @@ def test_a_run_measures_what_is_asked_for(tmp_path):
         mask.save(masks / f"{at}.png")
     asked = ["run", "--images", str(images), "--methods", "edge", "--steps", "2", "--draws", "1"]
     asked += ["--out", str(tmp_path / "run"), "--measures", "gini,localisation", "--masks", str(masks)]
-    done = run(app, asked)
+    done = run(asked)
     assert done.exit_code == 0, done.output
     found: pd.DataFrame = faithmap.Run(tmp_path / "run").measures()
     assert set(found.measure) == {
@@ -67,16 +56,16 @@ def test_a_run_measures_what_is_asked_for(tmp_path):
     assert set(found.loc[found.measure == "relevance-mass", "image"]) == {"0.png", "1.png"}
     assert any("image '2.png' has no mask" in one.reason for one in faithmap.Run(tmp_path / "run").skipped)
     assert "Mean, 95 % interval, letters" in done.output
-    shown = run(app, ["scorecard", str(tmp_path / "run"), "--sort", "relevance-mass"])
+    shown = run(["scorecard", str(tmp_path / "run"), "--sort", "relevance-mass"])
     assert shown.exit_code == 0
     assert "relevance-mass ↑" in shown.output
-    narrow = run(app, ["scorecard", str(tmp_path / "run")], 60).output
+    narrow = run(["scorecard", str(tmp_path / "run")], 60).output
     assert "attribution-localisation ↑" in narrow
     assert max(map(len, narrow.splitlines()[:20])) <= 60
-    table = run(app, ["scorecard", str(tmp_path / "run"), "--latex"]).output
+    table = run(["scorecard", str(tmp_path / "run"), "--latex"]).output
     assert table.startswith("\\begin{tabular}{lrrrrrr}")
     assert "gini $\\uparrow$" in table
     assert table.count("\\\\") == 3  # the head, edge and random
-    wrong = run(app, [*asked[:-4], "--measures", "ginny"])
+    wrong = run([*asked[:-4], "--measures", "ginny"])
     assert wrong.exit_code != 0
     assert "did you mean 'gini'" in wrong.output + (wrong.stderr or "")
