@@ -37,7 +37,14 @@ class Run(StoredRun):
         """
         return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
 
-    def measured(self, measure: str | None = None, score: str | None = None, step: int | None = None) -> Measured:
+    def measured(
+        self,
+        measure: str | None = None,
+        score: str | None = None,
+        step: int | None = None,
+        *,
+        frame: pd.DataFrame | None = None,
+    ) -> Measured:
         """A measure of every image and method, draws averaged.
 
         Args:
@@ -45,6 +52,7 @@ class Run(StoredRun):
                 run holds; the protocol's by default.
             score: ``"logit"`` or ``"probability"``; the protocol's by default.
             step: over the steps 0…step; the last by default.
+            frame: the run's scores, where they were read before.
         Raises:
             CurveError: an unknown measure, or scores that it cannot be computed from.
         """
@@ -54,7 +62,8 @@ class Run(StoredRun):
             return statistics.measured_from(self.measures(), measure, higher_is_better=better)
         shown, protocol = str(score or self.protocol.score), self.protocol
         order, direction = str(protocol.shown_order), str(protocol.direction)
-        return statistics.measured(self.scores(), measure, shown, step, order, direction)
+        frame = self.scores() if frame is None else frame
+        return statistics.measured(frame, measure, shown, step, order, direction)
 
     def ranking(
         self, measure: str | None = None, score: str | None = None, step: int | None = None, confidence: float = 0.95
@@ -79,8 +88,9 @@ class Run(StoredRun):
         protocol = self.protocol
         order, direction = str(protocol.shown_order), str(protocol.direction)
         shown = str(score or protocol.score)
-        said = statistics.verdict(self.scores(), shown, order=order, direction=direction, measure=measure)
-        further = [statistics.attainable_sentence(self.measured(measure, shown))]
+        frame = self.scores()
+        said = statistics.verdict(frame, shown, order=order, direction=direction, measure=measure)
+        further = [statistics.attainable_sentence(self.measured(measure, shown, frame=frame))]
         if (decision := self.decision()) is not None:
             further.append(decision.sentence)
         return [*said, *filter(None, further)]
