@@ -75,6 +75,10 @@ def test_progress_is_worked_out_from_real_work():
     assert told(Progress(images_total=12, scores_total=1200), 3.0) == "0/12 images · heatmaps first"
     half = Progress(scores=600, scores_total=1200, images=5, images_total=12)
     assert told(half, 3.0) == "5/12 images · 2.0/s · 3 s left"
+    first = Progress(images=0, images_total=48, scores=30, scores_total=12_000)
+    assert told(first, 44.0) == "0/48 images"  # not "10/h · 4 h 55 min left"
+    assert told(first, 600.0) == "0/48 images"
+    assert "/h · " in told(Progress(images=1, images_total=48, scores=250, scores_total=12_000), 600.0)
     assert told(half, 600.0) == "5/12 images · 36/h · 10 min left"
     assert percentage(Progress()) == 0
     assert percentage(Progress(scores=1199, scores_total=1200)) == 99

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import faithmap
 from faithmap.errors import StoreError
-from faithmap.report import extras, flipbook_html, report_html, run_html, sections, write_report
+from faithmap.report import extras, flipbook_html, report_html, run_html, sections, several, write_report
 from faithmap.report.flipbook import flipbook, wins
 from faithmap.report.notebook import spread
 from faithmap.report.packing import SCALE_QUANTILE, pack, quantise
@@ -369,21 +369,27 @@ def test_a_scorecard_has_a_place_for_every_measure():
 
 
 def test_a_study_shows_who_is_first_where():
-    rows = [(f"{s}×{s}", m, k) for s in (9, 16) for k, m in enumerate(["grad-cam", "edge", "random"], 1)]
-    study = extras.study_of(
-        pd.DataFrame(rows, columns=["setting", "method", "rank"]),
-        "Grad-CAM is first in both.",
-        grade=[{"name": "between settings", "value": "τ 1.00", "text": "high"}],
+    rows = [(f"net: {s}×{s}", m, k) for s in (9, 16) for k, m in enumerate(["grad-cam", "edge", "random"], 1)]
+    part = several.ranks_part(
+        "logit",
+        pd.DataFrame([*rows, ("net: 9×9", "<b>", 4)], columns=["setting", "method", "rank"]),
+        ["Grad-CAM is first in both.", "More."],
+        [{"name": "between settings", "value": "τ 1.00", "text": "high"}],
     )
-    assert [(row["label"], row["first"]) for row in study["rows"]] == [
+    assert [(row["label"], row["first"]) for row in part["rows"]] == [
         ("Grad-CAM", "2 of 2"),
         ("edge", ""),
         ("random", ""),
+        ("<b>", ""),  # missing in a setting
     ]
-    assert [cell["tint"] for cell in study["rows"][0]["cells"]] == [4, 4]
-    html = template("sections.html").module.study_section(study)
-    assert "between settings" in html
-    assert html.count('class="num cell') == 6
+    assert [cell["tint"] for cell in part["rows"][0]["cells"]] == [4, 4]
+    assert part["rows"][3]["cells"][1]["text"] == "–"
+    assert part["groups"] == [{"name": "net", "span": 2}]
+    sections_ = template("sections.html").module
+    html = sections_.beside(part, {"noun": "setting"})
+    assert html.count('class="num cell') == 8
+    assert "&lt;b&gt;" in html
+    assert "between settings" in sections_.several_grade({"parts": [part]})
 
 
 def test_a_folder_holds_every_example_beside_the_page(run, tmp_path):

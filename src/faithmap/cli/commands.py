@@ -12,6 +12,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import files_of, one_line, out, place
 from faithmap.cli.measuring import measure
+from faithmap.cli.opening import run_of, studies_of, study_of
 from faithmap.cli.options import Data, Drawn, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder
 from faithmap.cli.show import show_costs, show_refusals, show_run
 
@@ -87,7 +88,9 @@ def list_figures(asked: bool) -> None:
 def plot_command(
     run: RunFolder,
     drawn: Drawn,
-    figure: Annotated[str, "Which one; `faithmap plot --list` names them."] = "fig4",
+    figure: Annotated[
+        str | None, "Which one; `faithmap plot --list` names them. Default: `fig4`, or `study` for a study."
+    ] = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", "-o", help="png, svg or pdf. Default: FIGURE.png in the run folder.")
     ] = None,
@@ -95,14 +98,14 @@ def plot_command(
         bool, typer.Option("--list", callback=list_figures, is_eager=True, help="Name all figures, with a line each.")
     ] = False,
 ) -> None:
-    """Draw a figure from a run folder, finished or not; loads no model.
+    """Draw a figure from a run folder, finished or not, or from a study; loads no model.
 
     `faithmap plot runs/demo --figure heatmaps --out heatmaps.pdf --style slides`
     """
-    from faithmap.run import Run
-
+    study = study_of(run)
+    figure = figure or ("fig4" if study is None else "study")
     file = out_file or files_of(run) / f"{figure}.png"
-    Run(run).figure(figure, file, **drawn.arguments())
+    (study or run_of(run, "plot")).figure(figure, file, **drawn.arguments())
     out.print(str(file), highlight=False, soft_wrap=True)
 
 
@@ -121,11 +124,19 @@ def report_command(
         bool, typer.Option("--folder", help="A folder whose page loads its images as they are looked at, for many.")
     ] = False,
 ) -> None:
-    """Write the answer as one HTML page that opens without a network: ranking, flipbook, figure; loads no model."""
-    from faithmap.run import Run
+    """Write the answer as one HTML page that opens without a network: ranking, flipbook, figure; loads no model.
+
+    The page of a study shows the ranks in all settings, for all of its networks, and the answer and figure of a chosen
+    one.
+    """
+    from faithmap.studies.pages import networks_page
 
     place = out_file or files_of(run) / ("report" if folder else "report.html")
-    file = Run(run).report(place, examples=examples, folder=folder)
+    study, networks = study_of(run), studies_of(run)
+    if folder or not (study or networks):
+        file = run_of(run, "report --folder" if folder else "report").report(place, examples=examples, folder=folder)
+    else:
+        file = networks_page(networks, Path(place)) if study is None else study.report(place)
     out.print(str(file), highlight=False, soft_wrap=True)
 
 

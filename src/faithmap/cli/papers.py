@@ -11,6 +11,7 @@ from rich.text import Text
 
 from faithmap.cli.app import command
 from faithmap.cli.console import err, one_line, out, place
+from faithmap.cli.opening import run_of
 from faithmap.cli.options import RunFolder, Score
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def cite_command(
 
     `faithmap cite runs/demo --out paper/`
     """
-    from faithmap.run import Run
-
-    paper = Run(run).paper(measure, score)
+    paper = run_of(run, "cite").paper(measure, score)
     for name in paper.without_entry:
         err.print(Text.assemble(("note: ", "bold yellow"), f"no BibTeX entry for {one_line(name)}: cite it yourself."))
     if folder is not None:
@@ -53,22 +52,25 @@ def compare_command(
     measure: Annotated[str | None, "What methods are ranked by, such as `aopc`. Default: the first run's."] = None,
     score: Score = None,
     figure: Annotated[Path | None, "Also draw the runs side by side into this png, svg or pdf file."] = None,
+    page: Annotated[Path | None, "Also write them as one HTML page, where a run's answer and figure is chosen."] = None,
 ) -> None:
     """Show the rankings of several runs beside each other: networks, or sets of images. Loads no model.
 
     Runs that differ in anything else are refused.
 
-    `faithmap compare runs/squeezenet runs/efficientnet`
+    `faithmap compare runs/squeezenet runs/efficientnet --page compare.html`
     """
-    from faithmap.run import Run
     from faithmap.studies.beside import beside
+    from faithmap.studies.pages import beside_page
 
-    opened = [Run(folder) for folder in runs]
+    opened = [run_of(folder, "compare") for folder in runs]
     found = beside(opened, measure, score)
     show_beside(found)
     if figure is not None:
         opened[0].figure("fig4", figure, compare=runs[1:], score=found.score, measure=found.measure)
         out.print(str(figure), highlight=False, soft_wrap=True)
+    if page is not None:
+        out.print(str(beside_page(opened, page, measure, score)), highlight=False, soft_wrap=True)
 
 
 def show_beside(found: Beside) -> None:
@@ -110,6 +112,7 @@ def _width(cells: list[str]) -> int:
 
 def _columns(found: Beside, *, intervals: bool) -> list[list[str]]:
     """For each run the cells of all methods, aligned; a dash where the run lacks the method."""
+    from faithmap.protocol import RANDOM
     from faithmap.text import decimals, interval, number
 
     columns = []
@@ -118,7 +121,8 @@ def _columns(found: Beside, *, intervals: bool) -> list[list[str]]:
         digits = decimals([*rows["mean"], *(rows["high"] if intervals else ())])
         parts: dict[str, list[str]] = {}
         for name, row in rows.iterrows():
-            span = [interval(row["low"], row["high"], digits)] if intervals else []
+            reference = found.relative and name == RANDOM  # 0 by definition
+            span = ["" if reference else interval(row["low"], row["high"], digits)] if intervals else []
             parts[str(name)] = [f"{row['rank']:d}", number(row["mean"], digits), *span, str(row["letters"])]
         widths = [max(map(len, some)) for some in zip(*parts.values(), strict=True)]
 

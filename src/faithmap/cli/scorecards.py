@@ -9,6 +9,7 @@ from rich.text import Text
 
 from faithmap.cli.app import command
 from faithmap.cli.console import err, one_line, out
+from faithmap.cli.opening import run_of
 from faithmap.cli.options import RunFolder, Score
 
 
@@ -24,9 +25,8 @@ def scorecard_command(
     `faithmap scorecard runs/demo --sort max-sensitivity`
     """
     from faithmap.measures.scorecard import latex as latex_of
-    from faithmap.run import Run
 
-    card = Run(run).scorecard(score)
+    card = run_of(run, "scorecard").scorecard(score)
     if latex:
         out.print(latex_of(card, sort), markup=False, highlight=False, soft_wrap=True, end="")
     else:

@@ -65,11 +65,16 @@ def study_command(
 
     `faithmap study --model resnet18 --images my/photos --methods families,smoothgrad:n=25 --out runs/study`
     """
+    from faithmap.studies.pages import networks_page, studies_in
+
     networks = [name.strip() for name in models.split(",")] if models else [inputs.model]
     base = Path(places.out or f"runs/study-{Path(inputs.images).name or 'images'}")
     for name in networks:
         folder = base / one_folder(name) if len(networks) > 1 else base
         show_study(run_study(replace(inputs, model=name), varied, executed, places, methods, folder, heatmaps_from))
+    if len(networks) > 1:
+        page = networks_page(studies_in(base), base / "report.html")
+        out.print(Text.assemble(("all networks ", "dim"), one_line(str(page))), soft_wrap=True)
 
 
 def run_study(

@@ -15,6 +15,9 @@ from rich.progress import Progress as Bar
 from faithmap.store.records import Skipped
 from faithmap.text import duration
 
+# What must be done before a rate means something: a fraction of the scores; or an image, after so many seconds.
+_WORK, _LONG = 0.05, 120.0
+
 
 @dataclass
 class Progress:
@@ -30,9 +33,14 @@ class Progress:
 def told(state: Progress, elapsed: float) -> str:
     """Images, their rate and the time that is left, worked out from the scores that were computed in this call.
 
+    The first scores come after the first heatmaps and what is set up once, so a rate is only told once `_WORK` of the
+    scores, or `_LONG` seconds, have passed.
+
     Example:
         >>> told(Progress(scores=300, scores_total=1200, images=3, images_total=12), 60.0)
         '3/12 images · 3/min · 3 min left'
+        >>> told(Progress(scores=3, scores_total=1200, images=0, images_total=12), 12.0)
+        '0/12 images'
         >>> told(Progress(), 1.0)
         'starting'
     """
@@ -42,6 +50,8 @@ def told(state: Progress, elapsed: float) -> str:
     counted = f"{state.images}/{state.images_total} images"
     if not state.scores or elapsed <= 0:
         return f"{counted} · heatmaps first"
+    if done < _WORK and not (elapsed >= _LONG and state.images):
+        return counted
     rate = state.images_total * done / elapsed
     pace = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.0f}/min" if rate >= 1 / 60 else f"{3600 * rate:.0f}/h"
     return f"{counted} · {pace} · {duration(elapsed * (1 - done) / done)} left"

@@ -100,11 +100,12 @@ def study(
 
 
 def rank_matrix(ranks: pd.DataFrame, score: str = "") -> pd.DataFrame:
-    """Methods × settings: ranks, methods by their mean rank, random last among equals."""
+    """Methods × settings: ranks, methods by their mean rank, those that a setting lacks after the others."""
     if "score" in ranks and len(ranks):
         ranks = ranks[ranks["score"] == (score or ranks["score"].iloc[0])]
     wide = ranks.pivot_table(index="method", columns="setting", values="rank", sort=False)
-    order = sorted(wide.index, key=lambda name: (wide.loc[name].mean(), name == RANDOM, name))
+    missing, mean = wide.isna().sum(axis=1), wide.mean(axis=1)
+    order = sorted(wide.index, key=lambda name: (missing[name], mean[name], name == RANDOM, name))
     return wide.loc[order, list(dict.fromkeys(ranks["setting"]))]
 
 

@@ -1,24 +1,21 @@
-"""Sections of the page that only some runs have: a scorecard of measures, and the ranks of a study.
+"""A section of the page that only some runs have: a scorecard of measures.
 
-They are given to the template as plain data:
+It is given to the template as plain data:
 
     scorecard   {text, measures: [{name, unit, line, good: "high" | "low" | ""}],
                  rows: [{label, hue_class, cells: [{text, interval, value, tint: 0 … 4}]}]}
-    study       {text, settings: [{name, page}], rows: [{label, hue_class, mean, first, cells: [{text, value, tint}]}],
-                 grade: [{name, value, text}]}
 
-A tint is a place within a measure or a setting: 4 for the best, 0 for the worst and where there is no better or worse.
+A tint is a place within a measure: 4 for the best, 0 for the worst and where there is no better or worse.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from faithmap.plots.matrices import first_in, rank_matrix
 from faithmap.report.summary import Summary, lines
 from faithmap.text import decimals, interval, number, plain, printable
 
@@ -90,39 +87,3 @@ def tinted(values: pd.Series, high_is_good: bool) -> dict[Any, int]:
     rank = values.rank(ascending=high_is_good)
     count = values.notna().sum()
     return {name: round(_TINTS * (place - 1) / max(1, count - 1)) for name, place in rank.items() if place == place}
-
-
-def study_of(
-    ranks: pd.DataFrame,
-    verdict: str,
-    score: str = "",
-    grade: Sequence[Mapping[str, Any]] = (),
-    pages: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Ranks in many settings as the page takes them.
-
-    Args:
-        ranks: setting, method, rank, and score where there are several.
-        verdict: what holds in all settings, in a sentence.
-        score: which, where there are several.
-        grade: name, value, text of each property of the ruler.
-        pages: setting → where its own page is, relative to this one.
-    """
-    wide = rank_matrix(ranks, score)
-    looks = {line.method: line for line in lines(list(wide.index))}
-    tints = {setting: tinted(wide[setting], high_is_good=False) for setting in wide}
-    rows = [
-        {
-            "label": looks[name].label,
-            "hue_class": looks[name].hue,
-            "mean": number(wide.loc[name].mean(), 1),
-            "first": first.strip("()").removeprefix("1st in "),
-            "cells": [
-                {"text": number(rank, 0), "value": plain(rank), "tint": tints[setting].get(name, 0)}
-                for setting, rank in wide.loc[name].items()
-            ],
-        }
-        for name, first in zip(wide.index, first_in(wide), strict=True)
-    ]
-    settings = [{"name": printable(str(one)), "page": (pages or {}).get(str(one), "")} for one in wide]
-    return {"text": verdict, "settings": settings, "rows": rows, "grade": [dict(one) for one in grade]}

@@ -15,6 +15,7 @@ from faithmap.errors import StoreError
 from faithmap.protocol import RANDOM, Score
 from faithmap.report import extras, sections
 from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
+from faithmap.report.several import Several, choice, summaries
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, palette, policy, script_json, template
 from faithmap.store.manifest import PROBABILISTIC
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _TABLE_COLUMNS = 10
 _HEIGHT = 700
+# On a page of several runs, whose flipbook is that of the first.
+SEVERAL_EXAMPLES = 12
 SCRIPTS = ("numbers.js", "chart.js", "pictures.js", "flipbook.js", "page.js")
 
 
@@ -35,7 +38,6 @@ def write_report(
     *,
     examples: int | None = None,
     folder: bool = False,
-    study: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the answer of a run, finished or not, as one HTML file, or as a folder that loads its examples lazily.
 
@@ -45,7 +47,6 @@ def write_report(
         examples: how many of the stored images the flipbook shows; by default 24 in a file, fewer when it would pass
             15 MB, and all of them in a folder.
         folder: write `index.html` and a folder of examples into `path`.
-        study: the settings of which the run is one, as `extras.study_of` describes them.
     Returns:
         The path of the page.
     Raises:
@@ -54,8 +55,25 @@ def write_report(
     path = Path(path)
     if folder:
         return _write_folder(run, path, examples)
-    write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples, study=study))
+    write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples))
     return path
+
+
+def write_several(several: Several, path: str | Path, *, examples: int = SEVERAL_EXAMPLES) -> Path:
+    """Write several runs as one HTML file: what holds on all of them, and the answer and figure of a chosen one.
+
+    Args:
+        several: the runs, the first of which is shown at first, and its flipbook.
+        path: of the file, which is replaced as a whole.
+        examples: how many of the stored images the flipbook shows.
+    Raises:
+        StoreError: a run without scores, or a path that cannot be written.
+    """
+    found = summaries(several)
+    first = next(iter(found.values()))
+    book, blobs = flipbook(first, first.run.examples(examples) if examples else [])
+    write_text(Path(path), _page(first, book, blobs, several=(several, found)))
+    return Path(path)
 
 
 def _write_folder(run: StoredRun, path: Path, examples: int | None) -> Path:
@@ -91,11 +109,11 @@ def write_text(path: Path, content: str | bytes) -> None:
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
 
 
-def report_html(run: StoredRun, *, examples: int = EXAMPLES, study: Mapping[str, Any] | None = None) -> str:
+def report_html(run: StoredRun, *, examples: int = EXAMPLES) -> str:
     """The page as text; see `write_report`."""
     summary = summarise(run)
     book, blobs = flipbook(summary, run.examples(examples) if examples else [])
-    return _page(summary, book, blobs, study=study)
+    return _page(summary, book, blobs)
 
 
 def _page(
@@ -104,27 +122,56 @@ def _page(
     blobs: Mapping[str, str],
     *,
     files: bool = False,
-    study: Mapping[str, Any] | None = None,
+    several: tuple[Several, Mapping[str, Summary]] | None = None,
 ) -> str:
-    curves = sections.curves(summary)
     opening = sections.opening(summary)
-    best = {
-        answer["score"]: next((row["id"] for row in answer["ranking"]["rows"] if not row["reference"]), None)
-        for answer in opening["answers"]
-    }
+    data = _figure_data(summary, opening["answers"])
     context = {
         **opening,
         "lede": sections.lede(summary),
         "measure": sections.label_of(summary),
-        "views": sections.curve_names(summary),
+        "views": data["views"],
         "subsets": [found for score in Score if (found := sections.subsets(summary, str(score)))["tables"]],
         "scorecard": extras.scorecard(summary),
-        "study": study,
+        "several": None,
         "details": sections.details(summary),
-        "value_tables": [value_table(summary, curves, str(score)) for score in Score],
+        "value_tables": [value_table(summary, data["curves"], str(score)) for score in Score],
     }
-    data = {"curves": curves, "best": best, "views": context["views"]}
+    if several is not None:
+        context["several"], shared = _choices(*several)
+        data |= shared
+        context["title"] = context["kicker"] = printable(several[0].title)
     return render(summary, book, blobs, data, context, files=files)
+
+
+def _figure_data(summary: Summary, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the script draws the figure of a run from."""
+    best = {
+        answer["score"]: next((row["id"] for row in answer["ranking"]["rows"] if not row["reference"]), None)
+        for answer in answers
+    }
+    views = sections.curve_names(summary)
+    return {
+        "curves": sections.curves(summary),
+        "best": best,
+        "views": views,
+        "points": summary.points,
+        "x_label": summary.axis,
+    }
+
+
+def _choices(several: Several, found: Mapping[str, Summary]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the template, and what the script needs to show any of several runs."""
+    choices: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
+    for place, (name, summary) in enumerate(found.items()):
+        one = choice(f"r{place}", name, summary, several.pages.get(name, ""))
+        figure = figures[one["key"]] = _figure_data(summary, one["answers"])
+        tables = [value_table(summary, figure["curves"], str(score)) for score in Score]
+        choices.append(one | {"tables": tables, "views": figure["views"]})
+    context = {"noun": several.noun, "parts": list(several.parts), "choices": choices}
+    shared = {line.id: line.to_json() for summary in found.values() for line in summary.lines}
+    return context, {"choices": figures, "methods": list(shared.values())}
 
 
 def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:

@@ -45,6 +45,14 @@ class Beside:
         rank = self.table.groupby("method", sort=True)["rank"].agg(["count", "mean"])
         return [str(name) for name in rank.sort_values(["count", "mean"], ascending=[False, True], kind="stable").index]
 
+    def line(self) -> str:
+        """What the numbers of the table are."""
+        relative = " relative to random orders" if self.relative else ""
+        return (
+            f"{self.label} of the {self.score}{relative}, with its 95 % interval; "
+            "methods of a run that share a letter are not distinguishable."
+        )
+
     def sentence(self) -> str:
         """Which methods are best everywhere, as far as the tests of each run say."""
         first = winners(self.table)

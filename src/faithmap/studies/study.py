@@ -7,21 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
 from faithmap import plots, statistics
-from faithmap.errors import StoreError
+from faithmap.errors import FaithmapError, StoreError
 from faithmap.protocol import Score
-from faithmap.report import study_of, write_report
+from faithmap.report import Several, ranks_part, write_several
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
 from faithmap.store.folder import Store
 from faithmap.store.manifest import damaged
 from faithmap.store.storage import LocalStorage, open_storage
-from faithmap.text import display_name
+from faithmap.text import display_name, printable
 
 STUDY = "study.json"
+# Those that show a study; all others show a run.
+FIGURES = ("study", "reliability")
+# Images in the flipbook of a setting's own page: twelve pages of a study stay small.
+_SETTING_EXAMPLES = 6
 
 
 class Study:
@@ -86,24 +91,38 @@ class Study:
         return [shown, *(str(one) for one in Score if str(one) != shown)]
 
     def report(self, path: str | Path, measure: str = "srg") -> Path:
-        """The answer as one HTML page: that of the first setting, with the ranks in all settings and the grade.
+        """The answer as one HTML page: the ranks in all settings, the grade, and each setting's answer and figure.
 
-        Each setting's own page is written into a folder beside it.
+        Each setting's own page, with its pictures, is written into a folder beside it.
         """
-        path = Path(path)
-        runs = self.runs()
-        pages = {name: f"{path.stem}-settings/{name}.html" for name in runs}
+        path, runs = Path(path), self.runs()
+        pages = {}
         for name, run in runs.items():
-            (path.parent / pages[name]).parent.mkdir(parents=True, exist_ok=True)
-            run.report(path.parent / pages[name])
-        grade = [
-            {"name": item.property, "value": item.grade, "text": item.sentence}
-            for item in self.grade(measure).items
-            if item.setting in ("", next(iter(runs)))
+            page = f"{path.stem}-settings/{name}.html"
+            run.report(path.parent / page, examples=_SETTING_EXAMPLES)
+            pages[name] = quote(page)
+        parts = [
+            ranks_part(score, self.ranks(measure, score), self.verdict(measure, score), self.graded(measure, score))
+            for score in self.scores
         ]
-        ranks, verdict = self.ranks(measure), " ".join(self.verdict(measure))
-        context = study_of(ranks, verdict, self.scores[0], grade, pages)
-        return write_report(next(iter(runs.values())), path, study=context)
+        title = f"{self.network}, {len(runs)} settings"
+        return write_several(
+            Several(title, "setting", runs, parts, {n: quote(page) for n, page in pages.items()}), path
+        )
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return printable(next(iter(self.runs().values())).manifest.classifier.name)
+
+    def graded(self, measure: str, score: str) -> list[dict[str, Any]]:
+        """The grade as a page takes it; of the properties that each setting has, the first setting's."""
+        first = next(iter(self.runs()))
+        return [
+            {"name": item.property, "value": item.grade, "text": item.sentence}
+            for item in self.grade(measure, score).items
+            if item.setting in ("", first)
+        ]
 
     def figure(self, name: str = "study", path: str | Path | None = None, **options: Any) -> Any:
         """A figure by name; see `faithmap.plots`.
@@ -112,7 +131,15 @@ class Study:
             name: ``"study"`` or ``"reliability"``.
             path: png, svg or pdf file to write; None writes none.
             options: what the figure takes besides.
+        Raises:
+            FaithmapError: an unknown figure, or one of a single run.
         """
+        if name in plots.FIGURES and name not in FIGURES:
+            setting = f"{self.url}/{next(iter(self.settings.values()))}"
+            raise FaithmapError(
+                f"figure '{name}' is one of a run, but {self.url} is a study: give a setting's folder, such as "
+                f"{setting}, or choose {' or '.join(FIGURES)}."
+            )
         axes = plots.draw(name, self, options)
         if path is not None:
             plots.save(axes, path)
@@ -133,12 +160,23 @@ class Study:
         direction = str(next(iter(runs.values())).protocol.direction)
         return statistics.grade(frames, shown, measure=measure, direction=direction)
 
-    def verdict(self, measure: str = "srg") -> list[str]:
-        """What holds in all settings and what does not, by both scores; the first sentence is the answer."""
+    def winner(self, measure: str = "srg", score: str | None = None) -> Winner:
+        """The method that is first most often."""
+        return winner(self.agreement(measure, score))
+
+    def verdict(self, measure: str = "srg", score: str | None = None) -> list[str]:
+        """What holds in all settings and what does not, by both scores; the first sentence is the answer.
+
+        Args:
+            measure, score: as in `measured`.
+        """
         runs = self.runs()
-        shown, other = self.scores
+        shown, other = sorted(self.scores, key=lambda one: score is not None and one != score)
         if len(runs) < 2:
-            return [*next(iter(runs.values())).verdict(measure), f"Only {len(runs)} of {len(self.settings)} settings."]
+            return [
+                *next(iter(runs.values())).verdict(measure, shown),
+                f"Only {len(runs)} of {len(self.settings)} settings.",
+            ]
         found = {score: self.agreement(measure, score) for score in (shown, other)}
         winners = {score: winner(agreement) for score, agreement in found.items()}
         said = [winners[shown].sentence(shown)]
@@ -193,6 +231,15 @@ def winner(agreement: Settings) -> Winner:
         return Winner(None, 0, settings)
     others = {str(name): int(count) for name, count in counts.iloc[1:].items()}
     return Winner(str(counts.index[0]), int(counts.iloc[0]), settings, others)
+
+
+def is_study(folder: str | Path) -> bool:
+    """Whether a folder holds a study, whole or damaged."""
+    try:
+        open_storage(folder).read(STUDY)
+    except (OSError, StoreError):
+        return False
+    return True
 
 
 def read_settings(url: str) -> dict[str, str]:

@@ -116,6 +116,16 @@ class LineChart {
     this.draw();
   }
 
+  /**
+   * @param {number[]} points
+   * @param {string} xLabel
+   */
+  setPoints(points, xLabel) {
+    this.points = points;
+    this.last = Math.max(1, points[points.length - 1]);
+    this.options.xLabel = xLabel;
+  }
+
   /** @param {number} at */
   setStep(at) {
     this.at = at;

@@ -71,6 +71,17 @@ class Figure {
     this.draw();
   }
 
+  // Shows another run: its steps, curves and best method.
+  /** @param {Shown} run */
+  setRun(run) {
+    Object.assign(this.data, run);
+    this.chart.setPoints(run.points, run.x_label);
+    if (!(this.against in run.views)) this.against = Object.keys(run.views)[0];
+    this.plot.setAttribute("aria-valuemax", String(run.points[run.points.length - 1]));
+    this.at = this.first();
+    this.draw();
+  }
+
   // The step that is shown first: the last one, or where the best curve is highest if all curves end in nothing.
   first() {
     const last = this.data.points.length - 1;
@@ -235,7 +246,7 @@ function start() {
   root.dataset.score = data.score;
   const place = document.getElementById("figure");
   const leaves = document.getElementById("flipbook");
-  const figure = place && data.curves ? new Figure(place, data) : null;
+  const figure = place && data.curves ? new Figure(place, { ...data }) : null;
   const book = leaves && data.flipbook.examples.length ? new Flipbook(leaves, data) : null;
   const scores = /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll('input[name="score"]'));
   for (const input of scores) {
@@ -247,6 +258,13 @@ function start() {
       book?.setScore(score);
     });
   }
+  document.getElementById("choice")?.addEventListener("change", (event) => {
+    const key = /** @type {HTMLSelectElement} */ (event.target).value;
+    for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-choice]"))) {
+      part.hidden = part.dataset.choice !== key;
+    }
+    if (data.choices) figure?.setRun(data.choices[key]);
+  });
   themes(() => book && book.draw());
   document.querySelectorAll("table.sortable").forEach((table) => sortable(/** @type {HTMLTableElement} */ (table)));
   for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("button[data-copy]"))) {

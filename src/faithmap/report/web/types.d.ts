@@ -79,16 +79,21 @@ interface Book {
   veil: boolean;
 }
 
-interface PageData {
-  methods: Method[];
-  reference: string | null;
+// What the figure shows of a run.
+interface Shown {
   best: Record<Score, string | null>;
-  score: Score;
   points: number[];
-  sign: number;
   views: Record<string, string>; // what the curves of each view are called
   x_label: string;
+  curves?: Record<Score, Record<string, Record<string, Curve>>>;
+}
+
+interface PageData extends Shown {
+  methods: Method[];
+  reference: string | null;
+  score: Score;
+  sign: number;
   label_width: number;
   flipbook: Book;
-  curves?: Record<Score, Record<string, Record<string, Curve>>>;
+  choices?: Record<string, Shown>; // of several runs
 }

@@ -1,0 +1,99 @@
+"""Pages over several networks or runs: studies of several networks, runs beside each other."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from faithmap.protocol import RANDOM
+from faithmap.report import BETWEEN, Several, ranks_part, values_part, write_several
+from faithmap.run import Run
+from faithmap.studies.beside import beside
+from faithmap.studies.study import STUDY, Study
+from faithmap.text import display_name
+
+
+def studies_in(folder: str | Path) -> dict[str, Study]:
+    """Network → its study, of a folder that a study of several networks made; empty for any other folder."""
+    place = Path(folder)
+    found = [Study(file.parent) for file in sorted(place.glob(f"*/{STUDY}"))] if place.is_dir() else []
+    return {study.network: study for study in found}
+
+
+def networks_page(studies: Mapping[str, Study], path: Path, measure: str = "srg") -> Path:
+    """Write the studies of several networks as one page; a column for each network and setting.
+
+    Args:
+        studies: network → its study.
+        path: of the page.
+        measure: what methods are ranked by.
+    """
+    runs = {
+        f"{network}{BETWEEN}{setting}": run
+        for network, study in studies.items()
+        for setting, run in study.runs().items()
+    }
+    pages = {name: _link(run.folder / "report.html", path) for name, run in runs.items()}
+    pages |= {
+        f"{network}{BETWEEN}{setting}": _link(page, path)
+        for network, study in studies.items()
+        for setting in study.runs()
+        if (page := study.folder / "report-settings" / f"{setting}.html").is_file()
+    }
+    parts = []
+    for score in next(iter(studies.values())).scores:
+        frames = []
+        for network, study in studies.items():
+            frame = study.ranks(measure, score)
+            frames.append(frame.assign(setting=f"{network}{BETWEEN}" + frame["setting"].astype(str)))
+        ranks = pd.concat(frames, ignore_index=True)
+        graded = [
+            {**one, "group": network} for network, study in studies.items() for one in study.graded(measure, score)
+        ]
+        parts.append(ranks_part(score, ranks, networks_verdict(studies, measure, score), graded))
+    title = f"{len(studies)} networks, {len(runs)} settings"
+    return write_several(Several(title, "network and setting", runs, parts, pages), path)
+
+
+def networks_verdict(studies: Mapping[str, Study], measure: str, score: str) -> list[str]:
+    """Which method is first most often on every network, and what holds on each."""
+    firsts = {network: study.winner(measure, score).method for network, study in studies.items()}
+    if len(found := set(firsts.values())) == 1 and None not in found:
+        name = display_name(str(next(iter(found))))
+        said = f"{name} is first most often on all {len(studies)} networks ({score})."
+    else:
+        said = f"No method is first most often on every network ({score})."
+    return [said, *(f"{network}: {study.verdict(measure, score)[0]}" for network, study in studies.items())]
+
+
+def beside_page(runs: Sequence[Run], path: Path, measure: str | None = None, score: str | None = None) -> Path:
+    """Write runs beside each other as one page: their rankings, and the answer and figure of a chosen one.
+
+    Args:
+        runs, measure, score: as in `beside`.
+        path: of the page.
+    """
+    shown = beside(runs, measure, score)
+    both = [shown.score, "probability" if shown.score == "logit" else "logit"]
+    found = {one: beside(runs, shown.measure, one) for one in both}
+    parts = []
+    for one, table in found.items():
+        values = table.table.copy()
+        if table.relative:  # 0 by definition
+            values.loc[values["method"] == RANDOM, ["low", "high"]] = math.nan
+        parts.append(values_part(one, values, table.methods(), [table.sentence()], table.line()))
+    named = dict(zip(shown.titles, runs, strict=True))
+    pages = {title: _link(run.folder / "report.html", path) for title, run in named.items()}
+    return write_several(Several(f"{len(runs)} runs", "run", named, parts, pages), path)
+
+
+def _link(page: Path, path: Path) -> str:
+    """From a page to another, where there is one."""
+    if not page.is_file():
+        return ""
+    return quote(Path(os.path.relpath(page.absolute(), path.absolute().parent)).as_posix())

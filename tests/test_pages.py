@@ -1,0 +1,121 @@
+"""Pages over several runs: a study, the studies of two networks, runs beside each other; and what refuses a study."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+import faithmap
+from faithmap.cli import app
+from faithmap.errors import FaithmapError
+from faithmap.protocol import Protocol
+from faithmap.studies.pages import studies_in
+from tests.conftest import TinyNet
+from tests.test_study import METHODS, pixels
+
+SETTINGS = {
+    "noise": Protocol.preset("srg", region_size=4, points=5),
+    "coarse": Protocol.preset("srg", region_size=8, points=4),
+}
+
+
+def network(name, seed=0):
+    import torch
+
+    torch.manual_seed(seed)
+    return faithmap.Classifier(TinyNet(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), name=name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The studies of two networks; the second lacks a method."""
+    base = tmp_path_factory.mktemp("networks")
+    faithmap.study(network("one"), pixels(4), METHODS, SETTINGS, base / "one")
+    faithmap.study(network("two <b>", 1), pixels(4), METHODS[:2], SETTINGS, base / "two")
+    return base
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+
+
+def ranks_on(page, score):
+    """Method → the ranks in the page's table, as a reader sees them."""
+    text = page.read_text()
+    start = text.index('aria-label="Methods by', text.index(f'<div class="by-{score}">'))
+    table = text[start : text.index("</table>", start)]
+    rows = re.findall(r'<tr class="hue.*?</tr>', table, re.DOTALL)
+    cells = [re.findall(r'<t[dh][^>]*class="num cell[^>]*>([^<]*)', row) for row in rows]
+    return dict(zip([re.search(r'data-value="([^"]*)"', row)[1] for row in rows], cells, strict=True))
+
+
+def test_the_page_of_a_study_from_the_command_line(folder):
+    done = command("report", folder / "one")
+    assert done.exit_code == 0, done.output
+    page, study = folder / "one" / "report.html", faithmap.Study(folder / "one")
+    text, data = page.read_text(), data_of(page)
+    for score in ("logit", "probability"):
+        assert study.verdict(score=score)[0].split(";")[0].replace("−", "&#8722;") in text
+        wide = study.ranks(score=score).pivot(index="method", columns="setting", values="rank")
+        shown = ranks_on(page, score)
+        for method, ranks in wide.iterrows():
+            assert shown[faithmap.text.display_name(method)] == [f"{ranks[name]:g}" for name in SETTINGS]
+    assert set(data["choices"]) == {"r0", "r1"}
+    # The figure of a chosen setting is that of its run, whatever its order of methods.
+    names = {method["label"]: method["id"] for method in data["methods"]}
+    for key, run in zip(data["choices"], study.runs().values(), strict=True):
+        curves = faithmap.statistics.gap_table(run.scores(), "logit").set_index(["method", "step"])["mean"]
+        for method in METHODS:
+            mean = data["choices"][key]["curves"]["logit"]["relative"][names[faithmap.text.display_name(method)]][
+                "mean"
+            ]
+            assert mean == pytest.approx(curves[method].to_list(), rel=1e-4)
+    assert (folder / "one" / "report-settings" / "noise.html").is_file()
+
+
+def test_several_networks_on_one_page(folder):
+    assert list(studies_in(folder)) == ["one", "two <b>"]
+    done = command("report", folder)
+    assert done.exit_code == 0, done.output
+    text = (folder / "report.html").read_text()
+    assert 'colspan="2">one</th>' in text
+    assert 'colspan="2">two &lt;b&gt;</th>' in text
+    assert ranks_on(folder / "report.html", "logit")["edge"][2:] == ["–", "–"]
+    assert len(data_of(folder / "report.html")["choices"]) == 4
+    assert studies_in(folder / "one") == {}
+
+
+def test_compared_runs_as_a_page(folder):
+    page = folder / "compared.html"
+    done = command("compare", folder / "one" / "noise", folder / "two" / "noise", "--page", page)
+    assert done.exit_code == 0, done.output
+    means = faithmap.Run(folder / "one" / "noise").ranking().set_index("method")["mean"]
+    shown = ranks_on(page, "logit")
+    assert float(shown["random"][0]) == 0
+    for method in METHODS:
+        said = float(shown[faithmap.text.display_name(method)][0].replace("−", "-"))
+        assert said == pytest.approx(means[method], abs=0.006 * means.abs().max())
+
+
+def test_the_figure_of_a_study(folder):
+    assert command("plot", folder / "one").exit_code == 0
+    assert (folder / "one" / "study.png").stat().st_size > 5000
+    with pytest.raises(FaithmapError, match=r"one/noise, or choose study or reliability"):
+        faithmap.Study(folder / "one").figure("heatmaps")
+
+
+@pytest.mark.parametrize("name", ["one", "."])
+@pytest.mark.parametrize("arguments", [["scorecard"], ["cite"], ["report", "--folder"], ["compare", "other"]])
+def test_a_command_that_takes_a_run_names_one_of_a_study(folder, name, arguments):
+    done = command(
+        arguments[0], folder / name, *(folder / "one" / "noise" if a == "other" else a for a in arguments[1:])
+    )
+    assert done.exit_code == 1
+    said = " ".join(done.stderr.split())
+    assert "takes one run" in said
+    assert f"{folder}/one/noise" in said
