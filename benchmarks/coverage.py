@@ -1,12 +1,13 @@
 """Do intervals and tests hold what they promise? Simulated data sets of known truth, through the tables' functions.
 
     python benchmarks/coverage.py                       # all parts, 2000 data sets for each figure
-    python benchmarks/coverage.py --part coverage       # or false-alarms, any-pair, power, kinds
+    python benchmarks/coverage.py --part coverage       # or false-alarms, any-pair, other-shapes, power, kinds
     python benchmarks/coverage.py --quick               # 300 data sets
 
 Data sets are groups of six images with a given intra-group correlation (ICC), or images that are their own groups. The
-values of an image are a part that its group shares and a part of its own, both of the named shape. `kinds` shows all
-kinds of interval side by side. Exits with 1 when a figure is outside its limits.
+values of an image are a part that its group shares and a part of its own, both of the named shape. `other-shapes` has
+groups of 1 to 12 images, heavier tails, ties and missing images. `kinds` shows all kinds of interval side by side.
+Exits with 1 when a figure is outside its limits.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ SHAPES: dict[str, tuple[Sampler, str]] = {
     "exponential": (lambda r, s: r.exponential(size=s) - 1, "2"),
     "−exponential": (lambda r, s: 1 - r.exponential(size=s), "−2"),
 }
+OTHERS: dict[str, tuple[Sampler, str]] = {
+    "t, 3 degrees": (lambda r, s: r.standard_t(3, s) / np.sqrt(3), "0"),
+    "gamma(1)": (lambda r, s: r.gamma(1, size=s) - 1, "2"),
+    "gamma(0.5)": (lambda r, s: (r.gamma(0.5, size=s) - 0.5) / np.sqrt(0.5), "2.8"),
+    "lognormal 1": (lambda r, s: (r.lognormal(0, 1, s) - np.exp(0.5)) / np.sqrt(np.exp(2) - np.exp(1)), "6.2"),
+    "integers": (lambda r, s: r.poisson(1, s) - 1.0, "1"),
+}
+OTHER_GROUPS, OTHER_ICCS, MISSING = (9, 12, 30, 75), (0.0, 0.3, 0.9), 0.1
 GRID_SHAPES = ("normal", "lognormal 0.5", "exponential", "−exponential")
 GROUPS, IMAGES, ICCS = (8, 20, 50, 200), 6, (0.0, 0.4, 0.8)
 COVERAGE, FEW, FALSE_ALARMS = (0.93, 0.97), (0.92, 0.98), 0.055
@@ -52,6 +61,18 @@ def grouped(shape: Sampler, r: np.random.Generator, groups: int, columns: int, i
 
 def groups_of(groups: int) -> np.ndarray:
     return np.repeat(np.arange(groups), IMAGES).astype(str)
+
+
+def of_other_sizes(
+    shape: Sampler, r: np.random.Generator, groups: int, columns: int, icc: float, missing: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of groups of 1 to 12 images, a fraction of them missing but the first image of each group; and groups."""
+    sizes = r.integers(1, 13, groups)
+    of = np.repeat(np.arange(groups), sizes)
+    values = np.sqrt(icc) * shape(r, (groups, columns))[of] + np.sqrt(1 - icc) * shape(r, (len(of), columns))
+    first = np.r_[True, np.diff(of) > 0]
+    values[(r.random(values.shape) < missing) & ~first[:, None]] = np.nan
+    return values, of.astype(str)
 
 
 def blocks(sets: int) -> range:
@@ -96,10 +117,14 @@ def significant_pairs(units: np.ndarray, seed: int, *, with_random: bool) -> np.
     first, second = np.triu_indices(METHODS, 1)
     if with_random:
         first, second = first[second == METHODS - 1], second[second == METHODS - 1]
-    difference = (units[:, :, first] - units[:, :, second]).reshape(len(units), -1)
+    return significant_of((units[:, :, first] - units[:, :, second]).reshape(len(units), -1), len(first), seed)
+
+
+def significant_of(difference: np.ndarray, family: int, seed: int) -> np.ndarray:
+    """(data sets, pairs), from differences (units, data sets × pairs) and the number of pairs."""
     (p, side), found = signed_rank(difference), mean_intervals(difference, seed=seed)
     clear = (side * found.mean > 0) & (found.low * found.high > 0)
-    p, p_mean, clear = (part.reshape(-1, len(first)) for part in (p, found.p, clear))
+    p, p_mean, clear = (part.reshape(-1, family) for part in (p, found.p, clear))
     both = [(holm(a) < 0.05) & (holm(b) < 0.05) for a, b in zip(p, p_mean, strict=True)]
     return np.array(both) & clear
 
@@ -119,19 +144,43 @@ def any_pair(name: str, groups: int, icc: float, sets: int, seed: int) -> tuple[
             significant = significant_pairs(units, block, with_random=with_random).any(1)
             rates.append(float(significant.mean()))
             if block == 0:
-                check_against_tables(values.reshape(-1, BLOCK, METHODS), groups, significant, with_random)
+                check_against_tables(values.reshape(-1, BLOCK, METHODS), groups_of(groups), significant, with_random)
         if groups <= 20:
             by_image = significant_pairs(values.reshape(-1, BLOCK, METHODS), block, with_random=True)
             found[2].append(float(by_image.any(1).mean()))
     return tuple(float(np.mean(rates)) if rates else np.nan for rates in found)  # type: ignore[return-value]
 
 
-def check_against_tables(values: np.ndarray, groups: int, expected: np.ndarray, with_random: bool) -> None:
+def other_shape(shape: Sampler, groups: int, icc: float, sets: int, seed: int) -> tuple[float, float, float]:
+    """Coverage, and how often anything is significant among eight equal methods: with random among them, and without.
+
+    Data of `of_other_sizes`: each block of data sets has sizes of its own.
+    """
+    generator = np.random.default_rng([seed, groups, 4])
+    hits: list[float] = []
+    rates: tuple[list[float], list[float]] = ([], [])
+    first, second = np.triu_indices(METHODS, 1)
+    against = second == METHODS - 1
+    for block in blocks(sets):
+        values, of = of_other_sizes(shape, generator, groups, BLOCK * METHODS, icc, MISSING)
+        means = mean_intervals(group_means(values[:, :BLOCK], of), seed=block)
+        hits += ((means.low <= 0) & (means.high >= 0)).tolist()
+        each = values.reshape(-1, BLOCK, METHODS)
+        for kept, found in zip((against, np.full(len(first), True)), rates, strict=True):
+            difference = (each[:, :, first[kept]] - each[:, :, second[kept]]).reshape(len(values), -1)
+            significant = significant_of(group_means(difference, of), int(kept.sum()), block).any(1)
+            found.append(float(significant.mean()))
+            if block == 0:
+                check_against_tables(each, of, significant, kept is against)
+    return float(np.mean(hits)), float(np.mean(rates[0])), float(np.mean(rates[1]))
+
+
+def check_against_tables(values: np.ndarray, groups: np.ndarray, expected: np.ndarray, with_random: bool) -> None:
     """`compare` finds something in the same data sets, one with and one without where there are such."""
     names = [*(f"m{i}" for i in range(METHODS - 1)), "random" if with_random else "last"]
     images = np.arange(len(values)).astype(str)
     for data in {int(expected.argmax()), int(expected.argmin())}:
-        one = Measured("", True, images, groups_of(groups), names, values[:, data])
+        one = Measured("", True, images, groups, names, values[:, data])
         table = compared(one, 0.95, 0, power=None)
         assert table["significant"].any() == expected[data], f"data set {data}: the tables find another answer"
 
@@ -228,6 +277,22 @@ def any_pair_part(report: Report, sets: int, seed: int) -> None:
             report.row(name, f"{icc:g}", *cells)
 
 
+def other_shapes_part(report: Report, sets: int, seed: int) -> None:
+    print(f"\ngroups of 1 to 12 images, {MISSING:.0%} missing: coverage; anything significant, with random; without\n")
+    report.head("values", "skewness", "ICC", *(f"{n} groups" for n in OTHER_GROUPS))
+    limit = FALSE_ALARMS + 2 * np.sqrt(FALSE_ALARMS * (1 - FALSE_ALARMS) / sets)
+    for name, (shape, skewness) in OTHERS.items():
+        for icc in OTHER_ICCS:
+            cells = []
+            for n in OTHER_GROUPS:
+                held, *alarms = other_shape(shape, n, icc, sets, seed)
+                good = COVERAGE[0] <= held <= COVERAGE[1] or n < 20
+                shown = [report.cell(held, good, f"other shapes, coverage, {name}, ICC {icc}, {n} groups")]
+                shown += [report.cell(x, x <= limit, f"other shapes, any, {name}, {icc}, {n} groups") for x in alarms]
+                cells.append("; ".join(shown))
+            report.row(name, skewness, f"{icc:g}", *cells)
+
+
 def power_part(report: Report, sets: int, seed: int) -> None:
     print("\nfound with the number of groups said to be needed for a chance of 0.8\n")
     report.head("values", "effect", "level", "groups needed", "found", "needed by 40 groups (median)", "found")
@@ -253,6 +318,7 @@ PARTS = {
     "coverage": coverage_part,
     "false-alarms": false_alarms_part,
     "any-pair": any_pair_part,
+    "other-shapes": other_shapes_part,
     "power": power_part,
     "kinds": kinds_part,
 }

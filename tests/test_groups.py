@@ -24,6 +24,13 @@ def test_the_embedded_photos_come_grouped():
     assert len(images) == 48
     assert len({image.group for image in images}) == 8
     assert {image.group for image in images if image.id.startswith("cat-")} == {"cat"}
+    assert (
+        images.group_noun
+        == images.limit(12).group_noun
+        == images[:3].group_noun
+        == images.pinned().group_noun
+        == "photo"
+    )
 
 
 def test_all_the_ways_to_name_groups(tmp_path):
@@ -43,6 +50,38 @@ def test_all_the_ways_to_name_groups(tmp_path):
     )
     assert groups_of(some.grouped({"a/p1_x.png": 1, "a/p2_x.png": "1"})) == dict.fromkeys(groups_of(some), "1")
     assert groups_of(some.grouped(None)) == dict.fromkeys(groups_of(some))
+
+
+def test_groups_have_a_name(tmp_path):
+    some = named("a/p1_x.png", "a/p2_x.png")
+    table = tmp_path / "groups.csv"
+    table.write_text("image,patient\na/p1_x.png,1\na/p2_x.png,1\n")
+    for groups, noun in {
+        r"(p\d+)_": "group",
+        r"(?P<patient>p\d+)_": "patient",
+        r"(?P<eye_of_a_horse>p\d+)_": "eye of a horse",
+        "folder": "folder",
+        str(table): "patient",
+    }.items():
+        assert some.grouped(groups).group_noun == noun
+    assert some.grouped(dict.fromkeys(groups_of(some), "1")).group_noun == some.group_noun == "group"
+    assert groups_of(some.grouped(table)) == dict.fromkeys(groups_of(some), "1")
+
+
+def test_a_run_says_what_its_groups_are(tiny, tmp_path):
+    """From the images over the manifest to every place that counts them."""
+    pixels = torch.rand(14, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    images = Images("set", [TensorImage(f"{i // 2}_{i % 2}", one) for i, one in enumerate(pixels)])
+    protocol = faithmap.Protocol.preset("srg", region_size=8, points=4)
+    grouped = images.grouped(r"(?P<study>\d+)_")
+    run = faithmap.evaluate(tiny, grouped, ["edge"], protocol, tmp_path / "run", until="random")
+    run = faithmap.Run(tmp_path / "run")
+    assert "from 7 studies (14 images)" in run.verdict()[0]
+    assert "of at most 7 studies, at look" in run.verdict()[-1]
+    assert "7 studies would rank" in run.grade().sentences()[0] or "7 studies are too few" in run.grade().sentences()[0]
+    assert "7 studies (14 images)" in run.report(tmp_path / "page.html").read_text()
+    assert "7 studies (14 images)" in run.paper().methods
+    assert run.measured().noun == run.scores().attrs["group"] == run.ranking().attrs["group"] == "study"
 
 
 @pytest.mark.parametrize(

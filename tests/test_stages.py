@@ -74,6 +74,34 @@ def test_what_is_not_decided_goes_on_to_the_end(tiny, tmp_path):
     assert run.scores()["group"].nunique() == 10
 
 
+def test_a_decision_rests_on_the_images_of_its_look_whatever_else_the_folder_holds(tiny, tmp_path):
+    methods, asked = ["gradient-x-input"], images(30)
+    faithmap.evaluate(tiny, asked, methods, PROTOCOL, tmp_path / "run")  # all 30 groups
+    run = faithmap.evaluate(tiny, asked, methods, PROTOCOL, tmp_path / "run", until="random")
+    alone = faithmap.evaluate(tiny, asked, methods, PROTOCOL, tmp_path / "alone", until="random")
+    looks = run.manifest.stages.looks
+    assert run.scores()["group"].nunique() == 30 > looks[-1]
+    assert run.decision() == alone.decision() == faithmap.Run(tmp_path / "run").decision()
+    assert run.manifest.stages == alone.manifest.stages
+    assert {image.rpartition("-")[0] for image in run.manifest.stages.images} == {
+        image.rpartition("-")[0] for image in alone.scores()["image"].unique()
+    }
+    assert f"after {looks[-1]} of at most 30 groups" in run.decision().sentence
+    assert run.decision().sentence in run.report(tmp_path / "page.html").read_text().replace("&lt;", "<")
+
+
+@pytest.mark.parametrize("fill", ["swap", "constant:dataset-mean"])
+def test_a_fill_that_depends_on_the_images_is_the_same_in_every_stage(tiny, tmp_path, fill):
+    """It is fitted once, on all images that there may be."""
+    protocol = PROTOCOL.override(fill=fill)
+    twins = {"one": "edge", "two": "edge"}
+    run = faithmap.evaluate(tiny, images(12), twins, protocol, tmp_path / "run", until=("one", "two"))
+    assert len(run.manifest.stages.looks) > 1
+    whole = faithmap.evaluate(tiny, images(12), twins, protocol, tmp_path / "whole")
+    assert run.protocol == whole.protocol
+    pd.testing.assert_frame_equal(run.scores(), whole.scores(), check_exact=True, check_categorical=False)
+
+
 @pytest.mark.parametrize(
     ("how", "says"),
     [

@@ -79,14 +79,19 @@ def test_decisions_in_words() -> None:
     assert found.decided
     assert found.leader == "a"
     assert found.sentence == (
-        "Decided after 40 of at most 80 groups (look 2, at p < 0.003): "
-        "a is significantly better than every other method."
+        "Decided after 40 of at most 80 groups, at look 2 with p < 0.003: "
+        "a is significantly better than every other method and than random orders."
     )
     not_yet = decided(first(one, 5), [5], 80, ("a", "b"))
     assert not not_yet.decided
-    assert not_yet.sentence.startswith("Not decided after 5 of at most 80 groups (look 1, at p < ")
+    assert not_yet.sentence.startswith("Not decided after 5 of at most 80 groups, at look 1 with p < ")
     assert not_yet.sentence.endswith("whether a and b are significantly different.")
     assert "a is significantly better than random orders" in decided(one, [40], 80, "random").sentence
+    lost = Measured("SRG", True, one.images, one.groups, one.methods, one.values.copy(), noun="photo")
+    lost.values[:2] = np.nan
+    assert decided(lost, [40], 80).sentence.startswith(
+        "Decided after 40 of at most 80 photos, 2 photos without values, at"
+    )
     low = Measured("AUC", False, one.images, one.groups, one.methods, -one.values)
     assert decided(low, [20, 40], 80).leader == "a"
     assert decided(low, [20, 40], 80).decided
@@ -95,6 +100,8 @@ def test_decisions_in_words() -> None:
 
 def test_plans_that_make_no_sense() -> None:
     one = walk({"a": 2.0, "b": 0.0, "random": 0.0}, 10, 0)
+    with pytest.raises(CurveError, match="10 groups have values, and this look is at 5"):
+        decided(one, [5], 80)
     for looks, says in (
         ([30, 20], "larger than the one before"),
         ([30, 90], "of at most 80"),

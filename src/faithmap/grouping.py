@@ -13,6 +13,8 @@ from faithmap.errors import InputError, shown
 from faithmap.files import expanded, read_bytes
 
 Groups = str | Path | Mapping[str, str] | None
+GROUP_NOUN = "group"
+"""What a group is called where nobody says that it is a photo, a patient, a video."""
 # What stands behind the name of a photo when there are several images of it: cat-top-left, cat_crop3, cat-2.
 _SEVERAL = re.compile(
     r"^(?P<stem>.*?[^-_. ])[-_. ]+"
@@ -44,7 +46,7 @@ def group_function(groups: str | Path | Mapping[str, str]) -> Callable[[str], st
     if groups == "folder":
         return lambda name: str(parent) if (parent := PurePosixPath(name).parent) != PurePosixPath() else name
     if isinstance(groups, Path) or groups.endswith(".csv"):
-        return _group_table(Path(groups)).get
+        return _group_table(Path(groups))[1].get
     try:
         pattern = re.compile(groups)
     except re.error as error:
@@ -57,16 +59,37 @@ def group_function(groups: str | Path | Mapping[str, str]) -> Callable[[str], st
     return lambda name: match[1] if (match := pattern.search(name)) else None
 
 
-def _group_table(path: Path) -> dict[str, str]:
-    """A CSV file with the columns image and group."""
+def group_noun(groups: str | Path | Mapping[str, str]) -> str:
+    r"""What one group is called: the name of the capture or of the CSV's column, "folder", or "group".
+
+    Args:
+        groups: that `group_function` takes.
+    Example:
+        >>> group_noun(r"(?P<patient>\d+)_"), group_noun(r"(\d+)_"), group_noun("folder")
+        ('patient', 'group', 'folder')
+    """
+    if isinstance(groups, Mapping):
+        return GROUP_NOUN
+    if groups == "folder":
+        return "folder"
+    if isinstance(groups, Path) or groups.endswith(".csv"):
+        name, _ = _group_table(Path(groups))
+    else:
+        name = next(iter(re.compile(groups).groupindex), GROUP_NOUN)
+    return name.replace("_", " ").strip().lower() or GROUP_NOUN
+
+
+def _group_table(path: Path) -> tuple[str, dict[str, str]]:
+    """What a CSV file with the columns image and group says; the second column may have another name."""
     try:
         with io.StringIO(read_bytes(expanded(path)).decode("utf-8-sig"), newline="") as file:
             rows = csv.DictReader(file)
-            if not {"image", "group"} <= set(rows.fieldnames or ()):
-                raise InputError(
-                    f"groups {path} has the columns {', '.join(rows.fieldnames or ()) or 'none'}, expected image,group."
-                )
-            return {str(row["image"]): str(row["group"] or "") for row in rows}
+            columns = list(rows.fieldnames or ())
+            others = [name for name in columns if name != "image"]
+            name = GROUP_NOUN if GROUP_NOUN in others else others[0] if len(others) == 1 else None
+            if "image" not in columns or name is None:
+                raise InputError(f"groups {path} has the columns {', '.join(columns) or 'none'}, expected image,group.")
+            return name, {str(row["image"]): str(row[name] or "") for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"groups {path} cannot be read ({error}): give a CSV file with the columns image,group."

@@ -29,7 +29,7 @@ from torchvision.transforms import functional as transforms
 from faithmap.checks import as_integer, as_shaped_pixels, as_text
 from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
-from faithmap.grouping import Groups, group_function, named, suggestion
+from faithmap.grouping import GROUP_NOUN, Groups, group_function, group_noun, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 from faithmap.text import printable
 
@@ -210,10 +210,12 @@ class Images(Sequence[AnyImage]):
     Args:
         name: what reports call the set.
         items: the images; ids must be unique.
+        group_noun: what a group of them is called: photo, patient.
     """
 
-    def __init__(self, name: str, items: Sequence[AnyImage]) -> None:
+    def __init__(self, name: str, items: Sequence[AnyImage], group_noun: str = GROUP_NOUN) -> None:
         self.name = as_text(name, "the name of the images")
+        self.group_noun = as_text(group_noun, "group_noun")
         if not isinstance(items, Sequence) or not all(isinstance(item, AnyImage) for item in items):
             raise InputError(f"items is {shown(items)}: give a list of images, or load them with load_images.")
         self.items = list(items)
@@ -232,7 +234,7 @@ class Images(Sequence[AnyImage]):
     @overload
     def __getitem__(self, index: slice) -> Images: ...
     def __getitem__(self, index: int | slice) -> AnyImage | Images:
-        return Images(self.name, self.items[index]) if isinstance(index, slice) else self.items[index]
+        return self.with_items(self.items[index]) if isinstance(index, slice) else self.items[index]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -243,28 +245,33 @@ class Images(Sequence[AnyImage]):
     def __repr__(self) -> str:
         return f"Images({self.name}: {len(self)})"
 
+    def with_items(self, items: Sequence[AnyImage]) -> Images:
+        """A set of the same name with other images."""
+        return Images(self.name, items, self.group_noun)
+
     def limit(self, count: int | None, seed: int = 0) -> Images:
         """A random subset that depends on the seed and the ids alone; a smaller one is part of a larger one."""
         if count is None or as_integer(count, "limit", 1, sys.maxsize) >= len(self):
             return self
         seed = as_integer(seed, "seed", 0, 2**63 - 1)
         chosen = sorted(self.items, key=lambda item: hashlib.sha256(repr((seed, item.id)).encode()).digest())[:count]
-        return Images(self.name, sorted(chosen, key=lambda item: item.id))
+        return self.with_items(sorted(chosen, key=lambda item: item.id))
 
     def pinned(self) -> Images:
         """The same images, each with the hash of what it holds now; one that holds something else later is refused.
 
         Reads every file once. A file that cannot be read stays in the list, and is named when its turn comes.
         """
-        return Images(self.name, [replace(item, content=_content(item)) for item in self.items])
+        return self.with_items([replace(item, content=_content(item)) for item in self.items])
 
     def grouped(self, groups: Groups) -> Images:
-        """The same images with their groups.
+        r"""The same images with their groups.
 
         Args:
             groups: what belongs together and is not independent. ``"folder"``: the images of one folder; a regular
                 expression with one capture, searched in the ids; a CSV file with the columns image and group; or a
-                mapping id → group. None leaves the groups as they are.
+                mapping id → group. None leaves the groups as they are. A capture with a name,
+                ``r"(?P<patient>\d+)_"``, or another name of the CSV's second column says what a group is called.
         Raises:
             InputError: a pattern without exactly one capture, a file that cannot be read, or images without a group.
         """
@@ -278,7 +285,7 @@ class Images(Sequence[AnyImage]):
                 f"groups {named(groups)} gives none for image '{lacking[0]}'"
                 f"{f' and {len(lacking) - 1} more' if len(lacking) > 1 else ''}: every image needs one."
             )
-        return Images(self.name, [replace(item, group=found[item.id]) for item in self])
+        return Images(self.name, [replace(item, group=found[item.id]) for item in self], group_noun(groups))
 
     def suggested_groups(self) -> str | None:
         """A sentence where names look like several crops of the same photos and no groups are given, else None."""
@@ -572,7 +579,7 @@ def _photos() -> Images:
         if path is None:
             raise InputError(missing("the embedded photos need", package, extra="demo"))
         items += [ImageFile(f"{photo}-{name}", path, cut=cut, group=photo) for name, cut in _CUTS.items()]
-    return Images(PHOTOS, sorted(items, key=lambda item: item.id))
+    return Images(PHOTOS, sorted(items, key=lambda item: item.id), "photo")
 
 
 def _imagenette(data: Path) -> Images:

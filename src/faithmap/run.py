@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -95,22 +93,16 @@ class Run(StoredRun):
             further.append(decision.sentence)
         return [*said, *filter(None, further)]
 
-    def decision(self, images: Collection[str] | None = None) -> Decision | None:
+    def decision(self) -> Decision | None:
         """Whether the question of a run that stops when it is decided is answered; None for other runs.
 
-        See `evaluate` (``until``) and `faithmap.statistics.decided`.
-
-        Args:
-            images: ids that count; None: all that the folder holds.
+        It rests on the images of the last look; the folder may hold more. See `evaluate` (``until``) and
+        `faithmap.statistics.decided`.
         """
         stages = self.manifest.stages
         if stages is None:
             return None
-        found = self.measured()
-        if images is not None:
-            rows = np.isin(found.images, list(images))
-            found = replace(found, images=found.images[rows], groups=found.groups[rows], values=found.values[rows])
-        return decided(found, stages.looks, stages.at_most, stages.contrast)
+        return decided(self.measured().of_images(stages.images), stages.looks, stages.at_most, stages.contrast)
 
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
         """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""

@@ -137,10 +137,25 @@ def counted(groups: int, images: int, noun: str = "group") -> str:
         >>> counted(8, 48), counted(8, 48, "photo"), counted(48, 48), counted(1, 1)
         ('8 groups (48 images)', '8 photos (48 images)', '48 images', '1 image')
     """
-    of_images = f"{grouped(images)} image{'' if images == 1 else 's'}"
-    if groups == images:
-        return of_images
-    return f"{grouped(groups)} {noun}{'' if groups == 1 else 's'} ({of_images})"
+    of_images = several(images, "image")
+    return of_images if groups == images else f"{several(groups, noun)} ({of_images})"
+
+
+def several(count: float, noun: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> several(1, "photo"), several(2, "photo"), several(3, "family"), several(4, "batch")
+        ('1 photo', '2 photos', '3 families', '4 batches')
+    """
+    return f"{grouped(count)} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """The plural of a regular noun."""
+    if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
 def interval(low: float, high: float, digits: int) -> str:

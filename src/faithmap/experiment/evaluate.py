@@ -114,7 +114,7 @@ def evaluate(
     if until is not None:
         targets = by_image(targets, images)
 
-    def measure(some: Images, stages: Stages | None = None) -> Run:
+    def measure(some: Images, stages: Stages | None = None, image_set: Images | None = None) -> Run:
         asked, experiment = prepare(
             classifier,
             some,
@@ -129,6 +129,7 @@ def evaluate(
             on_refusal=on_refusal,
             heatmap_resize=heatmap_resize,
             targets=targets,
+            image_set=image_set,
         )
         manifest = describe(experiment, asked, executor, command=command).updated(stages=stages)
         return compute(asked, experiment, store, manifest, executor, save_heatmaps, heatmaps_from, progress)

@@ -66,8 +66,14 @@ def prepare(
     on_refusal: str | None = None,
     heatmap_resize: str | None = None,
     targets: Targets = None,
+    image_set: Images | None = None,
 ) -> tuple[Images, Experiment]:
-    """What was asked for, resolved and checked; refuses what cannot be before anything is written."""
+    """What was asked for, resolved and checked; refuses what cannot be before anything is written.
+
+    Args:
+        image_set: where fills that depend on the images take theirs from, for some images of a larger set; by default
+            the images themselves.
+    """
     classifier = check_classifier(classifier)
     if memory is not None:
         memory = as_integer(memory, "memory", LEAST_MEMORY, MOST_MEMORY, EngineError)
@@ -81,7 +87,7 @@ def prepare(
             f"'{classifier.score_kind}'): give score 'logit', under which the score itself is shown."
         )
     question, given = chosen_targets(targets, images, classifier, question)
-    others = PixelSource(images, classifier.preprocessing)
+    others = PixelSource(images if image_set is None else image_set, classifier.preprocessing)
     size = input_size(images, classifier)
     protocol = settled(aligned(question, classifier, size), others, size)
     asked = resolve_measures(measures)

@@ -60,6 +60,7 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
             score=classifier.score_kind,
         ),
         image_set=images.name,
+        group_noun=images.group_noun,
         images=records,
         methods={method.name: method.spec for method in experiment.methods},
         measures={measure.name: measure_record(measure, experiment.masks) for measure in experiment.measures},

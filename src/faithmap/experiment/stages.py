@@ -36,13 +36,13 @@ def stages_of(images: Images, at_most: int | None, seed: int, pairs: int) -> lis
     stages = []
     for count in counts:
         chosen = set(groups[:count])
-        stages.append((count, Images(images.name, [image for image in images if group_of[image.id] in chosen])))
+        stages.append((count, images.with_items([image for image in images if group_of[image.id] in chosen])))
     return stages
 
 
 def in_stages(
     images: Images,
-    measure: Callable[[Images, Stages], Run],
+    measure: Callable[[Images, Stages, Images], Run],
     *,
     until: str | tuple[str, str],
     at_most: int | None,
@@ -52,7 +52,8 @@ def in_stages(
     """Measure stage after stage until the question is decided or all groups are there.
 
     Args:
-        measure: measures some of the images in the run's folder, and keeps the stages in its record.
+        measure: measures some of the images in the run's folder, and keeps the stages in its record. The third argument
+            is all that there may ever be: fills that depend on the image set would change with every stage.
         until: ``"decided"``: the best method is significantly ahead of all others and of random orders; ``"random"``:
             the best is significantly better than random orders; or two methods whose difference is asked for.
         at_most, seed: as in `stages_of`.
@@ -62,13 +63,14 @@ def in_stages(
     """
     contrast = contrast_of(until)
     planned = stages_of(images, at_most, seed, methods * (methods - 1) // 2)
+    at_most, image_set = planned[-1][0], planned[-1][1].pinned()
     looks: list[int] = []
     run = None
     for count, some in planned:
         looks.append(count)
-        run = measure(some, Stages(looks=list(looks), at_most=planned[-1][0], contrast=contrast))
-        # Only this stage's images: the folder may hold more, of an earlier call.
-        decision = run.decision({image.id for image in some})
+        ids = [image.id for image in some]
+        run = measure(some, Stages(looks=list(looks), at_most=at_most, contrast=contrast, images=ids), image_set)
+        decision = run.decision()
         if decision is not None and decision.decided:
             break
     assert run is not None

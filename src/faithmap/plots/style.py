@@ -21,7 +21,7 @@ from matplotlib.text import Annotation
 from faithmap.errors import FaithmapError, nearest
 from faithmap.files import writable
 from faithmap.plots.series import Series
-from faithmap.text import printable
+from faithmap.text import printable, several
 
 LABEL_GAP = 1.8  # between a line's end and its label, in font sizes
 INK, FAINT = "#222222", "#767676"
@@ -189,7 +189,7 @@ def images_counted(table: pd.DataFrame) -> str:
     images = f"{n.min()}" if n.min() == n.max() else f"{n.min()}–{n.max()}"
     text = f"{images} image{'' if images == '1' else 's'}"
     if (table["groups"] != n).any():
-        text = f"{table['groups'].max()} group{'' if table['groups'].max() == 1 else 's'} ({text})"
+        text = f"{several(table['groups'].max(), table.attrs.get('group', 'group'))} ({text})"
     if out.max() > 0:
         text += f", {'up to ' if out.min() != out.max() else ''}{out.max()} left out"
     return text

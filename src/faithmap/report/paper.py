@@ -181,7 +181,7 @@ def _table(
     digits = decimals([*ranking["mean"], *ranking["low"], *ranking["high"]])
     relative = ", minus that of random orders on the same image" if measured.has_random else ""
     unit = f" ({tex(measured.unit)})" if measured.unit else ""
-    images = counted(int(ranking["groups"].max()), int(ranking["n"].max()))
+    images = counted(int(ranking["groups"].max()), int(ranking["n"].max()), ranking.attrs.get("group", "group"))
     good = "higher" if measured.higher_is_better else "lower"
     rows: list[Any] = list(ranking.itertuples())
     return "\n".join(
@@ -237,7 +237,7 @@ def _compared(run: StoredRun, keys: Mapping[str, tuple[str, ...]]) -> str:
 def _inputs(run: StoredRun, measured: Measured) -> str:
     manifest = run.manifest
     classifier, name = manifest.classifier, manifest.image_set
-    images = counted(len(set(measured.groups)), len(measured.images))
+    images = counted(len(set(measured.groups)), len(measured.images), measured.noun)
     prepared = "; ".join(f"{key}: {words(value)}" for key, value in classifier.preprocessing.items())
     return (
         f"The network is {tex(classifier.name)} (fingerprint \\texttt{{{tex(classifier.fingerprint)}}}; images "

@@ -12,13 +12,25 @@ from faithmap import statistics
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Order, Placement, Score
 from faithmap.report.summary import Line, Summary, as_json
-from faithmap.statistics import SCORE_MEASURES, attainable_sentence
+from faithmap.statistics import SCORE_MEASURES, attainable_sentence, decided
 from faithmap.statistics.comparing import Comparison, comparison
 from faithmap.statistics.headline import second_opinion, sentence
 from faithmap.statistics.power import about
 from faithmap.statistics.significance import split_letters
 from faithmap.store.reading import StoredRun
-from faithmap.text import counted, decimals, display_name, grouped, interval, moment, number, plain, printable, words
+from faithmap.text import (
+    counted,
+    decimals,
+    display_name,
+    grouped,
+    interval,
+    moment,
+    number,
+    plain,
+    printable,
+    several,
+    words,
+)
 
 _MOST_SUBSETS = 200
 _MANY = 100_000
@@ -50,7 +62,8 @@ def opening(summary: Summary) -> dict[str, Any]:
 def how_many(summary: Summary) -> str:
     """`48 images`, or `8 groups (48 images)` where some belong together."""
     images = summary.frame["image"].nunique()
-    return counted(summary.frame["group"].nunique() if "group" in summary.frame else images, images)
+    groups = summary.frame["group"].nunique() if "group" in summary.frame else images
+    return counted(groups, images, summary.run.manifest.group_noun)
 
 
 def region(summary: Summary) -> str:
@@ -70,6 +83,9 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
         others = [second_opinion(found, compared(summary, str(other))) for other in Score if str(other) != score]
         if attained := attainable_sentence(summary.measured(score)):
             others.append(attained)
+        if score == summary.score and (stages := summary.run.manifest.stages) is not None:
+            one = summary.measured(score).of_images(stages.images)
+            others.append(decided(one, stages.looks, stages.at_most, stages.contrast).sentence)
     except CurveError as error:
         return {
             "score": score,
@@ -213,17 +229,18 @@ def ranking(summary: Summary, found: Comparison) -> dict[str, Any]:
     by_method = {line.method: line for line in summary.lines}
     wins = {name: wins_over_random(pairs, name, found.measured.sign) for name in table["method"]}
     unit = decimals(ends.ravel())
-    rows = [_row(row, by_method[row["method"]], wins, unit, place) for row in table.to_dict("records")]
+    noun = found.measured.noun
+    rows = [_row(row, by_method[row["method"]], wins, unit, place, noun) for row in table.to_dict("records")]
     if rows:
         rows[-1]["next"] = rows[-1]["next_value"] = ""
     return {"rows": rows, "zero": place(0.0)}
 
 
-def _row(row: Any, line: Line, wins: dict[str, float | None], unit: int, place: Any) -> dict[str, Any]:
+def _row(row: Any, line: Line, wins: dict[str, float | None], unit: int, place: Any, noun: str) -> dict[str, Any]:
     share = wins[row["method"]]
     more = float(row["more_groups"])
     differs = pd.notna(row["differs_from_next"]) and bool(row["differs_from_next"])
-    unit_name = "image" if row["groups"] == row["n"] else "group"
+    unit_name = "image" if row["groups"] == row["n"] else noun
     return {
         "id": line.id,
         "rank": row["rank"],
@@ -264,8 +281,8 @@ def from_next(differs: bool, more: float, unit: str) -> str:
     if math.isnan(more):
         return "no"
     if more > _MANY:
-        return f"no, over {grouped(_MANY)} {unit}s more"
-    return f"no, about {grouped(about(more))} {unit}{'' if more == 1 else 's'} more"
+        return f"no, over {several(_MANY, unit)} more"
+    return f"no, about {several(about(more), unit)} more"
 
 
 def subsets(summary: Summary, score: str) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def comparison(one: Measured, confidence: float = 0.95, seed: int = 0, power: fl
             "more_groups": [more[pair] for pair in following] + [np.nan],
         }
     )
+    table.attrs["group"] = one.noun
     return Comparison(one, table, pairs, confidence)
 
 

@@ -27,7 +27,7 @@ from faithmap.statistics.reliability import (
     split_half,
 )
 from faithmap.statistics.settings import agreement_of_settings
-from faithmap.text import display_name, grouped, number
+from faithmap.text import display_name, grouped, number, plural
 
 _HARDLY_KNOWN = 0.1  # of its confidence: along nearly all of the path the network no longer knows the images
 # Property → from where it is good, from where it is fair; below it is poor. docs/statistics.md says why.
@@ -146,7 +146,7 @@ def grade(
 def between_images_item(one: Measured, setting: str = "", confidence: float = 0.95, seed: int = 0) -> Graded:
     """Would other images rank the methods alike?"""
     found = split_half(one, confidence, seed)
-    unit = "images" if len(set(one.groups.tolist())) == len(one.images) else "groups"
+    unit = "images" if len(set(one.groups.tolist())) == len(one.images) else plural(one.noun)
     if not np.isfinite(found.whole.value):
         why = f"{found.groups} {unit} are too few, or methods fewer than three"
         return _graded("between images", setting, NOTHING, f"Whether other images give the same ranking: {why}.")

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from faithmap.errors import CurveError
+from faithmap.grouping import GROUP_NOUN
 
 
 def groups_of(frame: pd.DataFrame, images: np.ndarray) -> np.ndarray:
@@ -29,6 +30,11 @@ def groups_of(frame: pd.DataFrame, images: np.ndarray) -> np.ndarray:
     named = pairs.set_index("image")["group"].reindex(images)
     text = np.array([f"group {name}" for name in named.tolist()], dtype=object)
     return np.where(named.notna().to_numpy(), text, own)
+
+
+def noun_of(frame: pd.DataFrame) -> str:
+    """What one group is called: what `Run.scores()` noted in the frame's attributes, else "group"."""
+    return str(frame.attrs.get("group", GROUP_NOUN))
 
 
 def group_means(values: Float[np.ndarray, "images columns"], groups: np.ndarray) -> Float[np.ndarray, "groups columns"]:

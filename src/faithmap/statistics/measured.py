@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 
 from faithmap.errors import CurveError, among, nearest
+from faithmap.grouping import GROUP_NOUN
 from faithmap.protocol import RANDOM, Direction, Order, Protocol
 from faithmap.statistics.curves import mean_over_fraction
-from faithmap.statistics.groups import groups_of
+from faithmap.statistics.groups import groups_of, noun_of
 from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of
 
 ATTAINABLE = "shapley"
@@ -39,6 +40,7 @@ class Measured:
         methods: names, sorted.
         values: (images, methods), draws averaged.
         unit: of the values; for what comes from scores, which score.
+        noun: what one group is called: "group", "photo", "patient".
     """
 
     label: str
@@ -48,6 +50,7 @@ class Measured:
     methods: list[str]
     values: np.ndarray
     unit: str = ""
+    noun: str = GROUP_NOUN
 
     @property
     def sign(self) -> int:
@@ -73,6 +76,11 @@ class Measured:
         """Values minus those of random orders on the same image; the values themselves where there are none."""
         relative: np.ndarray = self.values - self.column(RANDOM)[:, None] if self.has_random else self.values
         return relative
+
+    def of_images(self, ids: Sequence[str]) -> Measured:
+        """The same for some images."""
+        rows = np.isin(self.images, list(ids))
+        return replace(self, images=self.images[rows], groups=self.groups[rows], values=self.values[rows])
 
     def only(self, methods: list[str]) -> Measured:
         """The same for some methods."""
@@ -118,8 +126,9 @@ def measured(
     aim_of(direction, order)
     kind = SCORE_MEASURES[measure]
     found, higher_is_better = kind.compute(frame, str(score), step, str(order), str(direction))
+    values = found.values[:, :, 0]
     return Measured(
-        kind.label, higher_is_better, found.images, found.groups, found.methods, found.values[:, :, 0], str(score)
+        kind.label, higher_is_better, found.images, found.groups, found.methods, values, str(score), noun_of(frame)
     )
 
 
@@ -145,7 +154,8 @@ def measured_from(frame: pd.DataFrame, measure: str, *, higher_is_better: bool, 
     wide = mean.mean().where(mean.count() == mean.size()).unstack("method").sort_index()
     images = wide.index.to_numpy(dtype=object)
     groups = groups_of(rows.assign(image=rows["image"].astype(str)), images)
-    return Measured(label or measure, higher_is_better, images, groups, list(wide.columns), wide.to_numpy(dtype=float))
+    methods, values = list(wide.columns), wide.to_numpy(dtype=float)
+    return Measured(label or measure, higher_is_better, images, groups, methods, values, noun=noun_of(frame))
 
 
 def r_oms(frame: pd.DataFrame, step: int | None = None) -> pd.Series:

@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 
 from faithmap.errors import CurveError, nearest
+from faithmap.grouping import GROUP_NOUN
 from faithmap.protocol import RANDOM, Order, Score
 from faithmap.statistics.curves import mean_drop
-from faithmap.statistics.groups import groups_of
+from faithmap.statistics.groups import groups_of, noun_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class PerImage:
         methods: names, sorted.
         steps: k of each point, from 0; not all steps need be there.
         values: (images, methods, points).
+        noun: what one group is called.
     """
 
     images: np.ndarray
@@ -31,6 +33,7 @@ class PerImage:
     methods: list[str]
     steps: np.ndarray
     values: np.ndarray
+    noun: str = GROUP_NOUN
 
     @property
     def last_step(self) -> int:
@@ -116,4 +119,5 @@ def curves_of(frame: pd.DataFrame, score: str, order: str) -> PerImage:
         [str(m) for m in methods],
         np.asarray(steps, dtype=np.int64),
         total / has_draw.sum(1)[:, None],
+        noun_of(frame),
     )

@@ -18,7 +18,7 @@ from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured
-from faithmap.text import display_name
+from faithmap.text import display_name, several
 
 _GRID = 1001  # odd: Simpson's rule
 
@@ -143,12 +143,16 @@ def decided(
         spending: as in `spent`.
         seed: of the bootstrap over groups.
     Raises:
-        CurveError: looks that do not rise or exceed `at_most`, or a method that was not measured.
+        CurveError: looks that do not rise or exceed `at_most`, more groups than this look's, or a method that was not
+            measured.
     """
     if not looks or looks[-1] > at_most:
         raise CurveError(
             f"looks are at {list(looks)} groups of at most {at_most}: give the number at each look so far."
         )
+    groups = len(set(one.groups[np.isfinite(one.values).any(1)].tolist()))
+    if groups > looks[-1]:
+        raise CurveError(f"{groups} groups have values, and this look is at {looks[-1]}: give the groups of this look.")
     now = boundary([look / at_most for look in looks], level, spending)[-1]
     found = comparison(one.only([*contrast]) if isinstance(contrast, tuple) else one, 1 - now, seed, power=None)
     table = found.table[(found.table["method"] != RANDOM) & (found.table["n"] > 0)]
@@ -156,8 +160,11 @@ def decided(
         return Decision(False, "", now, looks[-1], at_most, "Nothing was measured so far.")
     leader = str(table["method"].iloc[0])
     yes = _holds(found, leader, contrast)
-    progress = f"after {looks[-1]} of at most {at_most} groups (look {len(looks)}, at p < {now:.2g})"
-    what = _in_words(contrast, leader)
+    lost = f", {several(looks[-1] - groups, one.noun)} without values" if groups < looks[-1] else ""
+    progress = (
+        f"after {looks[-1]} of at most {several(at_most, one.noun)}{lost}, at look {len(looks)} with p < {now:.2g}"
+    )
+    what = _in_words(contrast, leader, found.measured.has_random)
     sentence = f"Decided {progress}: {what}." if yes else f"Not decided {progress}: whether {what}."
     return Decision(yes, leader, now, looks[-1], at_most, sentence)
 
@@ -175,10 +182,11 @@ def _holds(found: Comparison, leader: str, contrast: str | tuple[str, str]) -> b
     return bool(len(own)) and bool((own["significant"] & better).all())
 
 
-def _in_words(contrast: str | tuple[str, str], leader: str) -> str:
+def _in_words(contrast: str | tuple[str, str], leader: str, has_random: bool) -> str:
     if isinstance(contrast, tuple):
         first, second = map(display_name, contrast)
         return f"{first} and {second} are significantly different"
     if contrast == "random":
         return f"{display_name(leader)} is significantly better than random orders"
-    return f"{display_name(leader)} is significantly better than every other method"
+    reference = " and than random orders" if has_random else ""
+    return f"{display_name(leader)} is significantly better than every other method{reference}"

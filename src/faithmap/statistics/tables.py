@@ -231,10 +231,12 @@ def table_of(
     at = range(len(per_image.steps)) if steps is None else [per_image.place(step) for step in steps]
     chosen = values[:, :, list(at)].reshape(len(values), -1)
     means = mean_intervals(group_means(chosen, per_image.groups), confidence, seed)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "method": np.repeat(np.array(per_image.methods, dtype=object), len(at)),
             "step": np.tile(per_image.steps[list(at)], len(per_image.methods)),
             **counted_columns(means, chosen),
         }
     )
+    table.attrs["group"] = per_image.noun
+    return table

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from faithmap._version import __version__
 from faithmap.errors import FaithmapError, StoreError
+from faithmap.grouping import GROUP_NOUN
 from faithmap.identity import UNKNOWN
 from faithmap.images import UNREADABLE
 from faithmap.protocol import Protocol
@@ -85,6 +86,8 @@ class Stages(Record):
     """How many groups there would have been at most."""
     contrast: str | tuple[str, str] = "leader"
     """What is to be decided; see `faithmap.statistics.decided`."""
+    images: list[Text] = Field(default_factory=list)
+    """What the last look rests on; the folder may hold more, of other questions."""
 
 
 class Manifest(Record):
@@ -96,6 +99,8 @@ class Manifest(Record):
     """Of the protocol: equal exactly when two runs measure the same thing."""
     classifier: ClassifierRecord
     image_set: Text | None = None
+    group_noun: Text = GROUP_NOUN
+    """What one group of the images is called."""
     images: dict[Text, ImageRecord]
     methods: dict[Text, dict[str, Any]]
     """Method → all that decides its numbers besides network, images and seed."""

@@ -71,6 +71,7 @@ class StoredRun:
         if protocol.points <= protocol.steps:
             frame = frame[frame["step"].isin(protocol.scored_steps())].reset_index(drop=True)
         frame.insert(1, GROUP, pd.Series(self._groups(frame["image"].cat)))
+        frame.attrs[GROUP] = self.manifest.group_noun
         return frame
 
     def _groups(self, images: Any) -> pd.Categorical:
@@ -87,7 +88,8 @@ class StoredRun:
         Measures that follow from the scores (SRG, MoRF, …) are not among them; see `Run.ranking`.
         """
         frame = self.store.measures()
-        frame["group"] = frame["image"].map(self.manifest.groups()).fillna(frame["image"])
+        frame[GROUP] = frame["image"].map(self.manifest.groups()).fillna(frame["image"])
+        frame.attrs[GROUP] = self.manifest.group_noun
         return frame
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:

@@ -192,7 +192,7 @@ def _facts(run: Run) -> dict[str, Any]:
     manifest, protocol = run.manifest, run.protocol
     images = [name for name, one in manifest.images.items() if not one.content.startswith("unreadable")]
     groups = manifest.groups()
-    said = counted(len({groups[name] for name in images}), len(images))
+    said = counted(len({groups[name] for name in images}), len(images), manifest.group_noun)
     size = protocol.region_size
     region = {Placement.PIXEL: f"{size} pixels", Placement.SEGMENT: "segments"}.get(
         protocol.placement, f"{size}×{size}"
