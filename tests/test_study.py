@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import faithmap
+from faithmap import statistics
 from faithmap.errors import ProtocolError, StoreError
 from faithmap.protocol import Protocol
+from faithmap.statistics import Measured
 from faithmap.studies.settings import GRIDS, resolve_settings, setting_name
-from faithmap.studies.study import Winner, winner
+from faithmap.studies.study import Winner, leads, winner
 
 METHODS = ["sensitivity:l2", "gradient-x-input", "edge"]
 SETTINGS = {
@@ -131,13 +135,89 @@ def test_a_study_has_a_page_and_a_figure(found, tmp_path):
 @pytest.mark.parametrize(
     ("one", "sentence"),
     [
-        (Winner("edge", 3, 3), "edge is first in all 3 settings (logit)."),
-        (Winner("edge", 2, 3, {"grad-cam": 1}), "edge is first in 2 of 3 settings (logit); Grad-CAM in 1."),
-        (Winner(None, 0, 3), "No method is first in more settings than another (logit): this question has no answer"),
+        (Winner("edge", 3, 3), "edge is first in all 3 settings by logit."),
+        (Winner("edge", 2, 3, {"grad-cam": 1}), "edge is first in 2 of 3 settings by logit; Grad-CAM in 1."),
+        (
+            Winner("edge", 3, 3, {"twin": 1}, 1),
+            "edge is first in all 3 settings by logit (shared in 1); twin in 1.",
+        ),
+        (Winner("random", 3, 3), "Random orders are first in all 3 settings by logit."),
+        (
+            Winner(None, 0, 3, {"a": 1, "b": 1}),
+            "No method is first in more settings than every other by logit. First are a in 1, b in 1 of 3 settings.",
+        ),
+        (Winner(None, 0, 3), "No method is first in more settings than every other by logit. None has a value in any"),
     ],
 )
 def test_the_answer_of_a_study_in_words(one, sentence):
     assert one.sentence("logit").replace("grad CAM", "Grad-CAM").startswith(sentence)
+
+
+def counting(monkeypatch):
+    """How often the scores of a run are read from now on."""
+    reads = []
+    original = faithmap.Run.scores
+    monkeypatch.setattr(faithmap.Run, "scores", lambda self: reads.append(self.store.url) or original(self))
+    return reads
+
+
+def test_scores_are_read_once_and_again_when_the_folder_has_changed(tiny_net, tmp_path, monkeypatch):
+    made = make(tiny_net, tmp_path / "one")
+    reads = counting(monkeypatch)
+    said, table = made.verdict(), made.grade().table()
+    made.ranks()
+    made.agreement()
+    assert sorted(reads) == sorted(f"{made.url}/{name}" for name in SETTINGS)
+    more = {**SETTINGS, "mean": Protocol.preset("srg", region_size=6, points=4, fill="constant:mean")}
+    make(tiny_net, tmp_path / "one", count=8, settings=more)
+    assert list(made.runs()) == list(more)
+    assert {one.groups.size for one in made.measured().values()} == {8}
+    fresh = faithmap.Study(tmp_path / "one")
+    assert made.verdict() == fresh.verdict() != said
+    pd.testing.assert_frame_equal(made.grade().table(), fresh.grade().table())
+    assert len(table) < len(fresh.grade().table())
+
+
+def simulated(seed, settings=5, methods=5, images=12):
+    """Settings with rankings of their own, twins, and methods that some lack."""
+    rng = np.random.default_rng(seed)
+    names = [f"m{i}" for i in range(methods)] + ["random"]
+    ids = np.array([f"{i:02}" for i in range(images)], dtype=object)
+    found = {}
+    for at in range(settings):
+        effects = rng.choice([0.0, 0.2, 1.0, 2.0], methods + 1)
+        values = effects + rng.normal(size=(images, methods + 1)) * rng.choice([0.01, 0.5])
+        values[:, 1] = values[:, 0] if rng.random() < 0.5 else values[:, 1]
+        found[f"s{at}"] = Measured("SRG", bool(seed % 2), ids, ids, names, values, "logit")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_study_never_contradicts_its_tables(seed):
+    found = simulated(seed)
+    agreement = statistics.agreement_of_settings(found)
+    first, places, ranks = winner(agreement), agreement.places(), agreement.ranks
+    said = first.sentence("logit")
+    top = places["first"].sort_values(ascending=False)
+    assert sum(first.others.values()) + first.first == int(top.sum())
+    if first.method is None:
+        assert top.iloc[0] == top.iloc[1]
+        assert said.startswith("No method is first")
+    else:
+        assert (first.method, first.first) == (top.index[0], top.iloc[0])
+        assert top.iloc[0] > top.iloc[1]
+    assert ("shared in" in said) == ((ranks == ranks.min()).sum() > 1).any()
+    if first.method not in (None, "random"):
+        counts = [int(n) for n in re.findall(r"in (\d+) of 5", leads(found, first.method))]
+        for one in found.values():
+            table = statistics.ranking(one).set_index("method")
+            if table["vs_random"].get(first.method) != "better":
+                counts[0] += 1
+            others = [letters for name, letters in table["letters"].items() if name not in (first.method, "random")]
+            own = set(table.loc[first.method, "letters"])
+            if table["rank"].drop("random").idxmin() != first.method or any(own & set(text) for text in others):
+                counts[1] += 1
+        assert counts == [5, 5]
 
 
 def test_the_default_grid_covers_fills_and_region_sizes():

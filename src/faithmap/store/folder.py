@@ -237,6 +237,19 @@ class Store:
         """Names of all parts with scores, whole or not."""
         return [name for name in self.storage.names(SCORES) if _is_part(name, ".parquet")]
 
+    def state(self) -> str | None:
+        """A hash of the manifest and of the names of what was measured, or None where there are no scores.
+
+        Parts are never changed, only added and replaced: the same state holds the same numbers.
+        """
+        parts = self.parts()
+        if not parts:
+            return None
+        digest = hashlib.sha256(repr((sorted(parts), sorted(self.measure_parts()))).encode())
+        with suppress(FileNotFoundError):
+            digest.update(self.storage.read(MANIFEST))
+        return digest.hexdigest()
+
     def heatmap_parts(self) -> list[str]:
         """Names of all parts with heatmaps, whole or not."""
         return [name for name in self.storage.names(HEATMAPS) if _is_part(name, ".safetensors")]

@@ -65,9 +65,9 @@ def networks_verdict(studies: Mapping[str, Study], measure: str, score: str) -> 
     firsts = {network: study.winner(measure, score).method for network, study in studies.items()}
     if len(found := set(firsts.values())) == 1 and None not in found:
         name = display_name(str(next(iter(found))))
-        said = f"{name} is first most often on all {len(studies)} networks ({score})."
+        said = f"{name} is first most often on all {len(studies)} networks by {score}."
     else:
-        said = f"No method is first most often on every network ({score})."
+        said = f"No method is first most often on every network by {score}."
     return [said, *(f"{network}: {study.verdict(measure, score)[0]}" for network, study in studies.items())]
 
 

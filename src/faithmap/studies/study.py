@@ -13,10 +13,11 @@ import pandas as pd
 
 from faithmap import plots, statistics
 from faithmap.errors import FaithmapError, StoreError
-from faithmap.protocol import Score
+from faithmap.protocol import RANDOM, Score
 from faithmap.report import Several, ranks_part, write_several
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
+from faithmap.statistics.comparing import PAIRS, VS_RANDOM, comparison
 from faithmap.store.folder import Store
 from faithmap.store.manifest import damaged
 from faithmap.store.storage import LocalStorage, open_storage
@@ -42,6 +43,7 @@ class Study:
         self.storage = open_storage(folder)
         self.url = self.storage.url
         self.settings = read_settings(self.url)
+        self._read = Read()
 
     @property
     def folder(self) -> Path:
@@ -55,11 +57,7 @@ class Study:
 
     def runs(self) -> dict[str, Run]:
         """Setting → its run, of those that have scores."""
-        folders = {name: f"{self.url}/{where}" for name, where in self.settings.items()}
-        found = {name: Run(folder) for name, folder in folders.items() if Store(folder).parts()}
-        if not found:
-            raise StoreError(f"{self.url} holds no scores yet: run the same command again to go on.")
-        return found
+        return dict(self._current().runs)
 
     def measured(self, measure: str = "srg", score: str | None = None) -> dict[str, Measured]:
         """Setting → a measure of every image and method.
@@ -68,7 +66,22 @@ class Study:
             measure: one that follows from scores, or one that all runs hold.
             score: ``"logit"`` or ``"probability"``; the protocol's by default.
         """
-        return {name: run.measured(measure, score) for name, run in self.runs().items()}
+        read = self._current()
+        if (measure, score) not in read.measured:
+            found = {name: run.measured(measure, score, frame=read.scores(name)) for name, run in read.runs.items()}
+            read.measured[measure, score] = found
+        return dict(read.measured[measure, score])
+
+    def _current(self) -> Read:
+        """What was read before, if the folder is still the same."""
+        self.settings = read_settings(self.url)
+        stores = {name: Store(f"{self.url}/{where}") for name, where in self.settings.items()}
+        state = {name: found for name, store in stores.items() if (found := store.state()) is not None}
+        if not state:
+            raise StoreError(f"{self.url} holds no scores yet: run the same command again to go on.")
+        if self._read.state != state:
+            self._read = Read(state, {name: Run(stores[name].url) for name in state})
+        return self._read
 
     def ranks(self, measure: str = "srg", score: str | None = None) -> pd.DataFrame:
         """The rank of every method in every setting, 1 is best: setting, method, score, rank.
@@ -150,15 +163,19 @@ class Study:
 
         See `faithmap.statistics.agreement_of_settings`.
         """
-        return statistics.agreement_of_settings(self.measured(measure, score), confidence)
+        found, known = self.measured(measure, score), self._read.agreements
+        if (measure, score, confidence) not in known:
+            known[measure, score, confidence] = statistics.agreement_of_settings(found, confidence)
+        return known[measure, score, confidence]
 
     def grade(self, measure: str = "srg", score: str | None = None) -> Grade:
         """How far the measure can be trusted on these images; see `faithmap.statistics.grade`."""
-        runs = self.runs()
-        shown = score or self.scores[0]
-        frames = {name: run.scores() for name, run in runs.items()}
-        direction = str(next(iter(runs.values())).protocol.direction)
-        return statistics.grade(frames, shown, measure=measure, direction=direction)
+        read, shown = self._current(), score or self.scores[0]
+        if (measure, shown) not in read.grades:
+            direction = str(next(iter(read.runs.values())).protocol.direction)
+            frames = {name: read.scores(name) for name in read.runs}
+            read.grades[measure, shown] = statistics.grade(frames, shown, measure=measure, direction=direction)
+        return read.grades[measure, shown]
 
     def winner(self, measure: str = "srg", score: str | None = None) -> Winner:
         """The method that is first most often."""
@@ -173,20 +190,45 @@ class Study:
         runs = self.runs()
         shown, other = sorted(self.scores, key=lambda one: score is not None and one != score)
         if len(runs) < 2:
-            return [
-                *next(iter(runs.values())).verdict(measure, shown),
-                f"Only {len(runs)} of {len(self.settings)} settings.",
-            ]
-        found = {score: self.agreement(measure, score) for score in (shown, other)}
-        winners = {score: winner(agreement) for score, agreement in found.items()}
-        said = [winners[shown].sentence(shown)]
-        if winners[other].method == winners[shown].method:
-            said.append(winners[other].sentence(other, again=True))
-        else:
-            said.append(f"The scores differ: {winners[other].sentence(other)}")
+            only = next(iter(runs.values()))
+            return [*only.verdict(measure, shown), f"Only {len(runs)} of {len(self.settings)} settings."]
+        # A measure that comes from no score has one answer.
+        scores = [shown, other] if measure in statistics.SCORE_MEASURES else [None]
+        found = [self.agreement(measure, one) for one in scores]
+        first, *others = [winner(agreement) for agreement in found]
+        said = [first.sentence(scores[0])]
+        for by, again in zip(scores[1:], others, strict=True):
+            same = again.method == first.method
+            said.append(f"{'' if same else 'The scores differ: '}{again.sentence(by, again=same)}")
+        if first.method is not None:
+            said.append(leads(self.measured(measure, scores[0]), first.method))
         if len(runs) < len(self.settings):
             said.append(f"{len(runs)} of {len(self.settings)} settings are there so far: all of this is preliminary.")
-        return said + [line for line in found[shown].sentences() if not line.startswith("First in")]
+        return [line for line in said + found[0].sentences() if line and not line.startswith("First in")]
+
+
+@dataclass
+class Read:
+    """What was read of a study's folder, and what was computed from it.
+
+    Attributes:
+        state: setting → what its folder held; see `Store.state`.
+        runs, frames: setting → run, scores.
+        measured, agreements, grades: what was asked for → the answer.
+    """
+
+    state: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    measured: dict[tuple[str, str | None], dict[str, Measured]] = field(default_factory=dict)
+    agreements: dict[tuple[str, str | None, float], Settings] = field(default_factory=dict)
+    grades: dict[tuple[str, str], Grade] = field(default_factory=dict)
+
+    def scores(self, setting: str) -> pd.DataFrame:
+        """The scores of a setting's run, read when they are asked for."""
+        if setting not in self.frames:
+            self.frames[setting] = self.runs[setting].scores()
+        return self.frames[setting]
 
 
 @dataclass(frozen=True)
@@ -194,43 +236,63 @@ class Winner:
     """The method that is first most often.
 
     Attributes:
-        method: None where every setting has another one on top or nothing was measured.
-        first: in how many settings it is first, alone.
+        method: None where no method is first in more settings than every other.
+        first: in how many settings it is first, first places that are shared included.
         settings: how many there are.
-        others: methods that are first elsewhere → in how many settings.
+        others: other methods that are first somewhere → in how many settings.
+        shared: in how many settings several methods share the first place.
     """
 
     method: str | None
     first: int
     settings: int
     others: Mapping[str, int] = field(default_factory=dict)
+    shared: int = 0
 
-    def sentence(self, score: str, again: bool = False) -> str:
+    def sentence(self, score: str | None, again: bool = False) -> str:
         """The answer in words."""
-        if self.method is None:
-            return f"No method is first in more settings than another ({score}): this question has no answer here."
-        name = display_name(self.method)
-        also = ", too" if again else ""
-        if self.first == self.settings:
-            return f"{name} is first in all {self.settings} settings ({score}){also}."
+        by = f" by {score}" if score else ""
         rest = ", ".join(f"{display_name(one)} in {count}" for one, count in self.others.items())
-        return f"{name} is first in {self.first} of {self.settings} settings ({score}){also}" + (
-            f"; {rest}." if rest else "."
-        )
+        shared = f" (shared in {self.shared})" if self.shared else ""
+        if self.method is None:
+            firsts = f"First are {rest}{shared}" if rest else "None has a value in any"
+            return f"No method is first in more settings than every other{by}. {firsts} of {self.settings} settings."
+        is_first = "Random orders are first" if self.method == RANDOM else f"{display_name(self.method)} is first"
+        often = f"all {self.settings}" if self.first == self.settings else f"{self.first} of {self.settings}"
+        said = f"{is_first} in {often} settings{by}{', too' if again else ''}{shared}"
+        return f"{said}; {rest}." if rest else f"{said}."
 
 
 def winner(agreement: Settings) -> Winner:
     """Who is first most often."""
     ranks = agreement.ranks
     tops = ranks.eq(ranks.min()) & ranks.notna()
-    alone = tops.loc[:, tops.sum() == 1]
-    counts = alone.sum(axis=1).sort_values(ascending=False, kind="stable")
-    counts = counts[counts > 0]
-    settings = ranks.shape[1]
-    if counts.empty or (len(counts) > 1 and counts.iloc[0] == counts.iloc[1]):
-        return Winner(None, 0, settings)
-    others = {str(name): int(count) for name, count in counts.iloc[1:].items()}
-    return Winner(str(counts.index[0]), int(counts.iloc[0]), settings, others)
+    counts = tops.sum(axis=1).sort_values(ascending=False, kind="stable")
+    firsts = {str(name): int(count) for name, count in counts.items() if count}
+    shared, settings = int((tops.sum() > 1).sum()), ranks.shape[1]
+    if not firsts or list(firsts.values()).count(max(firsts.values())) > 1:
+        return Winner(None, 0, settings, firsts, shared)
+    best, *_ = firsts
+    return Winner(best, firsts.pop(best), settings, firsts, shared)
+
+
+def leads(by_setting: Mapping[str, Measured], method: str) -> str:
+    """In how many settings a method's lead is significant, in words; empty for random orders."""
+    if method == RANDOM:
+        return ""
+    said = []
+    pairs = {name: comparison(one, power=None) for name, one in by_setting.items()}
+    for family, what in ((VS_RANDOM, "random orders"), (PAIRS, "every other method")):
+        count = tested = 0
+        for found in pairs.values():
+            rows = found.pairs[found.pairs["family"] == family]
+            own = rows[(rows["a"] == method) | (rows["b"] == method)]
+            ahead = own["a" if found.measured.higher_is_better else "b"] == method
+            tested += bool(len(own))
+            count += bool(len(own)) and bool((own["significant"] & ahead).all())
+        if tested:
+            said.append(f"{what} in {count} of {tested} settings")
+    return f"It is significantly better than {' and than '.join(said)}." if said else ""
 
 
 def is_study(folder: str | Path) -> bool:
