@@ -1,12 +1,13 @@
 """Measures of a run: stored beside the scores, resumed and extended like methods, however they are computed."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import faithmap
 from faithmap.attribution import Batch, batch_heatmaps, resolve_methods
-from faithmap.errors import StoreError
+from faithmap.errors import CurveError, StoreError
 
 PROTOCOL = faithmap.Protocol.preset(steps=2, region_size=4, draws=2)
 MEASURES = ["gini", "max-sensitivity:n=2"]
@@ -35,6 +36,23 @@ def test_every_value_is_stored_once(tiny, tmp_path):
     assert counts == expected
     assert run.manifest.measures["gini"]["higher_is_better"]
     assert not run.skipped
+
+
+def test_any_measure_of_a_run_is_graded(tiny, tmp_path):
+    run = evaluate(tiny, tmp_path / "run", methods=["sensitivity:l2", "edge", "gradient-x-input"])
+    table = run.grade("gini").table().set_index("property")
+    assert np.isfinite(table.loc[["between images", "per image"], "value"]).all()
+    assert "both ends" not in table.index
+    for ask in (run.grade, run.measured, run.ranking):
+        with pytest.raises(CurveError, match=r"holds no measure 'ginny'; did you mean 'gini'.*aopc.*max-sensitivity"):
+            ask("ginny")
+    settings = {"a": PROTOCOL, "b": PROTOCOL.override(region_size=6)}
+    methods = ["sensitivity:l2", "edge", "gradient-x-input"]
+    study = faithmap.study(tiny, pixels(), methods, settings, tmp_path / "study", measures=["gini"])
+    assert study.grade("gini").table()["property"].iloc[-1] == "between settings"
+    said = study.verdict("gini")
+    assert "in all 2 settings" in said[0] or "No method is first in more settings" in said[0]
+    assert not any("logit" in line or "probability" in line for line in said)
 
 
 def test_a_value_is_that_of_the_heatmap(tiny, tmp_path):

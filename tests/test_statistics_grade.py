@@ -261,6 +261,17 @@ def test_a_grade_has_a_sentence_for_everything() -> None:
         assert [grade_of(name, v) for v in (good, fair, fair - 0.01, np.nan)] == ["good", "fair", "poor", ""]
 
 
+def test_a_measure_that_is_no_score_is_graded_by_what_does_not_need_scores() -> None:
+    """The same numbers, given as a measure: the same answers but for draws, ends and scope."""
+    frame = frame_of(12, methods={**METHODS, "blend:edge,share=0.5": 0.02}, orders=("morf", "lerf"))
+    whole, part = statistics.grade(frame).table(), statistics.grade(statistics.measured(frame, "srg")).table()
+    kept = ~whole["property"].isin(["between draws", "both ends", "in scope"])
+    assert 0 < kept.sum() < len(whole)
+    pd.testing.assert_frame_equal(whole[kept].reset_index(drop=True), part)
+    both = statistics.grade({"a": statistics.measured(frame, "srg"), "b": frame})
+    assert both.table()["property"].iloc[-1] == "between settings"
+
+
 def test_a_network_that_no_longer_knows_the_images_is_named() -> None:
     frame = frame_of(images=6, orders=("morf", "lerf"))
     item = next(item for item in statistics.grade(frame).items if item.property == "in scope")

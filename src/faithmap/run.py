@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from faithmap import plots, statistics
-from faithmap.errors import FaithmapError
+from faithmap.errors import CurveError, FaithmapError, among
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
 from faithmap.report import Html, Paper, flipbook_html, paper_of, run_html, write_report
@@ -58,6 +58,9 @@ class Run(StoredRun):
         if measure in self.manifest.measures:
             better = bool(self.manifest.measures[measure]["higher_is_better"])
             return statistics.measured_from(self.measures(), measure, higher_is_better=better)
+        if measure not in statistics.SCORE_MEASURES:
+            known = [*statistics.SCORE_MEASURES, *self.manifest.measures]
+            raise CurveError(f"this run holds no measure '{measure}'{among(measure, known)}")
         shown, protocol = str(score or self.protocol.score), self.protocol
         order, direction = str(protocol.shown_order), str(protocol.direction)
         frame = self.scores() if frame is None else frame
@@ -105,11 +108,16 @@ class Run(StoredRun):
         return decided(self.measured().of_images(stages.images), stages.looks, stages.at_most, stages.contrast)
 
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
-        """How far a measure can be trusted on these images; see `faithmap.statistics.grade`."""
+        """How far a measure can be trusted on these images; see `faithmap.statistics.grade`.
+
+        Args:
+            measure, score: as in `measured`; any measure of the run.
+        """
+        measure = measure or statistics.shown_measure(self.protocol)
+        if measure not in statistics.SCORE_MEASURES:
+            return statistics.grade(self.measured(measure))
         shown, direction = str(score or self.protocol.score), str(self.protocol.direction)
-        return statistics.grade(
-            self.scores(), shown, direction=direction, measure=measure or statistics.shown_measure(self.protocol)
-        )
+        return statistics.grade(self.scores(), shown, direction=direction, measure=measure)
 
     def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Every method by every measure of the run, and by SRG where it holds both orders: no total score.

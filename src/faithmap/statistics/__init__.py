@@ -4,13 +4,23 @@ from faithmap.statistics.comparing import compare, ranking
 from faithmap.statistics.curves import abpc, aopc, mean_over_fraction, relative_to_random, srg
 from faithmap.statistics.grade import Grade, grade
 from faithmap.statistics.headline import headline, verdict
-from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from, r_oms, shown_measure
+from faithmap.statistics.measured import (
+    SCORE_MEASURES,
+    Measured,
+    measured,
+    measured_from,
+    measured_of,
+    r_oms,
+    shown_measure,
+)
+from faithmap.statistics.reliability import SplitHalf, Value, between_draws, per_image_agreement, split_half
 from faithmap.statistics.sequential import Decision, boundary, decided
 from faithmap.statistics.settings import (
     Settings,
     agreement_of_settings,
     attainable_fraction,
     attainable_sentence,
+    distinct_rankings,
     kendalls_w,
     mean_tau,
     rank_table,
@@ -35,6 +45,8 @@ __all__ = [
     "Grade",
     "Measured",
     "Settings",
+    "SplitHalf",
+    "Value",
     "abpc",
     "abpc_table",
     "agreement",
@@ -43,11 +55,13 @@ __all__ = [
     "aopc_table",
     "attainable_fraction",
     "attainable_sentence",
+    "between_draws",
     "boundary",
     "chosen_images",
     "compare",
     "curve_table",
     "decided",
+    "distinct_rankings",
     "gap_table",
     "grade",
     "headline",
@@ -57,6 +71,8 @@ __all__ = [
     "measure_table",
     "measured",
     "measured_from",
+    "measured_of",
+    "per_image_agreement",
     "per_image_aopc",
     "per_image_curves",
     "r_oms",
@@ -65,6 +81,7 @@ __all__ = [
     "ranking",
     "relative_to_random",
     "shown_measure",
+    "split_half",
     "srg",
     "subsets",
     "verdict",

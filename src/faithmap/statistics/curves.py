@@ -84,9 +84,12 @@ def mean_over_fraction(
     """Mean of a curve over the fraction k/L of its steps, by the trapezoid rule.
 
     Args:
-        curve, steps: as in `aopc`. With L = all regions, k/L is the removed fraction of the image, 0…1.
+        curve, steps: as in `aopc`; steps may be any rising numbers from 0, such as removed fractions. With L = all
+            regions, k/L is the removed fraction of the image, 0…1.
     Returns:
-        In score units; NaN where a score is not finite.
+        In score units; NaN where a score is not finite. Of probabilities along random orders, this is R-OMS.
+    Raises:
+        CurveError: fewer than two points, or steps that do not rise from 0.
     Source:
         Petsiuk et al. 2018, the area under the deletion curve.
     Example:
@@ -95,6 +98,9 @@ def mean_over_fraction(
         >>> mean_over_fraction(torch.tensor([1.0, 0.0]), [0, 10])
         tensor(0.5000)
     """
+    curve = as_curve(curve)
+    if curve.shape[-1] < 2:
+        raise CurveError(f"a curve has {curve.shape[-1]} points, expected at least two: k = 0 and k = 1.")
     k = _steps(steps, curve.shape[-1]).to(curve.device)
     score = curve.double()
     return (((score[..., 1:] + score[..., :-1]) / 2 * k.diff()).sum(-1) / k[-1]).to(curve.dtype)
@@ -109,14 +115,22 @@ def srg(
         morf, lerf: target score when the most (least) relevant regions go first.
         steps: as in `aopc`.
     Returns:
-        Mean over the removed fraction of LeRF − MoRF, in score units; its expectation is 0 for a random order.
+        Mean over the removed fraction of LeRF − MoRF, in score units; its expectation is 0 for a random order. NaN
+        where a score is not finite.
+    Raises:
+        CurveError: curves of different shapes, fewer than two points, or steps that do not rise from 0.
     Source:
         Blücher et al. 2024, Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks.
     Example:
         >>> srg(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0]))
         tensor(0.5000)
     """
-    return mean_over_fraction(lerf, steps) - mean_over_fraction(morf, steps)
+    first, second = as_curve(morf, "morf"), as_curve(lerf, "lerf")
+    if first.shape != second.shape:
+        raise CurveError(
+            f"morf has shape {tuple(first.shape)} and lerf {tuple(second.shape)}: give curves of the same."
+        )
+    return mean_over_fraction(second, steps) - mean_over_fraction(first, steps)
 
 
 def relative_to_random(

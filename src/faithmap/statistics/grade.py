@@ -102,7 +102,7 @@ class Grade:
 
 
 def grade(
-    frames: pd.DataFrame | Mapping[str, pd.DataFrame],
+    frames: pd.DataFrame | Measured | Mapping[str, pd.DataFrame | Measured],
     score: str = "logit",
     step: int | None = None,
     confidence: float = 0.95,
@@ -114,29 +114,33 @@ def grade(
     order, and against known answers.
 
     Args:
-        frames: from `Run.scores()`; or setting → frame, for a study.
-        score, step, direction, measure: as in `measured`.
+        frames: from `Run.scores()`; or a measure that does not come from scores, as `measured_from` or `Run.measured`
+            gives it: it is graded by all but draws, ends of the order and scope, which are about scores. Or setting →
+            one of these, for a study.
+        score, step, direction, measure: as in `measured`; not looked at where a measure is given.
         confidence, seed: of the intervals over groups.
     Raises:
         CurveError: no frame, or one without the rows that the measure needs.
     """
-    by_setting = {"": frames} if isinstance(frames, pd.DataFrame) else dict(frames)
+    by_setting = {"": frames} if isinstance(frames, pd.DataFrame | Measured) else dict(frames)
     if not by_setting:
         raise CurveError("a grade needs at least one run, received none.")
     how = {"score": score, "direction": direction}
     items, blended, smoothed, found = [], [], [], {}
-    for name, frame in by_setting.items():
-        one = found[name] = measured(frame, measure, step=step, **how)
-        items += [
-            between_images_item(one, name, confidence, seed),
-            _between_draws(frame, measure, name, confidence, seed, how),
-            _per_image(one, name, confidence, seed),
-            _both_ends(frame, name, confidence, seed, how),
-        ]
+    for name, given in by_setting.items():
+        one = found[name] = given if isinstance(given, Measured) else measured(given, measure, step=step, **how)
+        scores = None if isinstance(given, Measured) else given
+        items.append(between_images_item(one, name, confidence, seed))
+        if scores is not None:
+            items.append(_between_draws(scores, measure, name, confidence, seed, how))
+        items.append(_per_image(one, name, confidence, seed))
+        if scores is not None:
+            items.append(_both_ends(scores, name, confidence, seed, how))
         blended.append(blends(one, confidence, seed).assign(setting=name))
         smoothed.append(smoothed_copies(one, confidence, seed).assign(setting=name))
         items += [_known_answers(blended[-1], name), _smoothness(smoothed[-1], name)]
-        items.append(_in_scope(frame, name, confidence, seed, direction))
+        if scores is not None:
+            items.append(_in_scope(scores, name, confidence, seed, direction))
     if len(found) > 1:
         items.append(_between_settings(found, confidence, seed))
     label = next(iter(found.values())).label

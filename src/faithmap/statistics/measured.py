@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,63 @@ def measured_from(frame: pd.DataFrame, measure: str, *, higher_is_better: bool, 
     groups = groups_of(rows.assign(image=rows["image"].astype(str)), images)
     methods, values = list(wide.columns), wide.to_numpy(dtype=float)
     return Measured(label or measure, higher_is_better, images, groups, methods, values, noun=noun_of(frame))
+
+
+def measured_of(
+    values: Any,
+    methods: Sequence[str] | None = None,
+    groups: Sequence[Any] | None = None,
+    *,
+    label: str = "value",
+    higher_is_better: bool = True,
+) -> Measured:
+    """A measure from a plain table, such as published numbers: all statistics take what comes out.
+
+    Args:
+        values: (images, methods), an array, nested lists or a DataFrame; NaN where an image has no value.
+        methods: names of the columns; those of a DataFrame, else ``"m0"``, ``"m1"``, …. A column ``"random"`` is the
+            reference.
+        groups: which images belong together, one name per row; by default each row is its own.
+        label: the measure's name.
+        higher_is_better: which way is good.
+    Raises:
+        CurveError: not a table, infinite values, no name or not one name per column or row, or two of one name.
+    Example:
+        >>> split_half(measured_of([[3, 2, 1], [3, 1, 2], [3, 2, 1], [2, 3, 1]])).groups
+        4
+    """
+    table = plain_table(values, "values", ("images", "methods"))
+    if methods is None:
+        columns = values.columns if isinstance(values, pd.DataFrame) else [f"m{i}" for i in range(table.shape[1])]
+        methods = [str(name) for name in columns]
+    ids = np.array([f"{i:0{len(str(len(table)))}d}" for i in range(len(table))], dtype=object)
+    of = ids if groups is None else np.array([f"group {name}" for name in groups], dtype=object)
+    for what, names, count in (("methods", methods, table.shape[1]), ("groups", of, len(table))):
+        if len(names) != count:
+            raise CurveError(f"{what} are {len(names)} names, and values have shape {table.shape}: give {count}.")
+    if len(set(methods)) < len(methods):
+        raise CurveError(
+            f"methods {', '.join(map(str, methods))} are not all different: give every column its own name."
+        )
+    order = np.argsort(np.array(methods, dtype=object), kind="stable")
+    return Measured(label, higher_is_better, ids, of, [str(methods[i]) for i in order], table[:, order])
+
+
+def plain_table(values: Any, name: str, axes: tuple[str, str]) -> np.ndarray:
+    """A table of numbers, NaN where one is missing.
+
+    Raises:
+        CurveError: something else.
+    """
+    try:
+        table = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        raise CurveError(f"{name} is no table of numbers: give ({', '.join(axes)}).") from None
+    if table.ndim != 2 or not table.size:
+        raise CurveError(f"{name} has shape {table.shape}, expected ({', '.join(axes)}), at least one of each.")
+    if np.isinf(table).any():
+        raise CurveError(f"{name} holds infinite numbers: give NaN where a value is missing.")
+    return table
 
 
 def r_oms(frame: pd.DataFrame, step: int | None = None) -> pd.Series:

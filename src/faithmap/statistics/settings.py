@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from scipy import stats
 
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM
-from faithmap.statistics.measured import ATTAINABLE, Measured, family_of
+from faithmap.statistics.measured import ATTAINABLE, Measured, family_of, plain_table
 from faithmap.statistics.resampling import aligned, by_group, correlation_interval, counts_of, weighted_means
 from faithmap.text import display_name, number
 
@@ -174,16 +175,49 @@ def kendalls_w(scores: Float[np.ndarray, "settings methods"]) -> float:
     """Kendall's coefficient of concordance of several rankings, corrected for ties.
 
     Args:
-        scores: finite; only their order within a row counts.
+        scores: finite, an array, nested lists or a DataFrame; only their order within a row counts. Ranks do as well.
     Returns:
         0…1: 1 where all rankings are the same; NaN for fewer than two methods, or where no row tells any apart.
+    Raises:
+        CurveError: no table, fewer than two settings, or a method that a setting lacks.
     Source:
         Kendall and Babington Smith 1939; ties as in Kendall 1962, Rank Correlation Methods, section 6.
     Example:
         >>> kendalls_w(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
         1.0
     """
-    return float(_kendalls_w(np.asarray(scores, dtype=float)[None])[0])
+    return float(_kendalls_w(_complete(scores)[None])[0])
+
+
+def distinct_rankings(scores: Float[np.ndarray, "settings methods"]) -> int:
+    """How many different rankings several settings give; two that differ in a tie are different.
+
+    Args:
+        scores: as in `kendalls_w`.
+    Raises:
+        CurveError: as `kendalls_w`.
+    Example:
+        >>> distinct_rankings([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [3.0, 2.0, 1.0]])
+        2
+    """
+    return len({tuple(row) for row in stats.rankdata(_complete(scores), axis=1).tolist()})
+
+
+def _settings_table(scores: Any) -> Float[np.ndarray, "settings methods"]:
+    table = plain_table(scores, "scores", ("settings", "methods"))
+    if len(table) < 2:
+        raise CurveError(f"agreement is between settings, received {len(table)}: give at least two rows.")
+    return table
+
+
+def _complete(scores: Any) -> Float[np.ndarray, "settings methods"]:
+    table = _settings_table(scores)
+    if lacking := np.flatnonzero(np.isnan(table).any(0)).tolist():
+        raise CurveError(
+            f"scores of the columns {', '.join(map(str, lacking))} (from 0) are missing in some settings: leave these "
+            "methods out, or take mean_tau, which compares what both settings have."
+        )
+    return table
 
 
 def _kendalls_w(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.ndarray, "rows"]:
@@ -206,12 +240,15 @@ def mean_tau(scores: Float[np.ndarray, "settings methods"]) -> float:
         scores: only their order within a row counts; NaN where a method is missing: each pair of settings then rests
             on the methods that both have.
     Returns:
-        NaN where no pair of settings tells two common methods apart.
+        NaN where no pair of settings tells two common methods apart. Pairs in which one setting ties all methods have
+        no τ and are left out.
+    Raises:
+        CurveError: no table, or fewer than two settings.
     Example:
         >>> mean_tau(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [6.0, 5.0, 4.0]])).round(3)
         -0.333
     """
-    scores = np.asarray(scores, dtype=float)
+    scores = _settings_table(scores)
     found = []
     for first, second in itertools.combinations(scores, 2):
         both = np.isfinite(first) & np.isfinite(second)
@@ -227,7 +264,7 @@ def taus(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.ndarray
     agreeing = np.einsum("rsp,rtp->rst", sign, sign)
     size = np.sqrt(np.einsum("rss->rs", agreeing))
     with np.errstate(invalid="ignore", divide="ignore"):
-        tau: np.ndarray = agreeing / (size[:, :, None] * size[:, None, :])
+        tau: np.ndarray = np.clip(agreeing / (size[:, :, None] * size[:, None, :]), -1, 1)
     return tau
 
 

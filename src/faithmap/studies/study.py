@@ -169,12 +169,17 @@ class Study:
         return known[measure, score, confidence]
 
     def grade(self, measure: str = "srg", score: str | None = None) -> Grade:
-        """How far the measure can be trusted on these images; see `faithmap.statistics.grade`."""
+        """How far the measure can be trusted on these images; see `faithmap.statistics.grade`.
+
+        Args:
+            measure, score: as in `measured`.
+        """
         read, shown = self._current(), score or self.scores[0]
         if (measure, shown) not in read.grades:
             direction = str(next(iter(read.runs.values())).protocol.direction)
-            frames = {name: read.scores(name) for name in read.runs}
-            read.grades[measure, shown] = statistics.grade(frames, shown, measure=measure, direction=direction)
+            of_scores = measure in statistics.SCORE_MEASURES
+            given: Any = {name: read.scores(name) for name in read.runs} if of_scores else self.measured(measure)
+            read.grades[measure, shown] = statistics.grade(given, shown, measure=measure, direction=direction)
         return read.grades[measure, shown]
 
     def winner(self, measure: str = "srg", score: str | None = None) -> Winner:
