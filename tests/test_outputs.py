@@ -2,18 +2,27 @@
 
 import dataclasses
 import hashlib
+import re
 import warnings
 from collections import namedtuple
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from matplotlib import pyplot
+from matplotlib.text import Text
 from PIL import Image
 from torch import nn
+from typer.testing import CliRunner
 
 import faithmap
+from faithmap.cli.app import app
+from faithmap.cli.options import channels_of
+from faithmap.cli.show import show_run
 from faithmap.errors import ClassifierError, ClassifierWarning, EngineWarning, FaithmapError, InputError, ProtocolError
-from faithmap.images import load_images
+from faithmap.images import load_images, rgb
+from faithmap.report import packing
 from tests.reference.outputs import score_twin
 
 STEPS = 4
@@ -161,9 +170,40 @@ def test_a_probability_that_is_none_is_not_offered(tmp_path):
         assert ('<fieldset class="segmented score" hidden>' in page) == hidden
         scores = run.scores()
         assert scores["logit"].equals(scores["probability"]) == hidden
+        assert (">probability<" in page) != hidden
     shown = faithmap.Protocol.preset("samek2017", score="probability", **parts)
     with pytest.raises(ProtocolError, match="have none"):
         faithmap.evaluate(CASES["regression"][0](), chains()[0], ["edge"], shown)
+
+
+def test_texts_name_the_score_function_instead_of_a_logit(tmp_path, capsys):
+    """Everything that a person reads of a run without a probability: neither word occurs where a number is named."""
+    parts = {"steps": STEPS, "region_size": 5, "draws": 1, "orders": ("morf", "lerf"), "measure": "srg"}
+    said = {"regression": "score", "a function of logits": "score margin"}
+    for case, name in said.items():
+        folder = tmp_path / name
+        protocol = faithmap.Protocol.preset("samek2017", **parts)
+        run = faithmap.evaluate(CASES[case][0](), chains()[0], ["edge", "brightness"], protocol, folder)
+        assert run.measured().unit == name
+        show_run(run, verbose=True)
+        terminal = "".join(capsys.readouterr().out.split())
+        page = re.sub(r"<(script|style).*?</\1>", "", (folder / "report.html").read_text(), flags=re.DOTALL)
+        page = re.sub(r"<[^>]*>", " ", page.partition("What was run")[0])
+        paper = run.paper()
+        methods = paper.methods.partition("All parameters of the protocol")[0]
+        texts = [terminal, page, run._repr_html_(), paper.table, methods, *run.verdict()]
+        texts += [str(item.sentence) for item in run.grade().items]
+        for figure in ("fig4", "curves", "ranking", "heatmaps", "steps"):
+            drawn = np.atleast_1d(np.asarray(run.figure(figure), dtype=object)).ravel()[0].figure
+            texts += [one.get_text() for one in drawn.findobj(Text)]
+        for text in texts:
+            assert not re.search(r"logit|mean probability|\bprobability\b(?!, and there is none)", text), text
+        assert name.replace(" ", "") in terminal
+        assert sum(name in text for text in texts) >= 6
+        assert name.partition(" ")[2] in paper.methods
+    study = faithmap.study(CASES["regression"][0](), chains()[0], ["edge", "brightness"], [protocol], tmp_path / "s")
+    assert study.scores == ["logit"]
+    assert not any("logit" in line or "By probability" in line for line in study.verdict())
 
 
 def test_one_logit_is_two_classes():
@@ -321,6 +361,61 @@ def test_figures_and_the_page_show_any_number_of_channels(channels, tmp_path):
     assert run.report(tmp_path / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.filterwarnings("ignore::faithmap.errors.EngineWarning")
+@pytest.mark.parametrize(
+    ("channels", "asked", "shown"),
+    [
+        (1, None, [0, 0, 0]),
+        (2, None, [0, 0, 0]),
+        (2, [2], [1, 1, 1]),
+        (4, None, [0, 1, 2]),
+        (5, [3, 2, 1], [2, 1, 0]),
+        (5, 5, [4, 4, 4]),
+    ],
+)
+def test_the_channels_that_are_shown_are_chosen(channels, asked, shown, tmp_path, monkeypatch):
+    pixels = chains(channels)[0]
+    protocol = faithmap.Protocol.preset("samek2017", steps=STEPS, region_size=5, draws=1)
+    classifier = faithmap.Classifier(network(channels), shown_channels=asked)
+    run = faithmap.evaluate(classifier, pixels, ["edge"], protocol, out=tmp_path / "run")
+    expected = run.examples()[0].pixels[shown]
+    axes = run.figure("steps")
+    drawn = torch.from_numpy(np.asarray(axes[0][0].images[0].get_array())).permute(2, 0, 1)
+    assert torch.equal(drawn, expected)
+    axes = run.figure("heatmaps")
+    drawn = torch.from_numpy(np.asarray(axes[0][0].images[0].get_array())).permute(2, 0, 1)
+    assert any(torch.equal(drawn, one.pixels[shown]) for one in run.examples())
+    packed = []
+    monkeypatch.setattr(packing, "_differences", lambda rgb: packed.append(rgb) or rgb)
+    run.report(tmp_path / "report.html")
+    assert any(np.array_equal(one, np.rint(expected.numpy() * 255)) for one in packed)
+    # Asked for afterwards, the other way round.
+    packed.clear()
+    runner = CliRunner()
+    back = ",".join(str(one + 1) for one in reversed(shown))
+    for command, file in ((["report"], "x.html"), (["plot", "--figure", "steps"], "x.png")):
+        where = [str(tmp_path / "run"), "--channels", back, "--out", str(tmp_path / file)]
+        done = runner.invoke(app, [*command, *where])
+        assert done.exit_code == 0, done.output
+    pyplot.close("all")
+    assert any(np.array_equal(one, np.rint(run.examples()[0].pixels[shown[::-1]].numpy() * 255)) for one in packed)
+    # What is shown decides no number: the folder goes on.
+    plain = faithmap.Classifier(classifier.module)
+    assert len(faithmap.evaluate(plain, pixels, ["edge", "brightness"], protocol, out=tmp_path / "run").scores())
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [([1, 2], "one channel, or three"), ("321", "one channel, or three"), ([0, 1, 2], "from 1")]
+)
+def test_channels_that_cannot_be_shown_are_refused(asked, message):
+    with pytest.raises(faithmap.errors.FaithmapError, match=message):
+        faithmap.Classifier(network(), shown_channels=asked)
+    with pytest.raises(faithmap.errors.InputError, match="channel 4 of images with 3"):
+        rgb(torch.rand(3, 4, 4), (4, 1, 2))
+    with pytest.raises(faithmap.errors.FaithmapError, match="--channels is '3;2;1'"):
+        channels_of("3;2;1")
+
+
 def test_a_network_is_not_given_other_channels():
     classifier = faithmap.Classifier(network(1), mean=[0.5], std=[0.5])
     with pytest.raises(ClassifierError, match=r"takes images \(B, 1, H, W\), received"):
@@ -366,6 +461,36 @@ def test_grey_files_arrays_and_stacks_become_channels(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("kind", ["samples", "planes", "pages", "pages of samples", "big"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_tiff_stacks_of_any_shape_become_channels(tmp_path, kind, dtype):
+    random = np.random.default_rng(0)
+    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    stack = (random.random((6, 16, 12)) * top).astype(dtype)
+    how = {"photometric": "minisblack", "compression": "zlib" if kind == "samples" else None}
+    if kind == "samples" or kind == "big":
+        tifffile.imwrite(
+            tmp_path / "a.tif", stack.transpose(1, 2, 0), planarconfig="contig", bigtiff=kind == "big", **how
+        )
+    elif kind == "planes":
+        tifffile.imwrite(tmp_path / "a.tif", stack, planarconfig="separate", **how)
+    elif kind == "pages":
+        tifffile.imwrite(tmp_path / "a.tif", stack, **how)
+    else:
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for part in (stack[:2], stack[2:4], stack[4:]):
+                file.write(part.transpose(1, 2, 0), planarconfig="contig", photometric="minisblack")
+    raw = faithmap.Preprocessing(crop=(16, 12), resize=None, channels=6)
+    image = load_images(tmp_path / "a.tif")[0]
+    torch.testing.assert_close(image.read(raw), torch.from_numpy((stack.astype(np.float64) / top).astype(np.float32)))
+    with pytest.raises(faithmap.errors.ImageError, match=r"'a\.tif' cannot be used.*the network takes 5 channels"):
+        image.read(faithmap.Preprocessing(crop=(16, 12), resize=None, channels=5))
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:300])
+    with pytest.raises(faithmap.errors.ImageError, match=r"'a\.tif' cannot be used"):
+        image.read(raw)
+
+
 def test_arrays_are_resized_as_pictures_are(tmp_path):
     random = np.random.default_rng(0)
     colours = np.kron(random.integers(0, 256, (6, 8, 3), dtype=np.uint8), np.ones((9, 9, 1), dtype=np.uint8))
@@ -383,7 +508,7 @@ def test_arrays_are_resized_as_pictures_are(tmp_path):
         ("a.npy", np.full((6, 8, 8), 1.5), r"values in \[1.5, 1.5\], expected \[0, 1\]"),
         ("a.npy", np.full((6, 8, 8), np.nan), r"expected \[0, 1\]"),
         ("a.npy", np.array(["x"]), "expected an array of numbers"),
-        ("a.tif", np.zeros((5, 8, 8), np.uint8), "5 pages of.*takes 6 grey ones"),
+        ("a.tif", np.zeros((5, 8, 8), np.uint8), "5 pages of .*takes 6 channels"),
         ("a.png", np.zeros((8, 8), np.uint8), r"it is a picture \(L\), the network takes 6 channels"),
     ],
 )

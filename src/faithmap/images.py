@@ -31,7 +31,7 @@ from faithmap.errors import DownloadError, ImageError, InputError, missing, show
 from faithmap.files import expanded, files_in, read_bytes
 from faithmap.grouping import GROUP_NOUN, Groups, group_function, group_noun, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
-from faithmap.text import printable
+from faithmap.text import first_line, printable
 
 PHOTOS = "photos"
 IMAGENETTE = "imagenette"
@@ -70,6 +70,7 @@ _CUTS = {
     "bottom-right": (0.75, 1.0, 1.0),
 }
 ARRAY_SUFFIX = ".npy"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb
 # Stands in place of the hash of a file that could not be read when a run started.
 UNREADABLE = "unreadable"
@@ -135,8 +136,11 @@ class ImageFile:
                     width, height = file.size
                     if width * height > _MAX_PIXELS:
                         raise ImageError(f"it is {width}×{height} pixels, more than {_MAX_PIXELS}: make it smaller.")
-                    if preprocessing.channels not in (1, 3) and getattr(file, "n_frames", 1) > 1:
-                        return preprocessing.array(_pages(file, preprocessing.channels))
+                    pages, channels = getattr(file, "n_frames", 1), preprocessing.channels
+                    if channels not in (1, 3) and pages == channels:
+                        return preprocessing.array(_pages(file, channels))
+                    if channels not in (1, 3) and data[:4] in _TIFF and (pages > 1 or file.mode != "RGBA"):
+                        return preprocessing.array(_tiff(data, channels))
                     file.seek(0)  # the first picture of an animation
                     picture = _converted(ImageOps.exif_transpose(file), preprocessing.channels)
                     if isinstance(picture, np.ndarray):
@@ -148,6 +152,8 @@ class ImageFile:
         except FileNotFoundError:
             raise ImageError(f"image '{self.id}' is no longer at {self.path}.") from None
         except UnidentifiedImageError:
+            if data[:4] in _TIFF:  # samples or depths that Pillow does not know
+                return self._from_tiff(data, preprocessing)
             raise ImageError(f"image '{self.id}' cannot be used: the file is not an image.") from None
         except MemoryError:
             raise
@@ -157,6 +163,16 @@ class ImageFile:
         if self.cut is not None:
             picture = cropped(picture, *self.cut)
         return to_pixels(picture, preprocessing, self.id)
+
+    def _from_tiff(self, data: bytes, preprocessing: Preprocessing) -> Tensor:
+        try:
+            return preprocessing.array(_tiff(data, preprocessing.channels))
+        except ImageError as error:
+            raise ImageError(f"image '{self.id}' cannot be used: {error}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # tifffile raises whatever it meets in a damaged file
+            raise ImageError(f"image '{self.id}' cannot be used: {first_line(error)}.") from None
 
 
 @dataclass(frozen=True)
@@ -382,10 +398,38 @@ def to_pixels(
     return preprocessing(picture)
 
 
-def rgb(pixels: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
-    """An image of any number of channels as colours to look at: three as they are, fewer than three as grey (the
-    first channel), more by their first three."""
-    return pixels[:1].expand(3, -1, -1) if len(pixels) < 3 else pixels[:3]
+def rgb(
+    pixels: Float[Tensor, "channels height width"], channels: Sequence[int] | None = None
+) -> Float[Tensor, "3 height width"]:
+    """An image of any number of channels as colours to look at.
+
+    Args:
+        pixels: the image.
+        channels: which channels are red, green and blue, or one that is shown in grey, counted from 1. By default the
+            first three; of one or two channels the first, in grey.
+    Raises:
+        InputError: neither one channel nor three, or one that the image does not have.
+    """
+    chosen = as_shown_channels(channels) or ((1, 2, 3) if len(pixels) > 2 else (1,))
+    if max(chosen) > len(pixels):
+        raise InputError(
+            f"channels asks for channel {max(chosen)} of images with {len(pixels)}: give 1 to {len(pixels)}."
+        )
+    return pixels[[one - 1 for one in chosen]].expand(3, -1, -1)
+
+
+def as_shown_channels(channels: Any) -> tuple[int, ...] | None:
+    """The channels that pictures show, checked; None where none were chosen.
+
+    Raises:
+        InputError: anything but one channel or three, counted from 1.
+    """
+    if channels is None:
+        return None
+    given = (channels,) if isinstance(channels, int) else channels
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) not in (1, 3):
+        raise InputError(f"channels is {shown(channels)}: give one channel, or three for red, green and blue.")
+    return tuple(as_integer(one, "a channel (counted from 1)", 1, sys.maxsize) for one in given)
 
 
 def _read_array(data: bytes, channels: int) -> npt.NDArray[np.float32]:
@@ -407,6 +451,38 @@ def _read_array(data: bytes, channels: int) -> npt.NDArray[np.float32]:
     if array.shape[0] != channels or 0 in array.shape:
         raise ImageError(f"it is an array {array.shape}, the network takes {channels} channels.")
     return _scaled(array)
+
+
+def _tiff(data: bytes, channels: int) -> npt.NDArray[np.float32]:
+    """A TIFF with any number of channels, as samples of one page or as pages.
+
+    Raises:
+        ImageError: other channels.
+        ValueError: a damaged file.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise ImageError(missing("a TIFF with several samples per pixel needs", "tifffile", extra="tiff")) from None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        first = file.pages[0]
+        if first.size * len(file.pages) > _MAX_PIXELS * channels:
+            raise ImageError(f"it holds more than {_MAX_PIXELS} pixels: make it smaller.")
+        pages = [_planes(page) for page in file.pages]
+    shapes = " and ".join(sorted({str(page.shape) for page in pages}))
+    if len({page.shape for page in pages}) > 1 or sum(len(page) for page in pages) != channels:
+        found = f"{len(pages)} page{'s' * (len(pages) > 1)} of {shapes} (samples, height, width)"
+        raise ImageError(f"it has {found}, the network takes {channels} channels: give them as samples or as pages.")
+    return np.concatenate(pages)
+
+
+def _planes(page: Any) -> npt.NDArray[np.float32]:
+    """One page of a TIFF as (samples, height, width)."""
+    array, axes = page.asarray(), page.axes
+    if array.dtype.kind not in "buif" or sorted(axes) not in (["X", "Y"], ["S", "X", "Y"]):
+        raise ImageError(f"a page of it holds {array.dtype} over the axes {axes}, expected numbers over (S)YX.")
+    planes = array[None] if "S" not in axes else np.moveaxis(array, axes.index("S"), 0)
+    return _scaled(planes)
 
 
 def _scaled(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -80,6 +80,10 @@ class Score(StrEnum):
     """The softmax of the logits at the target class."""
 
 
+PROBABILISTIC = ("softmax", "sigmoid")
+"""Scores of a classifier that have a probability; for others both columns of a run hold the score itself."""
+
+
 class FunctionFill(str):
     """The name of a fill that is a function, with the function: (pixels, removed) → pixels.
 

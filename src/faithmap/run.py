@@ -177,19 +177,27 @@ class Run(StoredRun):
             plots.save(ax, path)
         return ax
 
-    def report(self, path: str | Path, *, examples: int | None = None, folder: bool = False) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        *,
+        examples: int | None = None,
+        folder: bool = False,
+        channels: Sequence[int] | None = None,
+    ) -> Path:
         """The answer as one self-contained HTML page, or as a folder; see `faithmap.report.write_report`."""
-        return write_report(self, path, examples=examples, folder=folder)
+        return write_report(self, path, examples=examples, folder=folder, channels=channels)
 
-    def flipbook(self, image: str | None = None) -> Html:
+    def flipbook(self, image: str | None = None, *, channels: Sequence[int] | None = None) -> Html:
         """Step through what was removed, inline in a notebook; see `faithmap.report.flipbook_html`.
 
         Args:
             image: an image's id; None takes some of those whose heatmaps are stored.
+            channels: which are shown, such as ``(3, 2, 1)``, counted from 1; see `faithmap.images.rgb`.
         """
         from faithmap.report import Html
 
-        return Html(flipbook_html(self, image))
+        return Html(flipbook_html(self, image, channels=channels))
 
     def _repr_html_(self) -> str | None:
         try:

@@ -28,8 +28,9 @@ from faithmap.classifiers.scores import (
     probability_of,
 )
 from faithmap.errors import ClassifierError, ClassifierWarning, CurveError, FaithmapError, shown
-from faithmap.identity import callable_identity
-from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing
+from faithmap.identity import callable_identity, callable_name
+from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing, as_shown_channels
+from faithmap.protocol import PROBABILISTIC
 from faithmap.text import first_line
 
 # A longer number is the name of a folder, not a class.
@@ -94,6 +95,8 @@ class Classifier:
               that need them.
         output: which part of what the module returns: a key, an index or an attribute's name. `logits` of a Hugging
             Face module is found by itself.
+        shown_channels: which channels figures and the page show as red, green and blue, or one in grey, counted from 1;
+            see `faithmap.images.rgb` for the default. Changes no number.
     The module is put in evaluation mode (dropout off, BatchNorm statistics fixed) whenever it runs.
     """
 
@@ -109,6 +112,7 @@ class Classifier:
         name: str | None = None,
         score: str | ScoreFunction = "softmax",
         output: str | int | None = None,
+        shown_channels: int | Sequence[int] | None = None,
     ) -> None:
         if not callable(module):
             raise ClassifierError(
@@ -133,6 +137,7 @@ class Classifier:
         self.asked_size = preprocessing.crop if preprocessing is not None else None
         self.name = name or str(getattr(module, "__name__", type(module).__name__))
         self.score = score
+        self.shown_channels = as_shown_channels(shown_channels)
         self.mean_is_given = mean is not None or std is not None
         self._noticed = False
 
@@ -149,6 +154,14 @@ class Classifier:
     def score_kind(self) -> str:
         """``"softmax"``, ``"sigmoid"``, ``"identity"``, or ``"custom"`` for a function."""
         return self.score if isinstance(self.score, str) else CUSTOM
+
+    @property
+    def score_name(self) -> str | None:
+        """What a score without a probability is called in texts; None for one with a probability."""
+        if self.score_kind in PROBABILISTIC:
+            return None
+        name = "" if isinstance(self.score, str) else callable_name(self.score).partition(":")[0].rpartition(".")[2]
+        return f"score {name}" if name.replace("_", "").isalnum() else "score"
 
     @property
     def differentiable(self) -> bool:

@@ -115,7 +115,11 @@ def details_table(summary: Summary) -> Table:
     simple, unit = complexity_of(summary.run), decimals(start)
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("method", overflow="fold")
-    names = [f"{summary.score} at 0", f"at {summary.steps}", *(("PNG, kB", "entropy, bits") if simple else ())]
+    names = [
+        f"{summary.score_names[summary.score]} at 0",
+        f"at {summary.steps}",
+        *(("PNG, kB", "entropy, bits") if simple else ()),
+    ]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for line in summary.lines:

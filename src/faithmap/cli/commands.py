@@ -13,7 +13,18 @@ from faithmap.cli.app import command
 from faithmap.cli.console import files_of, one_line, out, place
 from faithmap.cli.measuring import measure
 from faithmap.cli.opening import run_of, studies_of, study_of
-from faithmap.cli.options import Data, Drawn, Executed, Files, FullyMeasured, Inputs, Properties, RunFolder
+from faithmap.cli.options import (
+    Channels,
+    Data,
+    Drawn,
+    Executed,
+    Files,
+    FullyMeasured,
+    Inputs,
+    Properties,
+    RunFolder,
+    channels_of,
+)
 from faithmap.cli.show import show_costs, show_refusals, show_run
 
 
@@ -123,6 +134,7 @@ def report_command(
     folder: Annotated[
         bool, typer.Option("--folder", help="A folder whose page loads its images as they are looked at, for many.")
     ] = False,
+    channels: Channels = None,
 ) -> None:
     """Write the answer as one HTML page that opens without a network: ranking, flipbook, figure; loads no model.
 
@@ -133,8 +145,10 @@ def report_command(
 
     place = out_file or files_of(run) / ("report" if folder else "report.html")
     study, networks = study_of(run), studies_of(run)
+    shown = channels_of(channels)
     if folder or not (study or networks):
-        file = run_of(run, "report --folder" if folder else "report").report(place, examples=examples, folder=folder)
+        found = run_of(run, "report --folder" if folder else "report")
+        file = found.report(place, examples=examples, folder=folder, channels=shown)
     else:
         file = networks_page(networks, Path(place)) if study is None else study.report(place)
     out.print(str(file), highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faithmap.cli.console import err
-from faithmap.cli.options import Computed, Files, Inputs, Places, Properties
+from faithmap.cli.options import Computed, Files, Inputs, Places, Properties, channels_of
 from faithmap.cli.show import show_estimate
 from faithmap.protocol import Protocol
 
@@ -58,6 +58,8 @@ def measure(
     how["out"] = files.out or out or default_out(inputs)
     found = load_images() if inputs.images != IMAGENETTE else None
     classifier = faithmap.load_classifier(inputs.model, computed.device)
+    if isinstance(files, Files):
+        classifier.shown_channels = channels_of(files.channels)
     found = (found or load_images()).limit(inputs.limit, protocol.seed)
     err.print(
         f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "

@@ -90,6 +90,11 @@ def _option(name: str, kind: Any, panel: str | None) -> Any:
 Data = Annotated[Path | None, "Where downloaded data are kept and looked for."]
 Device = Annotated[str, "`auto`, `cpu`, `cuda`, `cuda:1`, …"]
 Score = Annotated[str | None, "Show `logit` or `probability`; both are stored."]
+Channels = Annotated[
+    str | None,
+    "Which channels pictures show as red, green and blue, such as `3,2,1`, or one in grey; counted from 1. Default: "
+    "the first three; of one or two channels the first.",
+]
 Seed = Annotated[int, "Key of all randomness."]
 RunFolder = Annotated[
     Any,
@@ -97,6 +102,20 @@ RunFolder = Annotated[
         help="A run folder, as given to `faithmap run --out`.", show_default=False, parser=place, metavar="RUN"
     ),
 ]
+
+
+def channels_of(text: str | None) -> tuple[int, ...] | None:
+    """`--channels`: one number or three.
+
+    Example:
+        >>> channels_of("3,2,1"), channels_of(None)
+        ((3, 2, 1), None)
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*,\s*\d{1,6}\s*)?", text):
+        raise FaithmapError(f"--channels is '{text}': give one channel, or three such as 3,2,1, counted from 1.")
+    return tuple(int(one) for one in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -329,6 +348,7 @@ class Files(Places):
         "Add images in stages, and stop when it is `decided` which method is ahead, when the best is better than "
         "`random`, or when two methods, `A,B`, differ. Looking often is corrected for.",
     ] = None
+    channels: Channels = None
     at_most: Annotated[int | None, "With `--until`: how many groups there are at most. Default: all."] = None
     dry_run: Annotated[bool, "Say what it would take, from half a minute's measuring."] = False
 
@@ -373,6 +393,7 @@ class Drawn(Options, panel="How it is drawn"):
         None
     )
     image: Annotated[str | None, "For `steps`: an image's id. Default: the first example."] = None
+    channels: Channels = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `Run.figure`: what was given."""
@@ -384,5 +405,6 @@ class Drawn(Options, panel="How it is drawn"):
             "bands": bands,
             "compare": self.compare,
             "image": self.image,
+            "channels": channels_of(self.channels),
         }
         return {name: value for name, value in asked.items() if value is not None}

@@ -30,10 +30,10 @@ from faithmap.measures.registry import resolve_measures
 from faithmap.perturbation import check_fill, is_dropped, resolve_fill
 from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
-from faithmap.protocol import PRESETS, Placement, Protocol, Score, as_protocol
+from faithmap.protocol import PRESETS, PROBABILISTIC, Placement, Protocol, Score, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
-from faithmap.store.manifest import PROBABILISTIC, Manifest, plain
+from faithmap.store.manifest import Manifest, plain
 from faithmap.store.reading import EXAMPLES, no_run, sample
 
 # Bounds of what an engine may take, in bytes.

@@ -58,6 +58,8 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
             preprocessing=classifier.preprocessing.to_dict(),
             labels=classifier.labels,
             score=classifier.score_kind,
+            score_name=classifier.score_name,
+            shown_channels=list(classifier.shown_channels) if classifier.shown_channels else None,
         ),
         image_set=images.name,
         group_noun=images.group_noun,

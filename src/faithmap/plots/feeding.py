@@ -33,7 +33,7 @@ def best_median_worst(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]
     chosen = list(statistics.chosen_images(among, score, None, inputs["order"], inputs["direction"]).values())
     images = frame["image"].nunique()
     note = "" if len(stored) >= images else f"{len(stored)} of {images} images whose heatmaps are stored"
-    return inputs | {"examples": examples(run, chosen), "labels": class_labels(run), "among": note}
+    return inputs | {"examples": examples(run, chosen), "labels": class_labels(run), "among": note, **_channels(run)}
 
 
 def film_strip(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +65,11 @@ def film_strip(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]:
     at = sorted({int(scored[np.abs(scored - scored[-1] * part).argmin()]) for part in _PARTS})
     removal_steps = {name: run.removal_step(example, name, order) for name in methods}
     shown = {"pixels": pixels, "removal_steps": removal_steps, "fill": fills, "at": at}
-    return inputs | {"image": example.image} | shown
+    return inputs | {"image": example.image} | shown | _channels(run)
+
+
+def _channels(run: StoredRun) -> dict[str, Any]:
+    return {"channels": run.manifest.classifier.shown_channels}
 
 
 def chosen_methods(possible: Sequence[str], asked: Sequence[str] | None, most: int = 6) -> list[str]:

@@ -33,6 +33,7 @@ from faithmap.plots.summaries import forest, forest_height, forest_label
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import comparison
 from faithmap.statistics.headline import sentence
+from faithmap.statistics.per_image import score_name, score_of_target
 from faithmap.text import percent, printable
 
 # Variants of a method whose curves stay this close share one label; as a fraction of the range of all curves.
@@ -79,10 +80,10 @@ def fig4(
     if measure == "srg":
         table = statistics.gap_table(frame, score, direction, confidence=confidence, seed=seed)
         ends = ("most", "least") if direction == "restore" else ("least", "most")
-        label = f"{score}, {ends[0]} − {ends[1]} relevant first"
+        label = f"{score_name(frame, score)}, {ends[0]} − {ends[1]} relevant first"
     else:
         table = statistics.aopc_table(frame, score, confidence=confidence, seed=seed, order=order)
-        label = f"AOPC relative to random ({score})"
+        label = f"AOPC relative to random ({score_name(frame, score)})"
     best = _best(ranked, methods)
     look = Drawn(size, label, confidence, methods, bands, best=best, zero=measure != "srg")
     if ax is not None:
@@ -96,7 +97,9 @@ def fig4(
     with themed(size):
         ax, below = _two_panels(size, len(ranked), title)
         step_lines(table, ax, look)
-        forest(below, ranked, size, f"{forest_label(measure, score)}\nafter {table['step'].max()} steps")
+        forest(
+            below, ranked, size, f"{forest_label(measure, score_name(frame, score))}\nafter {table['step'].max()} steps"
+        )
     return ax
 
 
@@ -184,7 +187,7 @@ def curves(
         bands = "all" if bands == "best" else bands
     name = "MoRF" if order == "morf" else "LeRF"
     ax = step_lines(
-        table, ax, Drawn(size, f"{score} of the target class ({name})", confidence, methods, bands, best=best)
+        table, ax, Drawn(size, f"{score_of_target(frame, score)} ({name})", confidence, methods, bands, best=best)
     )
     title_of(ax, title, size)
     return ax

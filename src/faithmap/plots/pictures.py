@@ -25,6 +25,7 @@ from faithmap.plots.registry import figure as registered
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, new_figure, size_of, themed
 from faithmap.protocol import RANDOM
 from faithmap.statistics.measured import aim_of
+from faithmap.statistics.per_image import score_name, score_of_target
 from faithmap.store.records import Example
 from faithmap.text import display_name, printable
 
@@ -47,6 +48,7 @@ def heatmaps(
     order: str = "morf",
     direction: str = "remove",
     among: str = "",
+    channels: Sequence[int] | None = None,
 ) -> list[list[Axes]]:
     """Each image with the heatmaps of all methods in a row, and under each its AOPC relative to random.
 
@@ -63,6 +65,7 @@ def heatmaps(
         labels: class index → name.
         order, direction: as in `statistics.ranking`.
         among: what the examples are best, median and worst of, where that is not all images; written below.
+        channels: which channels the pictures show; see `faithmap.images.rgb`.
     Returns:
         One list of Axes a row: the image, then its heatmaps.
     """
@@ -86,7 +89,7 @@ def heatmaps(
         figure, axes, cell = _grid(figure, len(examples), 1 + len(names), size, lines=lines)
         digits = _digits([values.get((example.image, name), np.nan) for example in examples for name in names])
         for row, example in zip(axes, examples, strict=True):
-            _show_pixels(row[0], example.pixels)
+            _show_pixels(row[0], example.pixels, channels)
             _write_under(row[0], _described(example, labels), size, cell)
             _write_beside(row[0], places.get(example.image, ""), size)
             for ax, name in zip(row[1:], names, strict=True):
@@ -96,7 +99,7 @@ def heatmaps(
             title = _broken(name)
             ax.set_title(title, fontsize=_fitting(title, 0.85 * size.font, cell), **PLAIN)
         _colour_bar(figure, [ax for row in axes for ax in row], size)
-        note = f"below each heatmap: AOPC relative to random ({score}, {at} steps)"
+        note = f"below each heatmap: AOPC relative to random ({score_name(frame, score)}, {at} steps)"
         if among:
             note += f"; best, median and worst of the {among}"
         figure.supxlabel(note, fontsize=0.8 * size.font, color=FAINT)
@@ -118,6 +121,7 @@ def steps(
     draw: int = 0,
     score: str = "logit",
     order: str = "morf",
+    channels: Sequence[int] | None = None,
 ) -> list[list[Axes]]:
     """A film strip: the image at chosen steps, one row per method.
 
@@ -126,7 +130,7 @@ def steps(
         removal_steps: method → the step at which each pixel is replaced, 0 for never.
         fill: replacement values, in pixel space; of all methods, or by method where each has its own.
         at: which steps k.
-        figure, style: as in `heatmaps`.
+        figure, style, channels: as in `heatmaps`.
         frame, image, draw, score, order: where given, the score of this image and draw is written under each picture.
     Returns:
         One list of Axes a method.
@@ -134,6 +138,7 @@ def steps(
     if not removal_steps or not at:
         raise FaithmapError("nothing to show: give the removal steps of at least one method, and at least one step.")
     scores = _scores(frame, image, draw, score, order)
+    named = score if frame is None else score_of_target(frame, score)
     size = size_of(style)
     with themed(size):
         figure, axes, cell = _grid(figure, len(removal_steps), len(at), size, lines=int(bool(scores)), bar=False)
@@ -141,14 +146,14 @@ def steps(
         for row, (name, removal_step) in zip(axes, removal_steps.items(), strict=True):
             own = fill[name] if isinstance(fill, Mapping) else fill
             for ax, k in zip(row, at, strict=True):
-                _show_pixels(ax, perturb(pixels, removal_step, own, k))
+                _show_pixels(ax, perturb(pixels, removal_step, own, k), channels)
                 if (name, k) in scores:
                     _write_under(ax, _written(scores[name, k], digits), size, cell)
             _write_beside(row[0], _broken(name), size)
         for ax, k in zip(axes[0], at, strict=True):
             ax.set_title(f"k = {k}", fontsize=0.9 * size.font)
         if scores:
-            figure.supxlabel(f"below each picture: {score} of the target class", fontsize=0.85 * size.font, color=FAINT)
+            figure.supxlabel(f"below each picture: {named}", fontsize=0.85 * size.font, color=FAINT)
     return axes
 
 
@@ -171,8 +176,8 @@ def _grid(
     return figure, [list(row) for row in axes], float(inches)
 
 
-def _show_pixels(ax: Axes, pixels: Tensor) -> None:
-    ax.imshow(rgb(pixels.detach().cpu().clamp(0, 1)).permute(1, 2, 0).numpy(), interpolation="none")
+def _show_pixels(ax: Axes, pixels: Tensor, channels: Sequence[int] | None) -> None:
+    ax.imshow(rgb(pixels.detach().cpu().clamp(0, 1), channels).permute(1, 2, 0).numpy(), interpolation="none")
 
 
 def _show_heatmap(ax: Axes, heatmap: Tensor | None) -> None:

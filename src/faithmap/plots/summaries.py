@@ -11,6 +11,7 @@ from faithmap.plots.registry import figure
 from faithmap.plots.series import series_of
 from faithmap.plots.style import FAINT, INK, PLAIN, Size, images_counted, new_figure, size_of, themed, title_of
 from faithmap.protocol import RANDOM
+from faithmap.statistics.per_image import score_name
 from faithmap.statistics.significance import split_letters
 from faithmap.text import display_name, percent
 
@@ -45,7 +46,7 @@ def ranking(
             ax = new_figure(size.width, forest_height(len(table), size)).subplots()
         shared = "\nsame letter: not distinguishable" if table["letters"].duplicated().any() else ""
         rests_on = f"{images_counted(table)}, {percent(confidence)} intervals{shared}"
-        forest(ax, table, size, f"{forest_label(measure, score)}, {last} steps\n{rests_on}")
+        forest(ax, table, size, f"{forest_label(measure, score_name(frame, score))}, {last} steps\n{rests_on}")
         title_of(ax, title, size)
     return ax
 

@@ -12,7 +12,7 @@ import torch
 
 from faithmap.errors import FaithmapError
 from faithmap.perturbation import is_imputed
-from faithmap.protocol import RANDOM, Placement, Score
+from faithmap.protocol import RANDOM, Placement
 from faithmap.report.packing import Packed, pack, thumbnail
 from faithmap.report.summary import Summary, as_json
 from faithmap.report.templates import script_json
@@ -100,7 +100,7 @@ def book(
     return {
         "examples": shown,
         "pair": pair(summary),
-        "wins": {str(score): wins(summary, str(score)) for score in Score},
+        "wins": {str(score): wins(summary, score) for score in summary.shown_scores},
         "draws": summary.draws,
         "left_out": left_out,
         "unknown_fill": unknown_fill(summary, examples),
@@ -159,18 +159,18 @@ def pack_example(summary: Summary, example: Example, rows: pd.DataFrame) -> Pack
         fills = [torch.full_like(example.pixels, 0.5)]
     else:
         fills = [run.fill(example, draw, method) for method in ([None] if run.protocol.paired_fill else list(steps))]
-    return pack(example.pixels, steps, heatmaps, fills, whole_fill=summary.restores)
+    return pack(example.pixels, steps, heatmaps, fills, whole_fill=summary.restores, channels=summary.channels)
 
 
 def outlined(summary: Summary, example: Example) -> dict[str, Any]:
     """What the strip of pictures needs: names, a thumbnail, the measure over all draws."""
     ids = {line.method: line.id for line in summary.lines}
     values: dict[str, dict[str, float]] = {}
-    for score in Score:
-        measured = summary.measured(str(score))
+    for score in summary.shown_scores:
+        measured = summary.measured(score)
         row = int(np.searchsorted(measured.images.astype(str), example.image))
         found = zip(measured.methods, as_json(measured.values[row]), strict=True)
-        values[str(score)] = {ids[name]: value for name, value in found if value is not None}
+        values[score] = {ids[name]: value for name, value in found if value is not None}
     height, width = example.pixels.shape[1:]
     return {
         "image": printable(example.image),
@@ -179,7 +179,7 @@ def outlined(summary: Summary, example: Example) -> dict[str, Any]:
         "target_name": summary.class_name(example.target),
         "height": height,
         "width": width,
-        "thumbnail": thumbnail(example.pixels),
+        "thumbnail": thumbnail(example.pixels, channels=summary.channels),
         "values": values,
     }
 
@@ -187,11 +187,11 @@ def outlined(summary: Summary, example: Example) -> dict[str, Any]:
 def detailed(summary: Summary, rows: pd.DataFrame, packed: Packed) -> dict[str, Any]:
     """What is needed to leaf through an example: its bytes, and the curves of the draw that is shown."""
     ids = {line.method: line.id for line in summary.lines}
-    curves: dict[str, dict[str, Any]] = {str(score): {} for score in Score}
+    curves: dict[str, dict[str, Any]] = {score: {} for score in summary.shown_scores}
     for method, curve in rows.groupby("method", observed=True):
         by_step = curve.set_index("step").reindex(summary.points)
-        for score in Score:
-            curves[str(score)][ids[str(method)]] = as_json(by_step[str(score)])
+        for score in summary.shown_scores:
+            curves[score][ids[str(method)]] = as_json(by_step[score])
     return {
         "methods": [{"id": ids[method], "levels": levels} for method, levels in packed.levels.items()],
         "shared_fill": packed.shared_fill,

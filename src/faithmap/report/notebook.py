@@ -82,7 +82,7 @@ def figure(summary: Summary, ranked: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "title": f"Curves of {len(drawn)} methods against {summary.axis}; the table has the end values",
         "x_label": summary.axis,
-        "y_label": f"{views['relative' if relative else 'raw']}, {summary.score}",
+        "y_label": f"{views['relative' if relative else 'raw']}, {summary.score_names[summary.score]}",
         "width": _WIDTH,
         "height": _HEIGHT,
         "left": _LEFT,

@@ -56,6 +56,7 @@ def pack(
     fills: Sequence[Tensor],
     *,
     whole_fill: bool = False,
+    channels: Sequence[int] | None = None,
 ) -> Packed:
     """Bytes from which every x⁽ᵏ⁾ of an image can be rebuilt to 1/255.
 
@@ -65,6 +66,7 @@ def pack(
         heatmaps: method → (H, W) signed relevance; methods without one are left out.
         fills: one (C, H, W) fill for all methods, or one for each, in the order of `removal_step`.
         whole_fill: keep the fill of all pixels, also of those that are never replaced.
+        channels: which are shown; see `faithmap.images.rgb`.
     """
     steps = np.stack([step.cpu().numpy() for step in removal_step.values()]).astype("<u2")
     shared = len(fills) == 1
@@ -82,9 +84,9 @@ def pack(
     places = (steps & 255).astype(np.uint8).tobytes() + (steps >> 8).astype(np.uint8).tobytes()
     colours = b"".join(
         [
-            _differences(to_bytes(pixels)).tobytes(),
+            _differences(to_bytes(pixels, channels)).tobytes(),
             *maps,
-            *(to_bytes(fill)[:, mask].T.tobytes() for fill, mask in zip(fills, removed, strict=True)),
+            *(to_bytes(fill, channels)[:, mask].T.tobytes() for fill, mask in zip(fills, removed, strict=True)),
         ]
     )
     deflated = (zlib.compress(places, 9), deflate_noise(colours))
@@ -97,9 +99,11 @@ def deflate_noise(raw: bytes) -> bytes:
     return compressor.compress(raw) + compressor.flush()
 
 
-def to_bytes(pixels: Float[Tensor, "channels height width"]) -> npt.NDArray[np.uint8]:
+def to_bytes(
+    pixels: Float[Tensor, "channels height width"], channels: Sequence[int] | None = None
+) -> npt.NDArray[np.uint8]:
     """Pixels in [0, 1] → RGB in 0 … 255, to the nearest; other channels as `rgb` shows them."""
-    values: npt.NDArray[np.float64] = rgb(pixels).double().cpu().numpy()
+    values: npt.NDArray[np.float64] = rgb(pixels, channels).double().cpu().numpy()
     return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
@@ -114,9 +118,11 @@ def quantise(heatmap: npt.NDArray[np.float64]) -> tuple[int, npt.NDArray[np.int8
     return levels, quantised
 
 
-def thumbnail(pixels: Float[Tensor, "channels height width"], side: int = 112) -> str:
+def thumbnail(
+    pixels: Float[Tensor, "channels height width"], side: int = 112, channels: Sequence[int] | None = None
+) -> str:
     """A small JPEG as a data URI."""
-    picture = PillowImage.fromarray(to_bytes(pixels).transpose(1, 2, 0).copy())
+    picture = PillowImage.fromarray(to_bytes(pixels, channels).transpose(1, 2, 0).copy())
     picture.thumbnail((side, side))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)

@@ -12,13 +12,12 @@ from uuid import uuid4
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError
-from faithmap.protocol import RANDOM, Score
+from faithmap.protocol import RANDOM
 from faithmap.report import extras, sections
 from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
 from faithmap.report.several import Several, choice, summaries
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, palette, policy, script_json, template
-from faithmap.store.manifest import PROBABILISTIC
 from faithmap.store.reading import EXAMPLES, StoredRun, sample
 from faithmap.text import decimals, number, printable
 
@@ -38,6 +37,7 @@ def write_report(
     *,
     examples: int | None = None,
     folder: bool = False,
+    channels: Sequence[int] | None = None,
 ) -> Path:
     """Write the answer of a run, finished or not, as one HTML file, or as a folder that loads its examples lazily.
 
@@ -47,6 +47,8 @@ def write_report(
         examples: how many of the stored images the flipbook shows; by default 24 in a file, fewer when it would pass
             15 MB, and all of them in a folder.
         folder: write `index.html` and a folder of examples into `path`.
+        channels: which channels of the images are shown, see `faithmap.images.rgb`; by default those that the
+            classifier names.
     Returns:
         The path of the page.
     Raises:
@@ -54,8 +56,8 @@ def write_report(
     """
     path = Path(path)
     if folder:
-        return _write_folder(run, path, examples)
-    write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples))
+        return _write_folder(run, path, examples, channels)
+    write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples, channels=channels))
     return path
 
 
@@ -76,13 +78,13 @@ def write_several(several: Several, path: str | Path, *, examples: int = SEVERAL
     return Path(path)
 
 
-def _write_folder(run: StoredRun, path: Path, examples: int | None) -> Path:
+def _write_folder(run: StoredRun, path: Path, examples: int | None, channels: Sequence[int] | None) -> Path:
     def beside(name: str, data: bytes) -> None:
         write_text(path / FOLDER / name, data)
 
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file, expected a folder: choose another place.")
-    summary = summarise(run)
+    summary = summarise(run, channels)
     stored = sample({image for image, _ in run.store.stored_heatmaps().places}, examples)
     book = flipbook_files(summary, run.store.examples(stored), beside)
     write_text(path / "index.html", _page(summary, book, {}, files=True))
@@ -109,9 +111,9 @@ def write_text(path: Path, content: str | bytes) -> None:
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
 
 
-def report_html(run: StoredRun, *, examples: int = EXAMPLES) -> str:
+def report_html(run: StoredRun, *, examples: int = EXAMPLES, channels: Sequence[int] | None = None) -> str:
     """The page as text; see `write_report`."""
-    summary = summarise(run)
+    summary = summarise(run, channels)
     book, blobs = flipbook(summary, run.examples(examples) if examples else [])
     return _page(summary, book, blobs)
 
@@ -131,11 +133,11 @@ def _page(
         "lede": sections.lede(summary),
         "measure": sections.label_of(summary),
         "views": data["views"],
-        "subsets": [found for score in Score if (found := sections.subsets(summary, str(score)))["tables"]],
+        "subsets": [found for score in summary.shown_scores if (found := sections.subsets(summary, score))["tables"]],
         "scorecard": extras.scorecard(summary),
         "several": None,
         "details": sections.details(summary),
-        "value_tables": [value_table(summary, data["curves"], str(score)) for score in Score],
+        "value_tables": [value_table(summary, data["curves"], score) for score in summary.shown_scores],
     }
     if several is not None:
         context["several"], shared = _choices(*several)
@@ -167,14 +169,21 @@ def _choices(several: Several, found: Mapping[str, Summary]) -> tuple[dict[str, 
     for place, (name, summary) in enumerate(found.items()):
         one = choice(f"r{place}", name, summary, several.pages.get(name, ""))
         figure = figures[one["key"]] = _figure_data(summary, one["answers"])
-        tables = [value_table(summary, figure["curves"], str(score)) for score in Score]
+        tables = [value_table(summary, figure["curves"], score) for score in summary.shown_scores]
         choices.append(one | {"tables": tables, "views": figure["views"]})
     context = {"noun": several.noun, "parts": list(several.parts), "choices": choices}
     shared = {line.id: line.to_json() for summary in found.values() for line in summary.lines}
     return context, {"choices": figures, "methods": list(shared.values())}
 
 
-def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8, height: int | None = None) -> str:
+def flipbook_html(
+    run: StoredRun,
+    image: str | None = None,
+    *,
+    examples: int = 8,
+    height: int | None = None,
+    channels: Sequence[int] | None = None,
+) -> str:
     """The flipbook alone, as a frame that a notebook shows inline.
 
     Args:
@@ -182,10 +191,11 @@ def flipbook_html(run: StoredRun, image: str | None = None, *, examples: int = 8
         image: an image's id; None takes the stored sample, as far as `examples` goes.
         examples: how many images are embedded when none is named.
         height: of the frame in pixels; by default what a wide notebook needs.
+        channels: as in `write_report`.
     Raises:
         StoreError: no heatmaps are stored, or none of this image; the message says which there are.
     """
-    summary = summarise(run)
+    summary = summarise(run, channels)
     book, blobs = flipbook(summary, stored(run, image, examples))
     page = render(summary, book, blobs, {}, {"embedded": True, "title": printable(image or "flipbook")})
     height = height or (_HEIGHT if len(book["examples"]) > 1 else _HEIGHT - 170)
@@ -223,7 +233,8 @@ def value_table(summary: Summary, curves: Mapping[str, Any], score: str) -> dict
         return ["–" if value is None else number(value, unit) for value in found]
 
     rows = [{"label": line.label, "cells": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
-    return {"score": score, "steps": [summary.points[place] for place in places], "rows": rows}
+    named = summary.score_names[score]
+    return {"score": score, "named": named, "steps": [summary.points[place] for place in places], "rows": rows}
 
 
 def render(
@@ -243,6 +254,7 @@ def render(
         "best": {},
         "views": {},
         "score": summary.score,
+        "score_names": summary.score_names,
         "points": summary.points,
         "sign": summary.sign,
         "x_label": summary.axis,
@@ -263,7 +275,7 @@ def render(
             "data": script_json(everything),
             "methods": lines,
             "score": summary.score,
-            "probabilities": summary.run.manifest.classifier.score in PROBABILISTIC,
+            "scores": summary.score_names,
             "steps": summary.steps,
             "points": summary.points,
             "has_random": summary.has_random,

@@ -133,7 +133,7 @@ def paper_of(
         _compared(run, {name: some for (kind, name), some in keys.items() if kind == "method"}),
         _inputs(run, measured),
         _perturbed(run, score),
-        _measure(measured, _line(measure, facts), of_measure, score),
+        _measure(measured, _line(measure, facts), of_measure, run.score_name or score),
         _statistics(ranking, confidence),
         *_others(run, keys, measure),
         *_left(run),
@@ -276,12 +276,22 @@ def _perturbed(run: StoredRun, score: str) -> str:
         f"Following the protocol {tex(protocol.name)}{cite(cited_by(protocol))}, each of {steps} steps {verb} "
         f"{tex(region)}, {orders}; {scored}. The fill is {tex(protocol.fill)}{cite(cited('fill', protocol.fill))}, "
         f"{shared}, with {protocol.draws} draw{'s' * (protocol.draws != 1)} per image ({drawn} for random orders) and "
-        f"seed {protocol.seed}. The score is the {score} of the {protocol.target} class."
+        f"seed {protocol.seed}. The score is {_scored(run, score)}."
     )
 
 
+def _scored(run: StoredRun, score: str) -> str:
+    name = run.score_name
+    if name is None:
+        return f"the {score} of the {run.protocol.target} class"
+    function = name.removeprefix("score").strip()
+    if not function:
+        return f"the output of the network itself, at the {run.protocol.target} target"
+    return f"the value of the function \\texttt{{{tex(function)}}} of the network's output"
+
+
 def _measure(measured: Measured, line: str, keys: tuple[str, ...], score: str) -> str:
-    of = f" of the {score}" if measured.unit == score else ""
+    of = f" of the {tex(score)}" if measured.unit == score else ""
     relative = " and taken minus the same for random orders on that image" if measured.has_random else ""
     good = "high" if measured.higher_is_better else "low"
     return (

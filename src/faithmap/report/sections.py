@@ -10,7 +10,7 @@ import pandas as pd
 
 from faithmap import statistics
 from faithmap.errors import CurveError
-from faithmap.protocol import RANDOM, Order, Placement, Score
+from faithmap.protocol import RANDOM, Order, Placement
 from faithmap.report.summary import Line, Summary, as_json
 from faithmap.statistics import SCORE_MEASURES, attainable_sentence, decided
 from faithmap.statistics.comparing import Comparison, comparison
@@ -52,7 +52,7 @@ def opening(summary: Summary) -> dict[str, Any]:
     return {
         "title": f"{classifier}, {images}",
         "kicker": f"{classifier} on {images}" + (f" of {printable(image_set)}" if image_set else ""),
-        "answers": [answer(summary, str(score)) for score in Score],
+        "answers": [answer(summary, score) for score in summary.shown_scores],
         "unfinished": unfinished(summary),
         "facts": f"{protocol.name}: {summary.steps} steps of {region(summary)}, fill {printable(protocol.fill)}, "
         f"{summary.draws} {'draw' if summary.draws == 1 else 'draws'}; {grouped(len(summary.frame))} scores",
@@ -80,7 +80,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
     try:
         found = compared(summary, score)
         said = sentence(found)
-        others = [second_opinion(found, compared(summary, str(other))) for other in Score if str(other) != score]
+        others = [second_opinion(found, compared(summary, other)) for other in summary.shown_scores if other != score]
         if attained := attainable_sentence(summary.measured(score)):
             others.append(attained)
         if score == summary.score and (stages := summary.run.manifest.stages) is not None:
@@ -89,6 +89,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
     except CurveError as error:
         return {
             "score": score,
+            "named": summary.score_names[score],
             "sentence": f"No answer yet: {error}",
             "others": [],
             "unit": unit_of(summary, score),
@@ -98,6 +99,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
     ranked = ranking(summary, found)
     return {
         "score": score,
+        "named": summary.score_names[score],
         "sentence": said,
         "others": others,
         "unit": unit_of(summary, score),
@@ -120,7 +122,7 @@ def label_of(summary: Summary) -> str:
 
 def unit_of(summary: Summary, score: str) -> str:
     """What the number is, in one line."""
-    of = f"the {score} of the {summary.run.protocol.target} class"
+    of = summary.of_target(score)
     minus = "minus the same for random orders" if summary.has_random else "without random orders to compare with"
     if summary.measure == "srg":
         undone = "brought back" if summary.restores else "removed"
@@ -190,13 +192,13 @@ def curve_names(summary: Summary) -> dict[str, str]:
 def curves(summary: Summary) -> dict[str, dict[str, dict[str, Any]]]:
     """Score → view → method → mean, low, high at every scored step."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for score in Score:
-        found[str(score)] = {}
+    for score in summary.shown_scores:
+        found[score] = {}
         for view in curve_names(summary):
-            table = curve_table(summary, str(score), view)
+            table = curve_table(summary, score, view)
             zero = view == "relative" and summary.measure != "srg"  # random orders are the line at 0
             by_method = {str(name): rows.set_index("step") for name, rows in table.groupby("method", observed=True)}
-            found[str(score)][view] = {
+            found[score][view] = {
                 line.id: {
                     part: as_json(by_method[line.method][part].reindex(summary.points))
                     for part in ("mean", "low", "high")
@@ -321,8 +323,8 @@ def subsets(summary: Summary, score: str) -> dict[str, Any]:
                 }
             )
         tables.append({"title": title, "methods": [line.label for line in shown], "rows": rows})
-    text = f"AOPC relative to random ({score}) with its 95 % interval; the best of a row is bold."
-    return {"score": score, "tables": tables, "text": text} if tables else nothing
+    text = f"AOPC relative to random ({summary.score_names[score]}) with its 95 % interval; the best of a row is bold."
+    return {"score": score, "named": summary.score_names[score], "tables": tables, "text": text} if tables else nothing
 
 
 def _subset_cell(cell: Any, best: float, unit: int) -> dict[str, Any]:

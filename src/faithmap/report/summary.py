@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from faithmap.errors import CurveError
+from faithmap.images import as_shown_channels
 from faithmap.plots.series import COLOURS, Series, series_of
-from faithmap.protocol import RANDOM, Direction, Order
+from faithmap.protocol import RANDOM, Direction, Order, Score
 from faithmap.statistics import Measured, measured, shown_measure
 from faithmap.statistics.comparing import Comparison, comparison
+from faithmap.statistics.per_image import has_probability, score_name, score_of_target
 from faithmap.store.reading import StoredRun
 from faithmap.text import printable
 
@@ -78,6 +80,7 @@ class Summary:
         order: the order that is shown, MoRF if the run has it.
         measure: what methods are ranked by: the protocol's, or AOPC where that cannot be computed yet.
         score: the score that the protocol shows.
+        channels: which channels of the images are shown; see `faithmap.images.rgb`.
         points: the steps that were scored, 0 and L among them.
         draws: how many draws the run has so far.
         lines: the methods, best first, random last.
@@ -89,6 +92,7 @@ class Summary:
     order: str
     measure: str
     score: str
+    channels: tuple[int, ...] | None
     points: tuple[int, ...]
     draws: int
     lines: tuple[Line, ...]
@@ -129,6 +133,20 @@ class Summary:
         return str(self.run.protocol.direction)
 
     @property
+    def shown_scores(self) -> list[str]:
+        """Both scores; the protocol's alone where there is no probability."""
+        return [str(score) for score in Score] if has_probability(self.scores) else [self.score]
+
+    @property
+    def score_names(self) -> dict[str, str]:
+        """What each score is called in texts."""
+        return {score: score_name(self.scores, score) for score in self.shown_scores}
+
+    def of_target(self, score: str) -> str:
+        """A score and what of, in words."""
+        return f"the {score_of_target(self.scores, score, str(self.run.protocol.target))}"
+
+    @property
     def axis(self) -> str:
         """What steps count."""
         return "regions restored" if self.restores else "regions removed"
@@ -147,9 +165,12 @@ class Summary:
         return printable(self.labels[index])
 
 
-def summarise(run: StoredRun) -> Summary:
+def summarise(run: StoredRun, channels: Sequence[int] | None = None) -> Summary:
     """Read the scores of a run.
 
+    Args:
+        run: a run folder.
+        channels: which channels pictures show; by default those that the classifier names.
     Raises:
         StoreError: a run folder without scores.
     """
@@ -168,6 +189,7 @@ def summarise(run: StoredRun) -> Summary:
         order=order,
         measure=shown_measure(run.protocol),
         score=score,
+        channels=as_shown_channels(channels or run.manifest.classifier.shown_channels),
         points=tuple(int(step) for step in np.sort(frame["step"].unique())),
         draws=int((own if len(own) else frame)["draw"].nunique()),
         lines=lines(methods),

@@ -14,7 +14,7 @@ from faithmap.statistics.bootstrap import mean_intervals
 from faithmap.statistics.groups import group_means
 from faithmap.statistics.known_answers import blends, smoothed_copies
 from faithmap.statistics.measured import Measured, measured, r_oms
-from faithmap.statistics.per_image import curves_of
+from faithmap.statistics.per_image import curves_of, has_probability
 from faithmap.statistics.power import about
 from faithmap.statistics.reliability import (
     AIM,
@@ -232,6 +232,9 @@ def _smoothness(copies: pd.DataFrame, setting: str) -> Graded:
 
 def _in_scope(frame: pd.DataFrame, setting: str, confidence: float, seed: int, direction: str) -> Graded:
     """How much of its confidence the network keeps along random orders (R-OMS); described, not graded."""
+    if not has_probability(frame):
+        said = "Whether the network still knows the images while regions go: it takes a probability, and there is none."
+        return Graded("in scope", setting, np.nan, np.nan, np.nan, "", said)
     rows = frame[(frame["method"] == RANDOM) & np.isfinite(frame["probability"])]
     if rows.empty:
         said = "Whether the network still knows the images while regions go: it takes the method 'random'."

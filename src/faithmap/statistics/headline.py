@@ -12,6 +12,7 @@ import pandas as pd
 from faithmap.protocol import RANDOM, Score
 from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured, measured
+from faithmap.statistics.per_image import has_probability
 from faithmap.text import counted, display_name, percent, several, significant
 
 
@@ -51,9 +52,9 @@ def verdict(
 
     Args:
         frame, step, confidence, seed, order, direction, measure: as in `compare`.
-        score: that of the first sentence.
+        score: that of the first sentence; the only one where there is no probability.
     """
-    scores = [str(score), *(str(other) for other in Score if str(other) != str(score))]
+    scores = [str(score), *(str(other) for other in Score if str(other) != str(score) and has_probability(frame))]
     found = [
         comparison(measured(frame, measure, name, step, order, direction), confidence, seed)
         for name in scores

@@ -16,7 +16,7 @@ from faithmap.grouping import GROUP_NOUN
 from faithmap.protocol import RANDOM, Direction, Order, Protocol
 from faithmap.statistics.curves import mean_over_fraction
 from faithmap.statistics.groups import groups_of, noun_of
-from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of
+from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of, score_name
 
 ATTAINABLE = "shapley"
 """Methods of this family know the run's fill: they show what is attainable, and are not ranked."""
@@ -127,9 +127,9 @@ def measured(
     aim_of(direction, order)
     kind = SCORE_MEASURES[measure]
     found, higher_is_better = kind.compute(frame, str(score), step, str(order), str(direction))
-    values = found.values[:, :, 0]
+    values, unit = found.values[:, :, 0], score_name(frame, str(score))
     return Measured(
-        kind.label, higher_is_better, found.images, found.groups, found.methods, values, str(score), noun_of(frame)
+        kind.label, higher_is_better, found.images, found.groups, found.methods, values, unit, noun_of(frame)
     )
 
 

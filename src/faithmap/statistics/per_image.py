@@ -82,6 +82,25 @@ def both_orders(morf: PerImage, lerf: PerImage) -> tuple[PerImage, PerImage]:
     return kept(morf), kept(lerf)
 
 
+SCORE_NAME = "score_name"
+"""Key in ``frame.attrs``: what the score is called where it has no probability; absent elsewhere."""
+
+
+def score_name(frame: pd.DataFrame, score: str) -> str:
+    """What a score is called in texts: its name, or that of the score function where there is no probability."""
+    return str(frame.attrs.get(SCORE_NAME, score))
+
+
+def score_of_target(frame: pd.DataFrame, score: str, target: str = "target") -> str:
+    """``"logit of the predicted class"``; without a probability the score's name alone: outputs may be no classes."""
+    return f"{score} of the {target} class" if has_probability(frame) else score_name(frame, score)
+
+
+def has_probability(frame: pd.DataFrame) -> bool:
+    """Whether the columns logit and probability hold two scores, not one twice."""
+    return SCORE_NAME not in frame.attrs
+
+
 def curves_of(frame: pd.DataFrame, score: str, order: str) -> PerImage:
     """Scores averaged over draws; NaN where a draw is missing or not finite.
 

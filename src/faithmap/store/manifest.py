@@ -38,10 +38,6 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, arbitrary_types_allowed=True)
 
 
-PROBABILISTIC = ("softmax", "sigmoid")
-"""Scores of a classifier that have a probability; for others both columns hold the score itself."""
-
-
 class ClassifierRecord(Record):
     """The network that was scored."""
 
@@ -54,10 +50,14 @@ class ClassifierRecord(Record):
     """Names of the classes, in index order."""
     score: str = "softmax"
     """What is stored as logit and probability; see `Classifier`."""
+    score_name: Text | None = None
+    """What a score without a probability is called in texts."""
+    shown_channels: list[int] | None = None
+    """Which channels pictures show, counted from 1."""
 
     def decides(self) -> dict[str, Any]:
-        """What decides a number; names of classes do not."""
-        return self.model_dump(mode="json", exclude={"labels"})
+        """What decides a number; names do not, and what pictures show."""
+        return self.model_dump(mode="json", exclude={"labels", "score_name", "shown_channels"})
 
 
 class ImageRecord(Record):

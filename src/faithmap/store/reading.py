@@ -13,7 +13,8 @@ from torch import Tensor
 
 from faithmap.errors import StoreError
 from faithmap.perturbation import chain_fill, chain_removal_step
-from faithmap.protocol import RANDOM, Order, Protocol
+from faithmap.protocol import PROBABILISTIC, RANDOM, Order, Protocol
+from faithmap.statistics.per_image import SCORE_NAME
 from faithmap.store.folder import GROUP, Store
 from faithmap.store.manifest import Manifest
 from faithmap.store.records import Example, Skipped
@@ -48,6 +49,12 @@ class StoredRun:
         return self.manifest.protocol
 
     @property
+    def score_name(self) -> str | None:
+        """What the score is called where it has no probability; None where there are logits and probabilities."""
+        classifier = self.manifest.classifier
+        return None if classifier.score in PROBABILISTIC else classifier.score_name or "score"
+
+    @property
     def precision(self) -> str:
         """What scores were computed in; anything but float32 is for screening."""
         return self.manifest.precision
@@ -72,6 +79,8 @@ class StoredRun:
             frame = frame[frame["step"].isin(protocol.scored_steps())].reset_index(drop=True)
         frame.insert(1, GROUP, pd.Series(self._groups(frame["image"].cat)))
         frame.attrs[GROUP] = self.manifest.group_noun
+        if self.score_name is not None:
+            frame.attrs[SCORE_NAME] = self.score_name
         return frame
 
     def _groups(self, images: Any) -> pd.Categorical:

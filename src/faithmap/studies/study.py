@@ -99,9 +99,10 @@ class Study:
 
     @property
     def scores(self) -> list[str]:
-        """Both scores, that of the protocol first."""
-        shown = str(next(iter(self.runs().values())).protocol.score)
-        return [shown, *(str(one) for one in Score if str(one) != shown)]
+        """Both scores, that of the protocol first; it alone where there is no probability."""
+        first = next(iter(self.runs().values()))
+        shown = str(first.protocol.score)
+        return [shown, *(str(one) for one in Score if str(one) != shown and first.score_name is None)]
 
     def report(self, path: str | Path, measure: str = "srg") -> Path:
         """The answer as one HTML page: the ranks in all settings, the grade, and each setting's answer and figure.
@@ -193,16 +194,17 @@ class Study:
             measure, score: as in `measured`.
         """
         runs = self.runs()
-        shown, other = sorted(self.scores, key=lambda one: score is not None and one != score)
+        shown, *others = sorted(self.scores, key=lambda one: score is not None and one != score)
+        named = {shown: next(iter(runs.values())).score_name or shown}
         if len(runs) < 2:
             only = next(iter(runs.values()))
             return [*only.verdict(measure, shown), f"Only {len(runs)} of {len(self.settings)} settings."]
         # A measure that comes from no score has one answer.
-        scores = [shown, other] if measure in statistics.SCORE_MEASURES else [None]
+        scores = [shown, *others] if measure in statistics.SCORE_MEASURES else [None]
         found = [self.agreement(measure, one) for one in scores]
-        first, *others = [winner(agreement) for agreement in found]
-        said = [first.sentence(scores[0])]
-        for by, again in zip(scores[1:], others, strict=True):
+        first, *rest = [winner(agreement) for agreement in found]
+        said = [first.sentence(named.get(scores[0], scores[0]))]
+        for by, again in zip(scores[1:], rest, strict=True):
             same = again.method == first.method
             said.append(f"{'' if same else 'The scores differ: '}{again.sentence(by, again=same)}")
         if first.method is not None:

@@ -13,6 +13,7 @@ class Flipbook {
     this.book = data.flipbook;
     this.methods = Object.fromEntries(data.methods.map((method) => [method.id, method]));
     this.score = data.score;
+    this.names = data.score_names;
     this.pair = [...this.book.pair];
     this.by = 0;
     this.at = 0;
@@ -178,6 +179,13 @@ class Flipbook {
     this.draw();
   }
 
+  // What the score is called; a score without a probability may be of no class.
+  /** @param {Example} example */
+  named(example) {
+    const name = this.names[this.score] ?? this.score;
+    return Object.keys(this.names).length > 1 ? `${name} of ${example.target_name}` : name;
+  }
+
   /** @param {Score} score */
   setScore(score) {
     this.score = score;
@@ -253,7 +261,7 @@ class Flipbook {
       /** @type {HTMLElement} */ (side.select.closest(".side")).style.setProperty("--hue", method.hue);
     });
     const half = this.half();
-    this.chart.set(this.lines(), { yLabel: `${this.score} of ${example.target_name}`, notes: half.notes });
+    this.chart.set(this.lines(), { yLabel: this.named(example), notes: half.notes });
     this.story.textContent = half.text;
     if (this.chosen) this.drawStep();
     else this.tell();
@@ -328,7 +336,7 @@ class Flipbook {
     });
     this.slider.value = String(this.at);
     const words = said.filter((text) => text).join(", ");
-    this.slider.setAttribute("aria-valuetext", `step ${step} of ${this.last}; ${this.score}: ${words}`);
+    this.slider.setAttribute("aria-valuetext", `step ${step} of ${this.last}; ${this.names[this.score]}: ${words}`);
     this.stepText.textContent = `${step} of ${this.last}`;
     this.chart.setStep(this.at);
   }

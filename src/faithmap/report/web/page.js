@@ -142,7 +142,7 @@ class Figure {
   }
 
   draw() {
-    this.chart.set(this.series(), { yLabel: `${this.data.views[this.against]}, ${this.score}` });
+    this.chart.set(this.series(), { yLabel: `${this.data.views[this.against]}, ${this.data.score_names[this.score]}` });
     this.setStep(this.at);
   }
 

@@ -92,6 +92,7 @@ interface PageData extends Shown {
   methods: Method[];
   reference: string | null;
   score: Score;
+  score_names: Partial<Record<Score, string>>; // one alone where there is no probability
   sign: number;
   label_width: number;
   flipbook: Book;
