@@ -201,7 +201,8 @@ def test_texts_name_the_score_function_instead_of_a_logit(tmp_path, capsys):
         assert name.replace(" ", "") in terminal
         assert sum(name in text for text in texts) >= 6
         assert name.partition(" ")[2] in paper.methods
-    study = faithmap.study(CASES["regression"][0](), chains()[0], ["edge", "brightness"], [protocol], tmp_path / "s")
+    settings = [protocol, protocol.override(region_size=4)]
+    study = faithmap.study(CASES["regression"][0](), chains()[0], ["edge", "brightness"], settings, tmp_path / "s")
     assert study.scores == ["logit"]
     assert not any("logit" in line or "By probability" in line for line in study.verdict())
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import faithmap
+from faithmap.attribution import lrp
 from faithmap.attribution.fitting import refusals
 from faithmap.errors import FaithmapError, MethodError, MethodWarning
 from tests.conftest import TinyNet
@@ -90,6 +91,23 @@ def test_what_fits_is_what_runs():
             assert why is not None, name
         else:
             assert why is None, name
+
+
+def test_progress_names_each_method_and_kernelshap_needs_two_segments():
+    seen = []
+    found = refusals(smooth(), (40, 40), seen.append)
+    assert seen == list(found)
+    with pytest.raises(faithmap.errors.HeatmapError, match="one segment: give more segments, or shape=grid"):
+        faithmap.heatmaps(smooth(), torch.full_like(PIXELS[:1], 0.5), torch.tensor([0]), "kernelshap:segments=1")
+
+
+def test_tiny_relevance_is_zero_inside_lrp_alone():
+    """Flushing is for one thread and one propagation; ε, whose maps may be tiny, keeps every number."""
+    with lrp._tiny_is_zero(True):
+        assert float(torch.tensor(1e-39) * 1) == 0
+        with lrp._tiny_is_zero(False):
+            assert float(torch.tensor(1e-39) * 1) == 0
+    assert float(torch.tensor(1e-39) * 1) > 0
 
 
 def test_all_of_fig4_fits_on_a_network_of_relus():

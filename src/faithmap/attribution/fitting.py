@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -16,15 +17,20 @@ from faithmap.protocol import RANDOM, Protocol
 from faithmap.randomness import generator
 
 # As few variants as a method takes: whether it fits does not depend on how many.
-_FEW = {"n": 2, "permutations": 2, "segments": 4, "stride": 32}
+_FEW = {"n": 2, "permutations": 2, "segments": 4}
 
 
-def refusals(classifier: Classifier, size: tuple[int, int] | None = None) -> dict[str, str | None]:
+def refusals(
+    classifier: Classifier,
+    size: tuple[int, int] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, str | None]:
     """Method → why it means nothing on this network; None where it fits. Each is tried on one image of noise.
 
     Args:
         classifier: see `Classifier`.
         size: height and width of the input; by default those of the classifier's preprocessing.
+        progress: called with the name of each method before it is tried.
     """
     height, width = size or classifier.preprocessing.crop
     noise = generator("probe").random((1, classifier.channels, height, width), dtype="float32")
@@ -32,13 +38,17 @@ def refusals(classifier: Classifier, size: tuple[int, int] | None = None) -> dic
     target = torch.zeros(1, dtype=torch.int64) if classifier.score_kind == CUSTOM else classifier.predict(pixels)
     batch = Batch.of(classifier, pixels, target, ["probe"])
     found: dict[str, str | None] = {}
+    half = max(1, min(height, width) // 2)
+    least = {**_FEW, "stride": half, "size": half, "shape": "grid"}
     for name, method in METHODS.items():
-        few = [f"{key}={value}" for key, value in _FEW.items() if key in method.parameters]
+        few = [f"{key}={value}" for key, value in least.items() if key in method.parameters]
         if name == RANDOM:
             continue
+        if progress is not None:
+            progress(name)
         found[name] = None
         try:
-            protocol = Protocol.preset("srg", region_size=max(1, min(height, width) // 2))
+            protocol = Protocol.preset("srg", region_size=half)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 batch_heatmaps(parse_method(f"{name}:{','.join(few)}" if few else name, protocol), batch)

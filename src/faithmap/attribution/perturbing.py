@@ -20,7 +20,7 @@ from faithmap.attribution.batch import Batch, attributable, import_captum
 from faithmap.attribution.method import heatmap_method
 from faithmap.attribution.variants import VARIANTS, target_logits, variant_scores
 from faithmap.declarations import Parameter, choice, integer, number
-from faithmap.errors import MethodError, missing
+from faithmap.errors import HeatmapError, MethodError, missing
 from faithmap.inference import Chains
 from faithmap.randomness import generator
 
@@ -166,6 +166,8 @@ def kernelshap(batch: Batch, *, n: int, segments: int, shape: str) -> Float[Tens
     for row, name in enumerate(batch.image_ids):
         one = batch.rows(row, 1)
         labels = segment(one.pixels[0], segments, shape).to(one.inputs.device)
+        if int(labels.max()) == 0:
+            raise HeatmapError("the whole image is one segment: give more segments, or shape=grid.", row)
         draw = generator("kernelshap", batch.seed, name)
         devices = [one.inputs.device] if one.inputs.device.type == "cuda" else []
         with attributable(one.classifier.module), torch.no_grad(), torch.random.fork_rng(devices):

@@ -74,8 +74,8 @@ def show_refusals(model: str) -> None:
     from faithmap.attribution.fitting import refusals
 
     classifier = faithmap.load_classifier(model)
-    with err.status("trying each method on one image"):
-        found = refusals(classifier)
+    with err.status("trying each method on one image") as status:
+        found = refusals(classifier, progress=lambda name: status.update(f"trying {name} on one image"))
     table = Table(box=None, title=f"Methods on {one_line(classifier.name)}", title_justify="left")
     table.add_column("method", no_wrap=True)
     table.add_column("fits", overflow="fold")
