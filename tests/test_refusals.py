@@ -98,7 +98,7 @@ def test_progress_names_each_method_and_kernelshap_needs_two_segments():
     found = refusals(smooth(), (40, 40), seen.append)
     assert seen == list(found)
     with pytest.raises(faithmap.errors.HeatmapError, match="one segment: give more segments, or shape=grid"):
-        faithmap.heatmaps(smooth(), torch.full_like(PIXELS[:1], 0.5), torch.tensor([0]), "kernelshap:segments=1")
+        faithmap.heatmaps(smooth(), torch.full_like(PIXELS[:1], 0.5), torch.tensor([0]), "kernelshap:segments=2")
 
 
 def test_tiny_relevance_is_zero_inside_lrp_alone():

@@ -171,7 +171,9 @@ def _choices(several: Several, found: Mapping[str, Summary]) -> tuple[dict[str, 
         figure = figures[one["key"]] = _figure_data(summary, one["answers"])
         tables = [value_table(summary, figure["curves"], score) for score in summary.shown_scores]
         choices.append(one | {"tables": tables, "views": figure["views"]})
-    context = {"noun": several.noun, "parts": list(several.parts), "choices": choices}
+    names = next(iter(found.values())).score_names
+    parts = [{**part, "named": names.get(part["score"], part["score"])} for part in several.parts]
+    context = {"noun": several.noun, "parts": parts, "choices": choices}
     shared = {line.id: line.to_json() for summary in found.values() for line in summary.lines}
     return context, {"choices": figures, "methods": list(shared.values())}
 

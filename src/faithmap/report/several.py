@@ -2,7 +2,7 @@
 
 They are given to the template as plain data:
 
-    parts       one for each score: {score, text, others: [sentence], lede, groups: [{name, span}],
+    parts       one for each score: {score, named, text, others: [sentence], lede, groups: [{name, span}],
                  columns: [{group, name}], first_in: bool,
                  rows: [{label, hue_class, mean, first, cells: [{text, interval, letters, value, tint: 0 … 4}]}],
                  grade: [{group, name, value, text}]}
@@ -143,6 +143,7 @@ def _part(
     heads = [_column(str(name)) for name in columns]
     return {
         "score": score,
+        "named": score,
         "text": verdict[0],
         "others": list(verdict[1:]),
         "lede": lede,

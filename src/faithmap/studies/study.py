@@ -195,7 +195,7 @@ class Study:
         """
         runs = self.runs()
         shown, *others = sorted(self.scores, key=lambda one: score is not None and one != score)
-        named = {shown: next(iter(runs.values())).score_name or shown}
+        name = next(iter(runs.values())).score_name
         if len(runs) < 2:
             only = next(iter(runs.values()))
             return [*only.verdict(measure, shown), f"Only {len(runs)} of {len(self.settings)} settings."]
@@ -203,7 +203,7 @@ class Study:
         scores = [shown, *others] if measure in statistics.SCORE_MEASURES else [None]
         found = [self.agreement(measure, one) for one in scores]
         first, *rest = [winner(agreement) for agreement in found]
-        said = [first.sentence(named.get(scores[0], scores[0]))]
+        said = [first.sentence(scores[0] and (name or scores[0]))]
         for by, again in zip(scores[1:], rest, strict=True):
             same = again.method == first.method
             said.append(f"{'' if same else 'The scores differ: '}{again.sentence(by, again=same)}")
