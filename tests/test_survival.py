@@ -19,6 +19,7 @@ from faithmap.errors import InputError, StoreError
 from faithmap.experiment.executors import LocalExecutor
 from faithmap.run import Run
 from faithmap.store.folder import Store, _heatmap_part
+from faithmap.store.reading import sample
 
 SRC = str(Path(__file__).parents[1] / "src")
 
@@ -110,7 +111,9 @@ def test_heatmaps_that_are_asked_for_later_are_added(tmp_path, whole):
     protocol, pixels = whole.protocol, torch.rand(30, 3, 24, 24)
     for save in (False, True):
         run = faithmap.evaluate(network(), pixels, ["sensitivity:l2"], protocol, tmp_path / "run", save_heatmaps=save)
-        assert len(run.store.stored_heatmaps().places) == (30 if save else 24)
+        stored = {image for image, _ in run.store.stored_heatmaps().places}
+        ids = set(run.manifest.images)
+        assert stored == (ids if save else {*sample(ids, 24), *run.telling_images()})
     assert len(list(run.store.examples())) == 30
 
 

