@@ -18,7 +18,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
@@ -26,8 +26,11 @@ import torchvision
 from torch import nn
 
 import faithmap
+from faithmap.classifiers import kind_of
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import Chains, examine, make_engine, score_chains, tune_allocator
+from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
+from faithmap.inference.fused import BATCH, FusedNetwork
 from faithmap.inference.incremental import kernels, tail
 
 
@@ -105,6 +108,14 @@ def rate(work: Callable[[], int], clock: Callable[[], float], repeats: int) -> f
 def scored(classifier: faithmap.Classifier, chains: Chains, engine: str, precision: str, batch: int) -> int:
     """All scores of the chains, with a new engine, tracing and self-check included."""
     score_chains(make_engine(classifier, engine, batch, precision=precision), chains)
+    return len(chains) * (chains.steps + 1)
+
+
+def fused_dense(classifier: faithmap.Classifier, network: FusedNetwork, chains: Chains) -> int:
+    """All scores by a dense engine whose convolutions apply the ReLU behind them."""
+    engine = DenseEngine(classifier, BATCH)
+    engine.network = network
+    score_chains(engine, chains)
     return len(chains) * (chains.steps + 1)
 
 
@@ -223,11 +234,15 @@ def main() -> None:
         cost = examine(classifier, (given.size, given.size))
         for precision in given.precisions:
             dense = max(
-                rate(partial(scored, one, few, "dense", precision, given.batch), clock, given.repeats)
+                rate(partial(scored, one, few, "dense", precision, batch), clock, given.repeats)
                 for one in ((classifier, packed) if precision == "float32" else (classifier,))
+                for batch in {given.batch, DEFAULT_BATCH[kind_of(one.device)]}
             )
             if precision == "float32":
                 dense = max(dense, loops[name])
+                with suppress(faithmap.EngineError):
+                    network = FusedNetwork(classifier, (given.size, given.size))
+                    dense = max(dense, rate(partial(fused_dense, classifier, network, few), clock, given.repeats))
             incremental = partial(scored, classifier, chains, "incremental", precision, given.batch)
             found = rate(incremental, clock, given.repeats)
             parts = shares(classifier, chains, precision, clock)

@@ -135,6 +135,7 @@ def run(figure: Figure) -> tuple[str, float]:
         text=True,
         check=False,
         cwd=Path(__file__).parents[1],
+        env={**os.environ, "THP_MEM_ALLOC_ENABLE": "1"},  # as the command line sets it, for all sides of a ratio
     )
     seconds = time.perf_counter() - start
     if done.returncode:

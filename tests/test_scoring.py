@@ -104,6 +104,7 @@ def test_the_default_batch_follows_the_free_memory_and_the_size_of_the_images(ti
     for shape in ((2, 3, 24, 24), (2, 3, 48, 24)):
         pixels = torch.rand(shape)
         each = 100 * pixels[0].numel() * 4
-        for free, expected in ((each, 16), (50 * each, 48), (10_000 * each, 128)):
+        for free, expected in ((each, 16), (50 * each, 48), (10_000 * each, 64)):
             monkeypatch.setattr(dense, "free_memory", lambda device, free=free: free)
+            monkeypatch.setitem(dense.DEFAULT_BATCH, "cpu", 64)
             assert dense.default_batch(pixels) == expected

@@ -47,7 +47,8 @@ def make_engine(
         classifier: pixel space in, logits out.
         engine: ``"incremental"`` recomputes only what a step changes; ``"dense"`` runs the whole network at every
             step; ``"auto"`` is incremental where that is possible and pays, and says why where it is not.
-        batch_size: inputs a forward pass of the dense engine; by default from the free memory, at most 128.
+        batch_size: inputs a forward pass of the dense engine; by default from the free memory, at most 32 on a CPU and
+            128 elsewhere.
         memory: bytes that the engine may take, besides the chains that it is given; changes speed, not numbers. By
             default half of what is free. At least 16 inputs go through the network together.
         precision: ``"float32"`` computes in the network's own type; ``"bfloat16"`` is for screening: single

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from faithmap.classifiers.watch import signature
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine, free_memory
+from faithmap.inference.fused import FusedNetwork
 from faithmap.inference.incremental.costs import STATE, NetworkCost, expected_gain, layer_costs, leading_points
 from faithmap.inference.incremental.geometry import Pair, area, bounding_rectangles
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
@@ -31,6 +33,7 @@ Scores = tuple[Tensor, Tensor, Tensor]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 0.05, torch.bfloat16: 0.2}
 # Fewer multiply-adds than this, in proportion, do not pay for gathering and scattering.
 WORTHWHILE = 1.2
+_MANY_SCORES = 500  # by the network itself, from which on it pays to fuse its convolutions
 _HELD_BYTES = 256_000_000  # logits that wait until the first of them were compared
 
 
@@ -66,6 +69,7 @@ class IncrementalEngine:
         self._runner: Runner | None = None
         self._prepared: Any = None
         self._compared = False
+        self._dense_scores, self._fused = 0, False
 
     def logits(self, chains: Chains) -> Iterator[Scores]:
         """See `Engine.logits`."""
@@ -101,12 +105,23 @@ class IncrementalEngine:
     def _by_points(self, runner: Runner, chains: Chains, leading: int) -> Iterator[Scores]:
         """The first `leading` points incrementally, all others by the network itself."""
         points = chains.scored
+        if leading < len(points):
+            self._fuse(len(chains) * (len(points) - leading), chains)
         if leading == 0 or self._runner is None:  # the first chains may have shown that it is not to be used
             yield from self.dense.logits(chains)
             return
         yield from self._incremental(runner, replace(chains, points=points[:leading]))
         if leading < len(points):
             yield from self.dense.removed(replace(chains, points=(0, *points[leading:])))
+
+    def _fuse(self, scores: int, chains: Chains) -> None:
+        """Prepare the dense engine's network for many scores: it is recorded again, for a second or less."""
+        self._dense_scores += scores
+        if self._fused or self._dense_scores < _MANY_SCORES:
+            return
+        self._fused = True
+        with suppress(EngineError):  # the network as it is is as right
+            self.dense.network = FusedNetwork(self.classifier, (chains.pixels.shape[2], chains.pixels.shape[3]))
 
     def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
         images, fills = (
@@ -121,6 +136,7 @@ class IncrementalEngine:
         now = (size, signature(self.classifier.module))
         if now != self._prepared:
             self._prepared, self._runner, self.reason, self._compared = now, None, None, False
+            self.dense.network, self._dense_scores, self._fused = self.classifier.outputs, 0, False
             try:
                 plan = self._plan(size)
                 self._runner = Runner(plan, self._chains_at_a_time(plan))

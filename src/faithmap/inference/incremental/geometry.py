@@ -246,7 +246,8 @@ class Pixels:
         count = area(rectangle)
         chain = torch.repeat_interleave(count, output_size=total)
         within = torch.arange(len(chain), device=rectangle.device) - (count.cumsum(0) - count)[chain]
-        row = torch.div(within, width[chain], rounding_mode="floor")
+        # Processors divide integers slowly. The half keeps quotients away from integers, so rounding is harmless.
+        row = ((within.double() + 0.5) / width[chain]).long()
         return cls(chain, row + first_row[chain], within - row * width[chain] + first_column[chain])
 
     @classmethod

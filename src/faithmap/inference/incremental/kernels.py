@@ -33,7 +33,7 @@ from faithmap.inference.incremental.layers import (
 )
 from faithmap.inference.incremental.state import Map, State
 
-CHUNK_BYTES = {"cpu": 3_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
+CHUNK_BYTES = {"cpu": 6_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
 # Row counts are multiples of it. Invariant of the row grid: whatever list a pixel is in, its row has the same bits.
 # Every row count that a product meets is on the grid, so that vectorised loops leave no remainder; on it, rows were
 # tried to be independent of their number and place (`rows_are_independent`), and where they are not, only one count is

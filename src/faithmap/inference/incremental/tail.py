@@ -20,7 +20,7 @@ from faithmap.inference.incremental.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.incremental.state import State
 from faithmap.inference.incremental.tracing import aten
 
-LARGEST_BATCH = {"cpu": 128, "device": 512}
+LARGEST_BATCH = {"cpu": 256, "device": 512}
 _BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch
 
 
