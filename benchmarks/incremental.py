@@ -27,6 +27,7 @@ from torch import nn
 
 import faithmap
 from faithmap.classifiers import kind_of
+from faithmap.errors import EngineError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import Chains, examine, make_engine, score_chains, tune_allocator
 from faithmap.inference.dense import DEFAULT_BATCH, DenseEngine
@@ -240,7 +241,7 @@ def main() -> None:
             )
             if precision == "float32":
                 dense = max(dense, loops[name])
-                with suppress(faithmap.EngineError):
+                with suppress(EngineError):
                     network = FusedNetwork(classifier, (given.size, given.size))
                     dense = max(dense, rate(partial(fused_dense, classifier, network, few), clock, given.repeats))
             incremental = partial(scored, classifier, chains, "incremental", precision, given.batch)
