@@ -85,6 +85,23 @@ def test_two_workers_give_the_table_of_one_process(cluster, whole, tmp_path, mon
     assert (run.manifest.executor, run.manifest.workers, run.manifest.threads) == ("ray", 2, 1)
 
 
+def test_a_study_on_ray_is_that_of_one_process(cluster, tmp_path):
+    pixels = torch.rand((6, 3, 24, 24), generator=torch.Generator().manual_seed(1))
+    settings = {
+        side: faithmap.Protocol.preset("srg", region_size=side, points=4, fill=fill)
+        for side, fill in ((4, "uniform"), (6, "swap"))
+    }
+    methods = ["edge", "sensitivity:l2"]
+    here, there = (
+        faithmap.study(network(), pixels, methods, settings, tmp_path / name, executor=executor)
+        for name, executor in (("here", None), ("there", RayExecutor(cluster.address, workers=2)))
+    )
+    for name, run in there.runs().items():
+        assert run.manifest.executor == "ray"
+        same(run.scores(), here.runs()[name].scores())
+    assert there.verdict() == here.verdict()
+
+
 def test_workers_that_are_killed_are_replaced(cluster, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.mkdir()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import faithmap
 from faithmap.attribution import Batch, batch_heatmaps, resolve_methods
 from faithmap.attribution.derived import region_grid
 from faithmap.attribution.shapley import shapley_values
@@ -126,3 +127,15 @@ def test_the_twin_on_a_game_by_hand():
         return 6 * (not {0, 1} & removed) + (2 not in removed)
 
     assert shapley_by_coalitions([0, 1, 2], value) == pytest.approx({0: 3, 1: 3, 2: 1})
+
+
+def test_a_fill_that_takes_other_images_is_refused_by_name(tiny, tmp_path):
+    pixels = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    protocol = faithmap.Protocol.preset("srg", region_size=8, points=4, fill="swap")
+    with pytest.raises(MethodError, match=r"shapley:permutations=2 on .*fill 'swap' takes: choose another fill"):
+        faithmap.evaluate(tiny, pixels, ["edge", "shapley:permutations=2"], protocol, tmp_path / "run")
+    with pytest.warns(faithmap.errors.MethodWarning, match="choose another fill"):
+        run = faithmap.evaluate(
+            tiny, pixels, ["edge", "shapley:permutations=2"], protocol, tmp_path / "run", on_refusal="skip"
+        )
+    assert set(run.scores()["method"]) == {"edge", "random"}

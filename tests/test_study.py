@@ -3,6 +3,10 @@
 import json
 import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ from faithmap.statistics import Measured
 from faithmap.studies.settings import GRIDS, resolve_settings, setting_name
 from faithmap.studies.study import Winner, leads, winner
 
+ROOT = Path(__file__).parents[1]
 METHODS = ["sensitivity:l2", "gradient-x-input", "edge"]
 SETTINGS = {
     "noise": Protocol.preset("srg", region_size=4, points=5),
@@ -51,6 +56,52 @@ def test_every_setting_has_the_numbers_of_a_run_of_its_own(tiny_net, found, tmp_
     for name, run in runs.items():
         alone = faithmap.evaluate(tiny_net, pixels(), METHODS, SETTINGS[name], tmp_path / name)
         pd.testing.assert_frame_equal(run.scores(), alone.scores(), check_exact=True, check_categorical=False)
+
+
+def test_a_study_grows_and_stays_what_runs_of_its_own_would_be(tiny_net, tmp_path):
+    """Scores and heatmaps, bit for bit; Shapley values belong to a setting's regions and fill."""
+    methods = ["edge", "shapley:permutations=2"]
+    two = {name: SETTINGS[name] for name in ("noise", "coarse")}
+    make(tiny_net, tmp_path / "one", count=3, methods=["edge"], settings=two)
+    make(tiny_net, tmp_path / "one", count=3, methods=methods, settings=two)
+    study = make(tiny_net, tmp_path / "one", count=5, methods=methods, save_heatmaps=True)
+    shapley = {}
+    for name, run in study.runs().items():
+        alone = faithmap.evaluate(tiny_net, pixels(5), methods, SETTINGS[name], tmp_path / name, save_heatmaps=True)
+        pd.testing.assert_frame_equal(run.scores(), alone.scores(), check_exact=True, check_categorical=False)
+        pairs = list(zip(run.examples(None), alone.examples(None), strict=True))
+        assert len(pairs) == 5
+        for own, other in pairs:
+            assert own.heatmaps.keys() == other.heatmaps.keys() == set(methods)
+            assert all(torch.equal(own.heatmaps[method], other.heatmaps[method]) for method in methods)
+        shapley[name] = pairs[0][0].heatmaps["shapley:permutations=2"]
+    assert not torch.equal(shapley["noise"], shapley["blur"])
+
+
+def test_a_study_that_was_killed_goes_on(tiny_net, found, tmp_path):
+    script = (
+        "import sys; from tests.test_study import *; from tests.conftest import TinyNet; import time\n"
+        "net = faithmap.Classifier(TinyNet(), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), name='tiny')\n"
+        "def slow(name):\n"
+        "    return lambda state: name == 'blur' and (Path(sys.argv[1], 'there').touch(), time.sleep(600))\n"
+        "make(net, sys.argv[1], progress=slow)"
+    )
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "one"], env={**os.environ, "PYTHONPATH": paths}
+    ) as it:
+        for _ in range(1200):
+            if (tmp_path / "one" / "there").exists() or it.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert it.poll() is None
+        it.kill()
+    again = make(tiny_net, tmp_path / "one")
+    assert list(again.runs()) == list(SETTINGS)
+    for name, run in again.runs().items():
+        pd.testing.assert_frame_equal(
+            run.scores(), found.runs()[name].scores(), check_exact=True, check_categorical=False
+        )
 
 
 def counted(inputs, targets):
@@ -242,6 +293,12 @@ def test_the_default_grid_covers_fills_and_region_sizes():
 def test_settings_that_cannot_be_are_named(settings, says):
     with pytest.raises(ProtocolError, match=says):
         resolve_settings(settings, (224, 224))
+
+
+def test_a_study_does_not_stop_when_one_setting_is_decided(tiny_net, tmp_path):
+    with pytest.raises(ProtocolError, match="until is 'decided', and a study has the same images in every setting"):
+        make(tiny_net, tmp_path / "one", until="decided")
+    assert not (tmp_path / "one").exists()
 
 
 def test_names_of_settings_are_folders():

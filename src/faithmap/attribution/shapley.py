@@ -21,7 +21,7 @@ from faithmap.classifiers import Classifier
 from faithmap.declarations import Parameter, integer
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.inference import Chains, Engine
-from faithmap.perturbation import Imputer, draw_fill, imputer_of, is_imputed
+from faithmap.perturbation import Imputer, draw_fill, imputer_of, is_imputed, takes_partner
 from faithmap.perturbation.segments import segment
 from faithmap.protocol import Placement, Protocol
 from faithmap.randomness import generator
@@ -160,6 +160,8 @@ def shapley(batch: Batch, *, permutations: int, protocol: Protocol) -> Float[Ten
     """
     if protocol.placement is Placement.PIXEL:
         raise MethodError("placement is 'pixel', every pixel a region: choose placement 'grid' or 'segment'.")
+    if takes_partner(protocol.fill):
+        raise MethodError("a method does not see the other images that fill 'swap' takes: choose another fill.")
     found = []
     for row, name in enumerate(batch.image_ids):
         one = batch.rows(row, 1)

@@ -15,6 +15,7 @@ from faithmap.perturbation.fills import (
     is_dropped,
     is_imputed,
     resolve_fill,
+    takes_partner,
 )
 from faithmap.perturbation.imputation import impute, imputed_steps
 from faithmap.perturbation.inpainting import Imputer, imputer_of
@@ -43,4 +44,5 @@ __all__ = [
     "resolve_fill",
     "resolve_segments",
     "segment",
+    "takes_partner",
 ]

@@ -150,6 +150,11 @@ def is_imputed(fill: str) -> bool:
     return _parse(fill)[0].imputed if fill != _DATASET_MEAN else False
 
 
+def takes_partner(fill: str) -> bool:
+    """True for a fill that takes pixels of another image of the set."""
+    return fill.partition(":")[0] != FUNCTION and fill != _DATASET_MEAN and _parse(fill)[0].needs_partner
+
+
 def is_dropped(fill: str) -> bool:
     """True for the fill that leaves tokens out instead of replacing pixels."""
     return _parse(fill)[0].dropped if fill != _DATASET_MEAN else False

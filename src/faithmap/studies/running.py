@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faithmap.checks import check_callable
 from faithmap.classifiers import Classifier, check_classifier
-from faithmap.errors import FaithmapError
+from faithmap.errors import FaithmapError, ProtocolError, shown
 from faithmap.experiment.evaluate import evaluate
 from faithmap.experiment.planning import input_size
 from faithmap.experiment.progress import Progress
@@ -32,6 +32,7 @@ def study(
     groups: Groups = None,
     heatmaps_from: str | Path | None = None,
     progress: Callable[[str], Callable[[Progress], None]] | bool = False,
+    save_heatmaps: bool = False,
     seed: int | None = None,
     score: str | None = None,
     points: int | str | None = None,
@@ -52,8 +53,9 @@ def study(
         heatmaps_from: a run folder whose stored heatmaps are used where they are the same.
         progress: True shows a bar for each setting; a function receives the setting's name and returns what is called
             with how far its run is.
+        save_heatmaps: store the heatmaps of all images in every setting, not in the first alone.
         seed, score, points: of every setting's protocol; None leaves them as they are.
-        how: passed on to `evaluate`: engine, batch_size, precision, executor, measures, masks, command.
+        how: passed on to `evaluate`: engine, batch_size, precision, executor, measures, masks, command, and so on.
     Returns:
         The study.
     Raises:
@@ -62,6 +64,11 @@ def study(
     classifier, images = check_classifier(classifier), load_images(images, groups=groups)
     if not isinstance(progress, bool):
         check_callable(progress, "progress", FaithmapError)
+    if how.get("until") is not None:
+        raise ProtocolError(
+            f"until is {shown(how['until'])}, and a study has the same images in every setting: stop one run when it "
+            "is decided, and give its images to the study."
+        )
     asked = resolve_settings(settings, input_size(images, classifier), seed=seed, score=score, points=points)
     url = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")).url
     write_settings(url, {name: name for name in asked})
@@ -74,7 +81,7 @@ def study(
             methods,
             protocol,
             f"{url}/{name}",
-            save_heatmaps=first is None,
+            save_heatmaps=save_heatmaps or first is None,
             heatmaps_from=source,
             progress=progress if isinstance(progress, bool) else progress(name),
             **how,
