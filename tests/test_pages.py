@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -10,9 +11,10 @@ import faithmap
 from faithmap.cli import app
 from faithmap.errors import FaithmapError
 from faithmap.protocol import Protocol
-from faithmap.studies.pages import studies_in
+from faithmap.studies.pages import beside_page, networks_page, studies_in
 from tests.conftest import TinyNet
 from tests.test_study import METHODS, pixels
+from tests.web.tools import node_modules
 
 SETTINGS = {
     "noise": Protocol.preset("srg", region_size=4, points=5),
@@ -119,3 +121,67 @@ def test_a_command_that_takes_a_run_names_one_of_a_study(folder, name, arguments
     said = " ".join(done.stderr.split())
     assert "takes one run" in said
     assert f"{folder}/one/noise" in said
+
+
+PAGES = ("one/report.html", "report.html", "compared.html")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    """The three pages."""
+    faithmap.Study(folder / "one").report(folder / PAGES[0])
+    networks_page(studies_in(folder), folder / PAGES[1])
+    beside_page([faithmap.Run(folder / name / "noise") for name in ("one", "two")], folder / PAGES[2])
+    return folder
+
+
+def test_a_chosen_setting_and_score_change_the_whole_page(browser, written):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((written / PAGES[0]).as_uri())
+    page.wait_for_selector("html.ready")
+    study = faithmap.Study(written / "one")
+    for score in ("probability", "logit"):
+        page.locator(f'input[name="score"][value="{score}"]').check()
+        assert squeezed(page.locator("h1").inner_text()) == squeezed(study.verdict(score=score)[0])
+        assert page.locator("table.matrix:visible").count() == 1
+        for key, (name, run) in zip(("r0", "r1"), study.runs().items(), strict=True):
+            page.locator("#choice").select_option(key)
+            assert squeezed(page.locator("h2.verdict:visible").inner_text()) == squeezed(run.verdict(score=score)[0])
+            assert page.locator("table.ranking:visible").count() == 1
+            assert page.locator("#figure .lede:visible").inner_text().startswith(f"{name}: ")
+            steps = page.locator("#figure [data-part=plot]").get_attribute("aria-valuemax")
+            assert steps == str(run.scores()["step"].max())
+    page.close()
+
+
+def squeezed(text):
+    return " ".join(text.replace("\u2011", "-").replace("\xa0", " ").split())
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (768, "light"), (1280, "light"), (1920, "dark")])
+def test_axe_finds_nothing(browser, written, name, width, scheme):
+    source = (node_modules("axe-core") / "axe-core" / "axe.min.js").read_text()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto((written / name).as_uri())
+    page.wait_for_selector("html.ready")
+    page.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
+    page.evaluate(source)
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("tags => axe.run({runOnly: tags, rules: {'target-size': {enabled: true}}})", tags)
+    said = [f"{one['id']}: {one['nodes'][0]['html'][:120]} ×{len(one['nodes'])}" for one in found["violations"]]
+    assert said == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
