@@ -1,8 +1,8 @@
 """A short run of the fuzzer, in a process of its own, and what public functions leave of their arguments."""
 
 import copy
-import importlib.util
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks import fuzz
+from benchmarks.fuzzing.valid import calls
 
 import faithmap
 
-FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
-spec = importlib.util.spec_from_file_location("faithmap_fuzz", FUZZ)
-fuzz = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fuzz)
-
-CALLS = fuzz.calls()
+ROOT = Path(__file__).parent.parent
+CALLS = calls()
 
 
 @pytest.mark.parametrize(("family", "cases"), [("api", 500), ("cli", 20), ("files", 40)])
 def test_hostile_cases_end_in_a_result_or_a_sentence(family, cases):
-    command = [sys.executable, str(FUZZ), "--family", family, "--cases", str(cases), "--seed", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--family", family, "--cases", str(cases), "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert f"{family}: {cases} cases, 0 findings" in done.stdout
 
@@ -40,15 +38,34 @@ def test_the_fuzzer_finds_what_it_looks_for():
 
     assert fuzz.outcome(lambda: None) is None
     assert fuzz.outcome(lambda: raising(faithmap.FaithmapError("a sentence"))) is None
-    for error in (ValueError("no"), KeyError(), SystemExit(1), faithmap.FaithmapError("two\nlines")):
+    for error in (ValueError("no"), KeyError(), SystemExit(1), faithmap.FaithmapError(), Careless()):
         assert fuzz.outcome(lambda error=error: raising(error)) is not None
     before = fuzz.SECONDS
     try:
         fuzz.SECONDS = 0.2
-        fuzz.signal.signal(fuzz.signal.SIGALRM, fuzz.too_long)
+        fuzz.signal.signal(fuzz.signal.SIGPROF, fuzz.too_long)
         assert "longer than" in fuzz.outcome(endless)
     finally:
         fuzz.SECONDS = before
+
+
+class Careless(faithmap.FaithmapError):
+    """Goes around what keeps a message on one line."""
+
+    def __str__(self):
+        return "two\nlines"
+
+
+def test_a_process_that_dies_is_a_finding(capfd):
+    def cases(rng, folder):
+        yield "a case that ends the process", lambda: os.kill(os.getpid(), 9)
+
+    fuzz.FAMILIES["deadly"] = cases
+    try:
+        assert fuzz.guarded("deadly", 0, 5, 60) == 1
+    finally:
+        del fuzz.FAMILIES["deadly"]
+    assert "ended with -9 at #1: a case that ends the process" in capfd.readouterr().out
 
 
 def test_every_public_function_is_called():

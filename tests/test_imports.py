@@ -12,7 +12,7 @@ PACKAGE = Path(faithmap.__file__).parent
 FLOORS = [
     {"errors", "_version", "identity"},
     {"text", "protocol", "files", "checks"},
-    {"arrays"},
+    {"arrays", "arguments"},
     {"randomness", "declarations"},
     {"mosaics", "grouping", "declared"},
     {"images"},

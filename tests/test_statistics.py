@@ -275,7 +275,7 @@ def test_low_is_good_for_lerf_and_for_insertion(frame: pd.DataFrame) -> None:
     assert "has the lowest AOPC" in statistics.headline(frame, order="lerf")
     best = statistics.chosen_images(frame)
     assert statistics.chosen_images(frame, direction="restore")["best"] == best["worst"]
-    with pytest.raises(CurveError, match="give 'remove' or 'restore'"):
+    with pytest.raises(CurveError, match="Known: remove, restore"):
         statistics.ranking(frame, direction="insertion")
 
 

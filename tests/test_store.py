@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from faithmap.errors import StoreError
 from faithmap.protocol import Protocol
-from faithmap.store.folder import Store, _heatmap_part
+from faithmap.store.folder import Store, heatmap_part
 from faithmap.store.index import Builder
 from faithmap.store.manifest import ClassifierRecord, ImageRecord, Manifest
 from faithmap.store.records import FORMAT, Example
@@ -208,7 +208,7 @@ def test_damaged_heatmaps_are_found_and_never_used(store):
     heatmap = store.stored_heatmaps()
     for damage in damages(whole):
         path.write_bytes(damage)
-        _heatmap_part.cache_clear()
+        heatmap_part.cache_clear()
         assert store.damaged_parts() == [name]
         assert heatmap.heatmap("i", "a", 2) is None
         with pytest.raises(StoreError, match=path.name):

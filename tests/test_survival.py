@@ -18,7 +18,7 @@ import faithmap
 from faithmap.errors import InputError, StoreError
 from faithmap.experiment.executors import LocalExecutor
 from faithmap.run import Run
-from faithmap.store.folder import Store, _heatmap_part
+from faithmap.store.folder import Store, heatmap_part
 from faithmap.store.reading import sample
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -57,7 +57,7 @@ def test_every_damaged_part_is_computed_again(run, whole):
         path = run.folder / name
         data = path.read_bytes()
         path.write_bytes(random.choice([data[: len(data) // 2], b"", data[:-9] + b"?" + data[-8:]]))
-    _heatmap_part.cache_clear()
+    heatmap_part.cache_clear()
     with pytest.warns(UserWarning, match="damaged"):
         again = measure(run.folder)
     same(again.scores(), whole.scores())

@@ -119,15 +119,15 @@ def as_fill(value: Any, pixels: Tensor) -> Tensor:
     return found
 
 
-def as_points(value: Any) -> tuple[int, ...]:
+def as_points(value: Any, name: str = "points") -> tuple[int, ...]:
     """Steps that are scored, as integers; whether they ascend is checked where the number of steps is known.
 
     Raises:
         InputError: not a list of integers.
     """
-    found = as_integers(value, "points")
+    found = as_integers(value, name)
     if found.ndim != 1:
-        raise InputError(f"points has shape {tuple(found.shape)}, expected a list of steps.")
+        raise InputError(f"{name} has shape {tuple(found.shape)}, expected a list of integers.")
     return tuple(found.tolist())
 
 

@@ -29,7 +29,13 @@ from collections.abc import Iterable
 
 
 class FaithmapError(Exception):
-    """Base of all errors that faithmap raises on purpose."""
+    """Base of all errors that faithmap raises on purpose.
+
+    Its message is one line that can be printed everywhere, whatever names stand in it.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(escaped(str(message)))
 
 
 class ProtocolError(FaithmapError):
@@ -110,6 +116,18 @@ class GroupWarning(UserWarning):
 
 class StoreError(FaithmapError):
     """A run folder that cannot be read, written or extended."""
+
+
+def escaped(text: str) -> str:
+    """Text from outside (file names, labels, what others' errors say) on one line: what cannot be printed is escaped.
+
+    Example:
+        >>> escaped("a\\nb")
+        'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def install(extra: str) -> str:

@@ -99,9 +99,7 @@ def as_folder(value: object, name: str) -> Path:
     Raises:
         StoreError: no path, or one that exists and is no folder.
     """
-    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
-        raise StoreError(f"{name} is {shown(value)}: give the path of a folder.")
-    path = expanded(Path(value))
+    path = as_path(value, name)
     try:
         if path.exists() and not path.is_dir():
             raise StoreError(f"{name} is {path}, which is no folder: give another.")
@@ -110,15 +108,24 @@ def as_folder(value: object, name: str) -> Path:
     return path
 
 
+def as_path(value: object, name: str) -> Path:
+    """A path of a file or folder, ``~`` written out, that need not exist.
+
+    Raises:
+        StoreError: no path.
+    """
+    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
+        raise StoreError(f"{name} is {shown(value)}: give a path.")
+    return expanded(Path(value))
+
+
 def writable(value: object, name: str = "the file") -> Path:
     """Where a file is to be written, ``~`` written out: a new name, or a regular file that may be replaced.
 
     Raises:
         StoreError: no path, a folder, or a device, which would be replaced by a file.
     """
-    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
-        raise StoreError(f"{name} is {shown(value)}: give the path of a file.")
-    path = expanded(Path(value))
+    path = as_path(value, name)
     try:
         if path.exists():
             _check_regular(os.stat(path).st_mode, path)

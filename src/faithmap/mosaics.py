@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from faithmap.errors import ImageError, InputError
+from faithmap.checks import as_integer
+from faithmap.errors import ImageError, InputError, shown
 from faithmap.randomness import generator
 
 PREFIX = "mosaic:"
@@ -77,8 +78,8 @@ class MosaicImage:
     def mask(self, height: int, width: int) -> Bool[Tensor, "height width"]:
         """True on the quarters that show the target class."""
         mask = torch.zeros(height, width, dtype=torch.bool)
-        for shown, (rows, columns) in zip(self.target, quarters(height, width), strict=True):
-            mask[rows, columns] = shown
+        for is_target, (rows, columns) in zip(self.target, quarters(height, width), strict=True):
+            mask[rows, columns] = is_target
         return mask
 
 
@@ -102,8 +103,13 @@ def mosaics(images: Sequence[Any], seed: int = 0) -> list[MosaicImage]:
     Source:
         Arias-Duart et al. 2022, Focus: two images of the target class and two of other classes, at random places.
     """
+    as_integer(seed, "seed", 0, 2**63 - 1)
+    if not isinstance(images, Iterable) or isinstance(images, str) or not hasattr(images, "__len__"):
+        raise InputError(f"images is {shown(images)}: give images with classes, as `load_images` returns them.")
     classes: dict[Any, list[Any]] = defaultdict(list)
     for image in images:
+        if not hasattr(image, "label") or not hasattr(image, "id"):
+            raise InputError(f"images holds {shown(image)}: give images with classes, as `load_images` returns them.")
         if image.label is None:
             raise InputError(f"image '{image.id}' has no class: mosaics need one folder per class.")
         classes[image.label].append(image)
@@ -126,5 +132,5 @@ def _mosaic(first: Any, second: Any, others: Sequence[Any], seed: int) -> Mosaic
     drawn = random.choice(len(others), 2, replace=False)
     four = [(first, True), (second, True), *((others[int(at)], False) for at in drawn)]
     one, two, three, four_th = (four[int(place)] for place in random.permutation(4))
-    parts, shown = zip(one, two, three, four_th, strict=True)
-    return MosaicImage(name, tuple(parts), tuple(shown), first.label)
+    parts, targets = zip(one, two, three, four_th, strict=True)
+    return MosaicImage(name, tuple(parts), tuple(targets), first.label)

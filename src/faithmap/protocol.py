@@ -207,6 +207,8 @@ class Protocol:
         Raises:
             ProtocolError: a part that this version does not know, or a value that cannot be measured.
         """
+        if not isinstance(parts, Mapping):
+            raise ProtocolError(f"a protocol is {shown(parts)}: give its parts, as `to_dict` does.")
         known = {f.name for f in fields(cls)}
         for part in parts:
             if part not in known:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from faithmap import plots, statistics
+from faithmap.arguments import checked
 from faithmap.errors import CurveError, FaithmapError, among
 from faithmap.measures.measure import Measure
 from faithmap.measures.scorecard import SRG, scorecard
@@ -28,6 +29,7 @@ class Run(StoredRun):
         StoreError: a folder that holds no run.
     """
 
+    @checked()
     def aopc(self, score: str | None = None, relative: bool = True, confidence: float = 0.95) -> pd.DataFrame:
         """Per method and step: mean AOPC over the images, relative to random, with its interval.
 
@@ -35,6 +37,7 @@ class Run(StoredRun):
         """
         return aopc_table(self.scores(), str(score or self.protocol.score), relative=relative, confidence=confidence)
 
+    @checked()
     def measured(
         self,
         measure: str | None = None,
@@ -66,6 +69,7 @@ class Run(StoredRun):
         frame = self.scores() if frame is None else frame
         return statistics.measured(frame, measure, shown, step, order, direction)
 
+    @checked()
     def ranking(
         self, measure: str | None = None, score: str | None = None, step: int | None = None, confidence: float = 0.95
     ) -> pd.DataFrame:
@@ -77,6 +81,7 @@ class Run(StoredRun):
         """
         return statistics.ranking(self.measured(measure, score, step), confidence=confidence)
 
+    @checked()
     def verdict(self, measure: str | None = None, score: str | None = None) -> list[str]:
         """The answer in sentences: for the score that is shown, and whether the other score agrees.
 
@@ -107,6 +112,7 @@ class Run(StoredRun):
             return None
         return decided(self.measured().of_images(stages.images), stages.looks, stages.at_most, stages.contrast)
 
+    @checked()
     def grade(self, measure: str | None = None, score: str | None = None) -> Grade:
         """How far a measure can be trusted on these images; see `faithmap.statistics.grade`.
 
@@ -119,6 +125,7 @@ class Run(StoredRun):
         shown, direction = str(score or self.protocol.score), str(self.protocol.direction)
         return statistics.grade(self.scores(), shown, direction=direction, measure=measure)
 
+    @checked()
     def scorecard(self, score: str | None = None, confidence: float = 0.95) -> pd.DataFrame:
         """Every method by every measure of the run, and by SRG where it holds both orders: no total score.
 
@@ -137,6 +144,7 @@ class Run(StoredRun):
             confidence=confidence,
         )
 
+    @checked()
     def paper(self, measure: str | None = None, score: str | None = None, confidence: float = 0.95) -> Paper:
         """The run for a paper: a LaTeX table, a methods paragraph with every parameter, and BibTeX of what it rests on.
 
@@ -150,6 +158,7 @@ class Run(StoredRun):
         found = self.measured(measure, shown)
         return paper_of(self, statistics.ranking(found, confidence=confidence), found, measure, shown, confidence)
 
+    @checked(ax=Axes)
     def plot(
         self,
         path: str | Path | None = None,
@@ -177,6 +186,7 @@ class Run(StoredRun):
             plots.save(ax, path)
         return ax
 
+    @checked()
     def report(
         self,
         path: str | Path,
@@ -188,6 +198,7 @@ class Run(StoredRun):
         """The answer as one self-contained HTML page, or as a folder; see `faithmap.report.write_report`."""
         return write_report(self, path, examples=examples, folder=folder, channels=channels)
 
+    @checked()
     def flipbook(self, image: str | None = None, *, channels: Sequence[int] | None = None) -> Html:
         """Step through what was removed, inline in a notebook; see `faithmap.report.flipbook_html`.
 
@@ -205,6 +216,7 @@ class Run(StoredRun):
         except FaithmapError:  # a run without scores: its `repr` says all there is
             return None
 
+    @checked(name=str, compare=(list, tuple))
     def figure(
         self,
         name: str,

@@ -17,8 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from faithmap.arguments import checked
 from faithmap.attribution import Batch, resolve_methods
+from faithmap.checks import as_integer, check_flag
 from faithmap.classifiers import Classifier
+from faithmap.errors import InputError
 from faithmap.images import Images, Preprocessing, TensorImage
 from faithmap.measures.compute import compute_measures, value_frame
 from faithmap.measures.registry import resolve_measures
@@ -69,6 +72,7 @@ class TestBed:
         return value_frame(compute_measures(subject, asked, heatmaps, resolve_measures(measures))[0])
 
 
+@checked()
 def shapes(count: int = 24, size: int = 64, *, shortcut: bool = False, seed: int = 0) -> TestBed:
     """The test bed of coloured shapes.
 
@@ -78,6 +82,11 @@ def shapes(count: int = 24, size: int = 64, *, shortcut: bool = False, seed: int
         shortcut: take the network that looks at the background alone.
         seed: of the images.
     """
+    as_integer(count, "count", 1, 1_000_000)
+    as_integer(size, "size", 8, 4096)
+    check_flag(shortcut, "shortcut")
+    if size % 4:
+        raise InputError(f"size is {size}: give a multiple of 4.")
     classifier = Classifier(
         handmade(shortcut),
         mean=(0.5, 0.5, 0.5),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from faithmap.errors import escaped
+
 _WORDS = {
     "lrp": "LRP",
     "epsilon": "ε",
@@ -44,7 +46,7 @@ def printable(text: str, longest: int = 200) -> str:
         >>> printable("a\\nb")
         'a\\\\nb'
     """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+    shown = escaped(str(text))
     if len(shown) > longest:
         head = (longest - 1) // 2
         shown = f"{shown[:head]}…{shown[-(longest - 1 - head) :]}"

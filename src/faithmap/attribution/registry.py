@@ -17,7 +17,7 @@ from faithmap.checks import one_of
 from faithmap.declarations import split_names
 from faithmap.errors import MethodError, MethodWarning
 from faithmap.identity import UNKNOWN
-from faithmap.protocol import RANDOM, Protocol
+from faithmap.protocol import RANDOM, Protocol, as_protocol
 
 SETS = {
     "fig4": (
@@ -70,6 +70,7 @@ def resolve_methods(
         one_of(on_refusal, "on_refusal", ("skip", "error"), MethodError)
     if heatmap_resize is not None:
         one_of(heatmap_resize, "heatmap_resize", given.RESIZES, MethodError)
+    protocol = None if protocol is None else as_protocol(protocol)
     found: dict[str, Method] = {}
     for method in _flat(methods, protocol):
         if heatmap_resize is not None and isinstance(method.compute, given.Precomputed):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.checks import as_numbers, as_text, as_texts, check_flag
+from faithmap.checks import as_numbers, as_shaped_pixels, as_text, as_texts, check_flag
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -186,7 +186,7 @@ class Classifier:
 
     def to(self, device: torch.device | str) -> Classifier:
         """The same classifier with its network moved to `device` (in place, as `torch.nn.Module.to`)."""
-        self.module.to(device)
+        self.module.to(pick_device(device))
         return self
 
     def normalise(
@@ -197,6 +197,7 @@ class Classifier:
         Raises:
             ClassifierError: images with another number of channels.
         """
+        pixels = as_shaped_pixels(pixels)
         if pixels.ndim != 4 or (pixels.shape[1] != self.channels and self.mean_is_given):
             raise ClassifierError(
                 f"{self.name} takes images (B, {self.channels}, H, W), received {tuple(pixels.shape)}: give mean and "
@@ -341,6 +342,8 @@ class Classifier:
         """The class index of a label: an index, a number written out, or one of `labels`; else None."""
         if label is None or isinstance(label, int | np.integer):
             return None if label is None else int(label)
+        if not isinstance(label, str):
+            raise ClassifierError(f"a class is {shown(label)}: give an index or a name.")
         if label.isdecimal() and len(label) < _DIGITS:
             return int(label)
         return self.labels.index(label) if self.labels is not None and label in self.labels else None

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faithmap.errors import ClassifierError
+
 _ROW = 1 << 16
 _PLAIN = (int, float, str, bool, tuple, type(None))
 
@@ -39,6 +41,37 @@ def weights_signature(module: nn.Module) -> tuple[Any, ...]:
     modules = tuple((name, id(one), id(one.__dict__.get("forward"))) for name, one in module.named_modules())
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return (modules, tuple((name, *_content(tensor)) for name, tensor in tensors))
+
+
+class Watch:
+    """Sees to it that scores are those of one network: what it was when the watch began.
+
+    Args:
+        module: the network.
+        name: how messages call it.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.module, self.name = module, name
+        self.before = weights_signature(module)
+
+    def check(self) -> None:
+        """Compare layers and weights with what they were. Reads every weight once: milliseconds.
+
+        Raises:
+            ClassifierError: they have changed; names some of them.
+        """
+        now = weights_signature(self.module)
+        if now == self.before:
+            return
+        known = {name: rest for part in self.before for name, *rest in part}
+        changed = [name or "the network itself" for part in now for name, *rest in part if known.get(name) != rest]
+        what = ", ".join(dict.fromkeys(changed)) if len(changed) < 4 else f"{', '.join(changed[:3])}, …"
+        raise ClassifierError(
+            f"{self.name} changed while it was scored ({what or 'layers are gone'}): what is stored so far is of the "
+            "network as it was; let callbacks, measures and the network itself leave its weights alone, or work on a "
+            "copy made with copy.deepcopy, and run again."
+        )
 
 
 @contextmanager

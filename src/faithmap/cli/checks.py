@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faithmap.cli.app import command
-from faithmap.cli.console import err, one_line, out, printable
+from faithmap.cli.console import err, one_line, out
 from faithmap.cli.options import Computed, Data, Device, Inputs, Measured, Places, Seed
 from faithmap.text import number, significant
 
@@ -69,7 +69,7 @@ def operators_command(
             **computed.arguments(),
         )
     table = Table(
-        title=f"ABPC of {method}, {asked.score}, {classifier.name}, {frame['images'].max()} images",
+        title=one_line(f"ABPC of {method}, {asked.score}, {classifier.name}, {frame['images'].max()} images"),
         title_justify="left",
         caption="higher: the operator takes away what the heatmap points at",
         caption_justify="left",
@@ -79,7 +79,7 @@ def operators_command(
         table.add_column(name, justify="right")
     for row in frame.itertuples():
         table.add_row(
-            str(row.fill), significant(row.mean, 4), f"{significant(row.low, 4)} … {significant(row.high, 4)}"
+            one_line(str(row.fill)), significant(row.mean, 4), f"{significant(row.low, 4)} … {significant(row.high, 4)}"
         )
     out.print(table)
 
@@ -95,7 +95,7 @@ def one_bar_each() -> Iterator[Callable[[str, Any], None]]:
         def show(name: str, state: Any) -> None:
             if name not in bars:
                 shown.close()
-                err.print(name, highlight=False)
+                err.print(one_line(name), highlight=False)
                 bars[name] = shown.enter_context(ProgressDisplay(err))
             bars[name](state)
 
@@ -127,7 +127,7 @@ def sanity_command(
         try:
             pixels.append(image.read(classifier.preprocessing))
         except ImageError as error:
-            err.print(Text.assemble(("skipped: ", "bold yellow"), printable(str(error))), soft_wrap=True)
+            err.print(Text.assemble(("skipped: ", "bold yellow"), one_line(str(error))), soft_wrap=True)
     if not pixels:
         raise ImageError("not one image could be read.")
     with err.status("re-drawing layers"):
@@ -135,7 +135,9 @@ def sanity_command(
     wide = randomisation_table(check)
     layers = check.groupby("share")["layers"].first()
     table = Table(
-        title=f"Rank correlation with the trained {classifier.name}, {len(pixels)} images; top layers re-drawn",
+        title=one_line(
+            f"Rank correlation with the trained {classifier.name}, {len(pixels)} images; top layers re-drawn"
+        ),
         title_justify="left",
         caption="near 1: the heatmap does not depend on what the network has learned; –: no heatmap there, because the "
         "score of the re-drawn network does not depend on the image",

@@ -79,7 +79,7 @@ def doctor_command(
     for finding in findings(run, data):
         states.add(finding.state)
         text = Text.from_markup(marks[finding.state] + " ").append(one_line(finding.what))
-        out.print(text.append(f" → {finding.remedy}" if finding.remedy else "", style="bold"), soft_wrap=True)
+        out.print(text.append(f" → {one_line(finding.remedy)}" if finding.remedy else "", style="bold"), soft_wrap=True)
     if BAD in states:
         raise typer.Exit(1)
 
@@ -117,7 +117,7 @@ def plot_command(
     figure = figure or ("fig4" if study is None else "study")
     file = out_file or files_of(run) / f"{figure}.png"
     (study or run_of(run, "plot")).figure(figure, file, **drawn.arguments())
-    out.print(str(file), highlight=False, soft_wrap=True)
+    out.print(one_line(str(file)), highlight=False, soft_wrap=True)
 
 
 @command("report")
@@ -151,7 +151,7 @@ def report_command(
         file = found.report(place, examples=examples, folder=folder, channels=shown)
     else:
         file = networks_page(networks, Path(place)) if study is None else study.report(place)
-    out.print(str(file), highlight=False, soft_wrap=True)
+    out.print(one_line(str(file)), highlight=False, soft_wrap=True)
 
 
 @command("measures")

@@ -52,7 +52,7 @@ def write_anything() -> None:
     """Let a terminal of any encoding take whatever is printed."""
     codecs.register_error("faithmap-lookalike", lookalike)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and not (stream.encoding or "").lower().startswith("utf"):
+        if isinstance(stream, io.TextIOWrapper):  # in UTF-8 as well there are names that are no text: lone surrogates
             stream.reconfigure(errors="faithmap-lookalike")
 
 
@@ -112,15 +112,10 @@ def guarded(command: _F) -> _F:
 
 def fail(message: str, code: int = 1) -> None:
     """Say what is wrong on standard error and leave."""
-    err.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    err.print(Text.assemble(("error: ", "bold red"), one_line(message)), soft_wrap=True)
     raise typer.Exit(code)
 
 
-def printable(text: str) -> str:
-    """Text with what cannot be printed written out, so that a file name cannot move the cursor; lines stay lines."""
-    return "\n".join(naming.printable(line, longest=2000) for line in text.split("\n"))
-
-
 def one_line(text: str) -> str:
-    """The same on one line."""
+    """Text with what cannot be printed written out, so that a file name cannot move the cursor, on one line."""
     return naming.printable(text, longest=2000)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faithmap.cli.console import err
+from faithmap.cli.console import err, one_line
 from faithmap.cli.options import Computed, Files, Inputs, Places, Properties, channels_of
 from faithmap.cli.show import show_estimate
 from faithmap.protocol import Protocol
@@ -62,8 +62,10 @@ def measure(
         classifier.shown_channels = channels_of(files.channels)
     found = (found or load_images()).limit(inputs.limit, protocol.seed)
     err.print(
-        f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "
-        f"{described_steps(protocol)}, draws: {protocol.draws} → {how['out']}",
+        one_line(
+            f"{len(found)} images, {classifier.name} on {classifier.device.type}, {protocol.name}: "
+            f"{described_steps(protocol)}, draws: {protocol.draws} → {how['out']}"
+        ),
         highlight=False,
         soft_wrap=True,
     )

@@ -38,7 +38,7 @@ def cite_command(
     if folder is not None:
         folder = paper.write(folder)
         for name in ("table.tex", "methods.tex", "references.bib", "example.tex"):
-            out.print(str(folder / name), highlight=False, soft_wrap=True)
+            out.print(one_line(str(folder / name)), highlight=False, soft_wrap=True)
         return
     for part in (paper.table, paper.methods, paper.bibtex):
         out.print(part, markup=False, highlight=False, soft_wrap=True)
@@ -68,9 +68,9 @@ def compare_command(
     show_beside(found)
     if figure is not None:
         opened[0].figure("fig4", figure, compare=runs[1:], score=found.score, measure=found.measure)
-        out.print(str(figure), highlight=False, soft_wrap=True)
+        out.print(one_line(str(figure)), highlight=False, soft_wrap=True)
     if page is not None:
-        out.print(str(beside_page(opened, page, measure, score)), highlight=False, soft_wrap=True)
+        out.print(one_line(str(beside_page(opened, page, measure, score))), highlight=False, soft_wrap=True)
 
 
 def show_beside(found: Beside) -> None:

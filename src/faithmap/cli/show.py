@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from faithmap.cli.console import err, one_line, out, printable
+from faithmap.cli.console import err, one_line, out
 from faithmap.text import duration
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def show_skipped(skipped: Sequence[Any], most: int = 10) -> None:
     images = {one.image for one in skipped if one.method is None}
     pairs = Counter(one.method for one in skipped if one.method is not None)
     counted = [f"{len(images)} images"] * bool(images) + [f"{method} on {n} images" for method, n in pairs.items()]
-    err.print(Text.assemble(("skipped: ", "bold yellow"), printable(", ".join(counted))), soft_wrap=True)
+    err.print(Text.assemble(("skipped: ", "bold yellow"), one_line(", ".join(counted))), soft_wrap=True)
     for one in skipped[:most]:
         method = f"{one.method}: " if one.method else ""
         err.print(Text(f"  {one_line(one.image)}: {method}{one_line(one.reason)}"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from faithmap.cli.app import command
 from faithmap.cli.console import err, files_of, one_line, out, place
 from faithmap.cli.measuring import command_line
 from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed
+from faithmap.errors import FaithmapError
 
 if TYPE_CHECKING:
     from faithmap.studies.study import Study
@@ -40,8 +42,14 @@ class Varied(Options, panel="What is measured"):
             return self.settings
         own, _ = GRIDS.get(self.settings, GRIDS["consistency"])
         fills = own if self.fills is None else [part.strip() for part in self.fills.split(",")]
-        sides = (9, 16, 32) if self.region_sizes is None else [int(part) for part in self.region_sizes.split(",")]
+        sides = (9, 16, 32) if self.region_sizes is None else list(map(self.side, self.region_sizes.split(",")))
         return grid(fills, sides)
+
+    def side(self, text: str) -> int:
+        """One of `--region-sizes`."""
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+            raise FaithmapError(f"--region-sizes is '{self.region_sizes}': give sides in pixels, such as 9,16,32.")
+        return int(text)
 
 
 @command("study")
@@ -68,9 +76,11 @@ def study_command(
     from faithmap.studies.pages import networks_page, studies_in
 
     networks = [name.strip() for name in models.split(",")] if models else [inputs.model]
-    base = Path(places.out or f"runs/study-{Path(inputs.images).name or 'images'}")
+    base = places.out or Path(f"runs/study-{Path(inputs.images).name or 'images'}")
     for name in networks:
-        folder = base / one_folder(name) if len(networks) > 1 else base
+        folder = base
+        if len(networks) > 1:
+            folder = base / one_folder(name) if isinstance(base, Path) else f"{base}/{one_folder(name)}"
         show_study(run_study(replace(inputs, model=name), varied, executed, places, methods, folder, heatmaps_from))
     if len(networks) > 1:
         page = networks_page(studies_in(base), base / "report.html")
@@ -113,7 +123,7 @@ def run_study(
             progress=bar,
             seed=varied.seed,
             score=varied.score,
-            points=int(points) if points is not None and points.isdecimal() else points,
+            points=int(points) if points is not None and re.fullmatch(r"-?[0-9]{1,18}", points) else points,
             command=command_line(),
             **executed.arguments(),
         )
@@ -144,7 +154,7 @@ def show_study(study: Study) -> None:
     page = study.report(files_of(place(study.url)) / "report.html")
     study.figure("study", page.with_name("study.png"))
     for file in (page.with_name("study.png"), page):
-        out.print(str(file), highlight=False, soft_wrap=True)
+        out.print(one_line(str(file)), highlight=False, soft_wrap=True)
 
 
 def one_folder(name: str) -> str:

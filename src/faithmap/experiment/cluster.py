@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from faithmap.checks import as_integer, as_text
+from faithmap.classifiers.watch import Watch
 from faithmap.errors import EngineWarning, FaithmapError, missing
 from faithmap.experiment.executors import MOST_THREADS, Report, compute, task_key
 from faithmap.experiment.task import Experiment, Task
@@ -117,6 +118,7 @@ class Worker:
         # In a list, because Ray would copy an argument by itself into every worker's start, and warn about restarts.
         sent: Experiment = import_ray().get(experiment[0])
         self.experiment = replace(sent, classifier=sent.classifier.to(device))
+        self.watch = Watch(self.experiment.classifier.module, self.experiment.classifier.name)
         self.store = Store(url)
 
     def ready(self) -> None:
@@ -128,7 +130,7 @@ class Worker:
         draws = [draw for draw in task.draws if task_key(task, draw) not in stored]
         left = replace(task, chains=tuple(key for key in task.chains if key.draw in draws))
         with warnings.catch_warnings(record=True) as said:
-            news = list(compute(self.experiment, left, self.store)) if left.chains or left.heatmaps else []
+            news = list(compute(self.experiment, left, self.store, self.watch)) if left.chains or left.heatmaps else []
         return Report(
             scores=task.scores,
             images=len(task.images),

@@ -15,8 +15,16 @@ from torch import Tensor
 from faithmap.attribution import resolve_methods
 from faithmap.attribution.fitting import refusals
 from faithmap.checks import as_text, check_callable, check_flag
-from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, HeatmapError, MethodError, MethodWarning, StoreError
+from faithmap.classifiers import Classifier, ScoreOnly
+from faithmap.errors import (
+    ClassifierError,
+    ClassifierWarning,
+    FaithmapError,
+    HeatmapError,
+    MethodError,
+    MethodWarning,
+    StoreError,
+)
 from faithmap.experiment.executors import Executor, LocalExecutor, Report, as_executor
 from faithmap.experiment.planning import Plan, input_size, pending, prepare, telling_task, usable_heatmaps
 from faithmap.experiment.progress import Progress, shown
@@ -195,12 +203,33 @@ def compute(
             if isinstance(error, MethodError) and not isinstance(error, HeatmapError):
                 raise MethodError(f"{error}{proposal(experiment, images, str(error))}") from error
             raise
+        check_fingerprint(experiment.classifier, manifest)
         store.write_manifest(manifest.updated(skipped=skipped(), finished=timestamp()))
     if not store.parts():
         reasons = "; ".join(dict.fromkeys(one.reason for one in state.skipped[:3]))
         raise FaithmapError(f"not one image could be measured: {reasons}")
     check_methods(experiment, store, state.skipped)
     return Run(store.url)
+
+
+def check_fingerprint(classifier: Classifier, manifest: Manifest) -> None:
+    """Hold the network against the one that the manifest names, once all is computed.
+
+    A function may hold a counter or a cache, which its fingerprint covers as well: that is said, and ends nothing.
+
+    Raises:
+        ClassifierError: a network that has changed.
+    """
+    if classifier.fingerprint() == manifest.classifier.fingerprint:
+        return
+    functions = isinstance(classifier.module, ScoreOnly) or callable(classifier.score)
+    text = (
+        f"{classifier.name} is no longer the network that the manifest names ({manifest.classifier.fingerprint}): "
+        "something changed it during the run; leave it as it is, and run again"
+    )
+    if not functions:
+        raise ClassifierError(f"{text}.")
+    warnings.warn(f"{text}, or ignore this if its functions only count or cache.", ClassifierWarning, stacklevel=4)
 
 
 def proposal(experiment: Experiment, images: Images, refusal: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from faithmap.checks import as_integer
+from faithmap.classifiers.watch import Watch
 from faithmap.errors import FaithmapError, shown
 from faithmap.experiment.pipeline import evaluate_task
 from faithmap.experiment.task import Experiment, Task
@@ -63,9 +64,11 @@ class LocalExecutor:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
+            watch = Watch(experiment.classifier.module, experiment.classifier.name)
             for task in tasks:
-                for news in compute(experiment, task, store, lambda scores: report(Report(scores=scores))):
+                for news in compute(experiment, task, store, watch, lambda scores: report(Report(scores=scores))):
                     report(news)
+            watch.check()
         finally:
             torch.set_num_threads(before)
 
@@ -88,10 +91,18 @@ def as_executor(value: Any) -> Executor:
 
 
 def compute(
-    experiment: Experiment, task: Task, store: Store, progress: Callable[[int], None] = lambda scores: None
+    experiment: Experiment,
+    task: Task,
+    store: Store,
+    watch: Watch,
+    progress: Callable[[int], None] = lambda scores: None,
 ) -> Iterator[Report]:
-    """Compute a task and write each finished piece; an image without a single score leaves no row."""
+    """Compute a task and write each finished piece; an image without a single score leaves no row.
+
+    Nothing is written that was computed by another network than the one that the watch began with.
+    """
     for result in evaluate_task(experiment, task, progress):
+        watch.check()
         if result.examples:
             store.write_examples(result.examples)
         if result.measures is not None:

@@ -29,6 +29,7 @@ from faithmap.mosaics import MosaicImage
 from faithmap.text import first_line, printable
 
 MOST_PIXELS = 178_956_970  # as of an image
+_FAR = 100_000  # pixels; a corner of a polygon further away is no corner of anything in an image
 
 
 class MaskSource(Protocol):
@@ -240,7 +241,7 @@ class _Voc(_Files):
                 left, top, right, bottom = (
                     round(float(one.findtext(f"bndbox/{end}") or "nan")) for end in ("xmin", "ymin", "xmax", "ymax")
                 )
-                mask[max(0, top - 1) : bottom, max(0, left - 1) : right] = True
+                mask[max(0, top - 1) : max(0, bottom), max(0, left - 1) : max(0, right)] = True
         return _white(mask)
 
 
@@ -279,14 +280,43 @@ class _Coco(_Files):
         if not shape:
             left, top, wide, high = (round(float(value)) for value in annotation["bbox"])
             box = np.zeros((height, width), dtype=bool)
-            box[max(0, top) : top + high, max(0, left) : left + wide] = True
+            box[max(0, top) : max(0, top + high), max(0, left) : max(0, left + wide)] = True
             return box
         try:
             from pycocotools import mask as coco
         except ImportError as error:
             raise MeasureError("COCO masks need the package pycocotools: run `pip install pycocotools`.") from error
+        # pycocotools is C that trusts what it is given: what does not fit the image would be written beside it.
         if isinstance(shape, list):
-            encoded = coco.merge(coco.frPyObjects(shape, height, width))
-        else:
-            encoded = coco.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
-        return coco.decode(encoded).astype(bool)
+            for polygon in shape:
+                corners = np.asarray(polygon, dtype=float)
+                if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or np.abs(corners).max() > _FAR:
+                    raise MeasureError(f"a polygon is {shown(polygon)}: expected x, y of at least three corners.")
+            encoded = coco.merge(coco.frPyObjects([list(map(float, polygon)) for polygon in shape], height, width))
+            return coco.decode(encoded).astype(bool)
+        counts = run_lengths(shape["counts"])
+        if list(shape["size"]) != [height, width] or min(counts, default=0) < 0 or sum(counts) != height * width:
+            raise MeasureError(f"a mask has runs of {sum(counts)} pixels, expected {height}×{width} of the image.")
+        return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def run_lengths(counts: Any) -> list[int]:
+    """How long the runs of pixels off and on are, column by column, from the list or the text of a COCO file.
+
+    Source:
+        rleFrString of the COCO API: five bits per character, lowest first, a sixth for more; from the fourth on, the
+        difference to the run before the last.
+    """
+    if isinstance(counts, list):
+        return [int(one) for one in counts]
+    found: list[int] = []
+    value, shift = 0, 0
+    for byte in counts.encode("ascii"):
+        value |= (byte - 48 & 0x1F) << shift
+        shift += 5
+        if byte - 48 & 0x20:
+            continue
+        value -= 1 << shift if byte - 48 & 0x10 else 0
+        found.append(value + (found[-2] if len(found) > 2 else 0))
+        value, shift = 0, 0
+    return found

@@ -22,6 +22,9 @@ from scipy import ndimage, sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
+from faithmap.checks import as_fill, as_shaped_pixels, as_tensor
+from faithmap.errors import InputError
+
 _NEIGHBOURS = tuple(
     (y, x, 1 / 6 if y == 0 or x == 0 else 1 / 12) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)
 )
@@ -42,8 +45,14 @@ def impute(
     Source:
         Rong et al. 2022, "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ROAD), section 4.
     """
-    values = pixels.double().cpu().numpy()
-    gone = removed.cpu().numpy()
+    pixels = as_shaped_pixels(pixels, dims=(3,))
+    noise = as_fill(noise, pixels)
+    gone = as_tensor(removed, "removed").cpu().numpy()
+    if gone.dtype != bool or gone.shape != tuple(pixels.shape[1:]):
+        raise InputError(
+            f"removed is {gone.dtype} of shape {gone.shape}: give True or False per pixel, {tuple(pixels.shape[1:])}."
+        )
+    values = pixels.double().cpu().numpy().copy()
     values[:, gone] = _solve(values, gone) + noise.double().cpu().numpy()[:, gone]
     return torch.from_numpy(values.clip(0, 1).astype(np.float32)).to(pixels.device)
 

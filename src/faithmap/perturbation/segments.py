@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.arrays import stored_array
+from faithmap.checks import as_pixels, as_text
 from faithmap.errors import ImageError, ProtocolError, missing
 from faithmap.files import files_in, read_bytes, state_of
 from faithmap.text import first_line
@@ -53,7 +54,9 @@ def segment(name: str, pixels: Float[Tensor, "channels height width"], image_id:
         ProtocolError: a name that means no segments.
         ImageError: an image without a label map, or one of another size.
     """
-    check_segments(name)
+    check_segments(as_text(name, "segments", ProtocolError))
+    as_text(image_id, "image_id")
+    pixels = as_pixels(pixels, dims=(3,))
     kind, _, detail = name.partition(":")
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     labels = _slic(pixels, **_slic_parameters(name, detail)) if kind == "slic" else _read(detail, image_id, size)

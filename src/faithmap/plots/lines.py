@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from faithmap import statistics
+from faithmap.arguments import checked
 from faithmap.errors import CurveError, FaithmapError
 from faithmap.plots.registry import figure as registered
 from faithmap.plots.series import Series, merged_label, series_of
@@ -124,6 +125,7 @@ def _two_panels(size: Size, rows: int, title: str) -> tuple[Axes, Axes]:
     return parts[0].subplots(), parts[1].subplots()
 
 
+@checked(frames=Mapping, figure=(Figure, SubFigure))
 def fig4_compare(
     frames: Mapping[str, pd.DataFrame],
     figure: Figure | SubFigure | None = None,
@@ -231,6 +233,8 @@ def step_lines(table: pd.DataFrame, ax: Axes | None, drawn: Drawn) -> Axes:
     size = drawn.size
     present = list(dict.fromkeys(table.loc[table["n"] > 0, "method"]))
     names = present if drawn.methods is None else list(drawn.methods)
+    if not names:
+        raise FaithmapError("there is nothing to draw: no method has an image with all its scores.")
     asked = (
         []
         if isinstance(drawn.bands, str) and drawn.bands in ("best", "all", "none")

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from faithmap import statistics
+from faithmap.checks import as_fill, as_pixels, as_removal_steps
 from faithmap.errors import FaithmapError
 from faithmap.images import rgb
 from faithmap.perturbation import perturb
@@ -135,18 +136,22 @@ def steps(
     Returns:
         One list of Axes a method.
     """
-    if not removal_steps or not at:
+    pixels = as_pixels(pixels, "pixels", dims=(3,))
+    if not isinstance(removal_steps, Mapping) or not removal_steps or not len(at):
         raise FaithmapError("nothing to show: give the removal steps of at least one method, and at least one step.")
+    drawn = {name: as_removal_steps(one, pixels) for name, one in removal_steps.items()}
+    if isinstance(fill, Mapping) and (missing := [name for name in drawn if name not in fill]):
+        raise FaithmapError(f"there is no fill of '{missing[0]}': give one for each method, or one for all.")
+    fills = {name: as_fill(fill[name] if isinstance(fill, Mapping) else fill, pixels) for name in drawn}
     scores = _scores(frame, image, draw, score, order)
     named = score if frame is None else score_of_target(frame, score)
     size = size_of(style)
     with themed(size):
         figure, axes, cell = _grid(figure, len(removal_steps), len(at), size, lines=int(bool(scores)), bar=False)
         digits = _digits(list(scores.values()))
-        for row, (name, removal_step) in zip(axes, removal_steps.items(), strict=True):
-            own = fill[name] if isinstance(fill, Mapping) else fill
+        for row, (name, removal_step) in zip(axes, drawn.items(), strict=True):
             for ax, k in zip(row, at, strict=True):
-                _show_pixels(ax, perturb(pixels, removal_step, own, k), channels)
+                _show_pixels(ax, perturb(pixels, removal_step, fills[name], k), channels)
                 if (name, k) in scores:
                     _write_under(ax, _written(scores[name, k], digits), size, cell)
             _write_beside(row[0], _broken(name), size)

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from faithmap.arguments import checked
 from faithmap.declarations import Declaration, Declarations
 from faithmap.errors import FaithmapError
 from faithmap.statistics import shown_measure
@@ -51,7 +55,7 @@ def figure(name: str, *, line: str, source: str = "", inputs: Inputs = of_scores
         source: the paper, where there is one.
         inputs: (run, options) → arguments of the function; those that it does not take are left out.
     Returns:
-        A decorator that registers the function and returns it unchanged.
+        A decorator that registers the function, with its arguments checked, and returns it.
     Raises:
         FaithmapError: the name is taken.
     Example:
@@ -62,8 +66,9 @@ def figure(name: str, *, line: str, source: str = "", inputs: Inputs = of_scores
     """
 
     def declare(function: _F) -> _F:
-        FIGURES.add(Figured(name, function, line, source, inputs=inputs))
-        return function
+        careful = checked(ax=Axes, figure=(Figure, SubFigure))(function)
+        FIGURES.add(Figured(name, careful, line, source, inputs=inputs))
+        return careful
 
     return declare
 

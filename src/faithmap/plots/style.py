@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Annotation
 
-from faithmap.errors import FaithmapError, nearest
+from faithmap.arguments import checked
+from faithmap.errors import FaithmapError, nearest, shown
 from faithmap.files import writable
 from faithmap.plots.series import Series
 from faithmap.text import printable, several
@@ -206,6 +207,7 @@ def _contrast(color: tuple[float, float, float]) -> float:
     return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
 
 
+@checked()
 def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
     """Write a figure; svg and pdf hold text as text.
 
@@ -217,8 +219,10 @@ def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
         FaithmapError: a format that cannot be written, or a place that cannot be.
     """
     path = writable(path)
-    while isinstance(figure, list):
+    while isinstance(figure, list | tuple) and len(figure):
         figure = figure[0]
+    if not isinstance(figure, Axes | Figure | SubFigure):
+        raise FaithmapError(f"figure is {shown(figure)}: give a figure, its Axes, or what a figure of a run returns.")
     root = figure.get_figure(root=True)
     if not isinstance(root, Figure):
         raise FaithmapError("the axes belong to no figure any more: draw them again.")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from faithmap._version import __version__
+from faithmap.checks import as_integer
 from faithmap.errors import StoreError
+from faithmap.files import as_path
 from faithmap.protocol import RANDOM
 from faithmap.report import extras, sections
 from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
@@ -54,7 +56,9 @@ def write_report(
     Raises:
         StoreError: a run without scores, or a path that cannot be written.
     """
-    path = Path(path)
+    path = as_path(path, "path")
+    if examples is not None:
+        as_integer(examples, "examples", 0, 2**31 - 1)
     if folder:
         return _write_folder(run, path, examples, channels)
     write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples, channels=channels))

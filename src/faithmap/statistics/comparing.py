@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from faithmap.arguments import checked
+from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM
 from faithmap.statistics.bootstrap import Means, mean_intervals
 from faithmap.statistics.groups import group_means
@@ -20,6 +22,7 @@ from faithmap.statistics.significance import fewest_units, holm, letters, signed
 VS_RANDOM, PAIRS = "random", "pairs"
 
 
+@checked(CurveError)
 def compare(
     frame: pd.DataFrame | Measured,
     score: str = "logit",
@@ -58,6 +61,7 @@ def compare(
     return compared(_measured(frame, score, step, order, direction, measure), confidence, seed)
 
 
+@checked(CurveError)
 def ranking(
     frame: pd.DataFrame | Measured,
     score: str = "logit",

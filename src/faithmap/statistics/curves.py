@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.arguments import checked
 from faithmap.checks import as_floats, as_tensor
 from faithmap.errors import CurveError
 
@@ -43,6 +44,7 @@ def as_curve(curve: Any, name: str = "curve") -> Float[Tensor, "*batch points"]:
     return found
 
 
+@checked(CurveError)
 def aopc(curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None) -> Float[Tensor, "*batch points"]:
     """Area over the perturbation curve up to every step.
 
@@ -78,6 +80,7 @@ def mean_drop(score: Float[Tensor, "*batch points"], steps: Sequence[int] | None
     return (area + drop / 2) / (k + 1)
 
 
+@checked(CurveError)
 def mean_over_fraction(
     curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch"]:
@@ -98,14 +101,15 @@ def mean_over_fraction(
         >>> mean_over_fraction(torch.tensor([1.0, 0.0]), [0, 10])
         tensor(0.5000)
     """
-    curve = as_curve(curve)
-    if curve.shape[-1] < 2:
-        raise CurveError(f"a curve has {curve.shape[-1]} points, expected at least two: k = 0 and k = 1.")
-    k = _steps(steps, curve.shape[-1]).to(curve.device)
-    score = curve.double()
-    return (((score[..., 1:] + score[..., :-1]) / 2 * k.diff()).sum(-1) / k[-1]).to(curve.dtype)
+    found = as_curve(curve)
+    if found.shape[-1] < 2:
+        raise CurveError(f"a curve has {found.shape[-1]} points, expected at least two: k = 0 and k = 1.")
+    k = _steps(steps, found.shape[-1]).to(found.device)
+    score = found.double()
+    return (((score[..., 1:] + score[..., :-1]) / 2 * k.diff()).sum(-1) / k[-1]).to(found.dtype)
 
 
+@checked(CurveError)
 def srg(
     morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch"]:
@@ -125,14 +129,11 @@ def srg(
         >>> srg(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.0]))
         tensor(0.5000)
     """
-    first, second = as_curve(morf, "morf"), as_curve(lerf, "lerf")
-    if first.shape != second.shape:
-        raise CurveError(
-            f"morf has shape {tuple(first.shape)} and lerf {tuple(second.shape)}: give curves of the same."
-        )
+    first, second = _alike(morf, lerf)
     return mean_over_fraction(second, steps) - mean_over_fraction(first, steps)
 
 
+@checked(CurveError)
 def relative_to_random(
     aopc: Float[Tensor, "*batch points"], random_aopc: Float[Tensor, "draws *batch points"]
 ) -> Float[Tensor, "*batch points"]:
@@ -155,6 +156,7 @@ def relative_to_random(
     return own - reference.to(own.device).mean(0)
 
 
+@checked(CurveError)
 def abpc(
     morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch points"]:
@@ -171,12 +173,18 @@ def abpc(
         >>> abpc(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([1.0, 1.0, 0.5]))
         tensor([0.0000, 0.5000, 0.5000])
     """
+    first, second = _alike(morf, lerf)
+    return aopc(first, steps) - aopc(second, steps)
+
+
+def _alike(morf: Any, lerf: Any) -> tuple[Tensor, Tensor]:
+    """The curves of both orders on one device, of one shape."""
     first, second = as_curve(morf, "morf"), as_curve(lerf, "lerf")
     if first.shape != second.shape:
         raise CurveError(
             f"morf has shape {tuple(first.shape)} and lerf {tuple(second.shape)}: give curves of the same."
         )
-    return aopc(first, steps) - aopc(second, steps)
+    return first, second.to(first.device)
 
 
 def _steps(steps: Sequence[int] | None, points: int) -> Float[Tensor, "points"]:

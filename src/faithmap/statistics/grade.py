@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from faithmap.arguments import checked
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Direction
 from faithmap.statistics.bootstrap import mean_intervals
@@ -101,6 +102,7 @@ class Grade:
         return said
 
 
+@checked(CurveError)
 def grade(
     frames: pd.DataFrame | Measured | Mapping[str, pd.DataFrame | Measured],
     score: str = "logit",

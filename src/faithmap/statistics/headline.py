@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faithmap.arguments import checked
+from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Score
 from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured, measured
@@ -16,6 +18,7 @@ from faithmap.statistics.per_image import has_probability
 from faithmap.text import counted, display_name, percent, several, significant
 
 
+@checked(CurveError)
 def headline(
     frame: pd.DataFrame | Measured,
     score: str = "logit",
@@ -38,6 +41,7 @@ def headline(
     return sentence(comparison(one, confidence, seed))
 
 
+@checked(CurveError)
 def verdict(
     frame: pd.DataFrame,
     score: str = "logit",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from faithmap.arguments import checked
 from faithmap.errors import CurveError, among, nearest
 from faithmap.grouping import GROUP_NOUN
 from faithmap.protocol import RANDOM, Direction, Order, Protocol
@@ -99,6 +100,7 @@ class Measured:
         return self.only(plain if set(plain) - {RANDOM} else ranked)
 
 
+@checked(CurveError)
 def measured(
     frame: pd.DataFrame,
     measure: str = "aopc",
@@ -133,6 +135,7 @@ def measured(
     )
 
 
+@checked(CurveError)
 def measured_from(frame: pd.DataFrame, measure: str, *, higher_is_better: bool, label: str = "") -> Measured:
     """A measure of every image and method, from the tidy frame of a run's measures.
 
@@ -159,6 +162,7 @@ def measured_from(frame: pd.DataFrame, measure: str, *, higher_is_better: bool, 
     return Measured(label or measure, higher_is_better, images, groups, methods, values, noun=noun_of(frame))
 
 
+@checked(CurveError)
 def measured_of(
     values: Any,
     methods: Sequence[str] | None = None,
@@ -207,7 +211,7 @@ def plain_table(values: Any, name: str, axes: tuple[str, str]) -> np.ndarray:
     """
     try:
         table = np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
+    except Exception:  # anybody's object
         raise CurveError(f"{name} is no table of numbers: give ({', '.join(axes)}).") from None
     if table.ndim != 2 or not table.size:
         raise CurveError(f"{name} has shape {table.shape}, expected ({', '.join(axes)}), at least one of each.")
@@ -216,6 +220,7 @@ def plain_table(values: Any, name: str, axes: tuple[str, str]) -> np.ndarray:
     return table
 
 
+@checked(CurveError)
 def r_oms(frame: pd.DataFrame, step: int | None = None) -> pd.Series:
     """How much of the network's confidence survives when regions go in random order, per image.
 
@@ -228,10 +233,14 @@ def r_oms(frame: pd.DataFrame, step: int | None = None) -> pd.Series:
     Source:
         Blücher et al. 2024, R-OMS: the mean probability of the original class along a random order, to full removal.
     """
+    if missing := [name for name in ("method", "order") if name not in frame]:
+        raise CurveError(f"the frame lacks {', '.join(missing)}: give the frame of Run.scores().")
     rows = frame[frame["method"] == RANDOM]
     if rows.empty:
         raise CurveError(f"the frame holds no method '{RANDOM}': R-OMS is the mean probability along random orders.")
     orders = [str(order) for order in Order if (rows["order"] == str(order)).any()]
+    if not orders:
+        raise CurveError(f"the frame holds no orders of '{RANDOM}': give the frame of Run.scores().")
     found = [_area(curves_of(rows, "probability", order), step) for order in orders]
     mean = np.mean([one.values[:, 0, 0] for one in found], axis=0)
     return pd.Series(mean, index=pd.Index(found[0].images, name="image"), name="r_oms")

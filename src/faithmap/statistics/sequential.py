@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
+from faithmap.arguments import checked
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import VS_RANDOM, Comparison, comparison
@@ -42,6 +43,7 @@ def spent(fraction: float, level: float, spending: str = "obrien-fleming") -> fl
     raise CurveError(f"spending is '{spending}': give 'obrien-fleming' or 'pocock'.")
 
 
+@checked(CurveError)
 def boundary(fractions: Sequence[float], level: float = 0.05, spending: str = "obrien-fleming") -> tuple[float, ...]:
     """The two-sided p-value below which each look decides.
 
@@ -122,6 +124,7 @@ class Decision:
     sentence: str
 
 
+@checked(CurveError, one=Measured)
 def decided(
     one: Measured,
     looks: Sequence[int],

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from faithmap.arguments import checked
 from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM
 from faithmap.statistics.measured import ATTAINABLE, Measured, family_of, plain_table
@@ -109,6 +110,7 @@ class Settings:
         return said
 
 
+@checked(CurveError)
 def rank_table(by_setting: Mapping[str, Measured]) -> pd.DataFrame:
     """The rank of every method in every setting.
 
@@ -127,6 +129,7 @@ def rank_table(by_setting: Mapping[str, Measured]) -> pd.DataFrame:
     return table.loc[order]
 
 
+@checked(CurveError)
 def agreement_of_settings(
     by_setting: Mapping[str, Measured], confidence: float = 0.95, seed: int = 0, resamples: int = RESAMPLES
 ) -> Settings:
@@ -268,6 +271,7 @@ def taus(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.ndarray
     return tau
 
 
+@checked(CurveError, one=Measured)
 def attainable_fraction(
     one: Measured, reference: str | None = None, confidence: float = 0.95, seed: int = 0, resamples: int = 4999
 ) -> pd.DataFrame:
@@ -299,6 +303,7 @@ def attainable_fraction(
     return table.sort_values("fraction", ascending=False, kind="stable", ignore_index=True)
 
 
+@checked(CurveError, one=Measured)
 def attainable_sentence(one: Measured, confidence: float = 0.95, seed: int = 0) -> str:
     """How near the best method comes to what is attainable; empty where the run has no reference for that.
 

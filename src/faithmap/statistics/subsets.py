@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from faithmap.arguments import checked
+from faithmap.errors import CurveError
 from faithmap.statistics.per_image import PerImage, aopc_of
 from faithmap.statistics.tables import table_of
 
 
+@checked(CurveError)
 def subsets(
     frame: pd.DataFrame,
     score: str = "logit",

@@ -14,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from faithmap.arguments import checked
+from faithmap.errors import CurveError
 from faithmap.protocol import RANDOM, Direction, Order
 from faithmap.statistics.bootstrap import mean_intervals
 from faithmap.statistics.comparing import counted_columns
@@ -22,6 +24,7 @@ from faithmap.statistics.measured import Measured, aim_of, r_oms
 from faithmap.statistics.per_image import PerImage, abpc_of, aopc_of, both_orders, curves_of
 
 
+@checked(CurveError)
 def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "morf") -> pd.DataFrame:
     """Score curves, draws averaged within an image.
 
@@ -37,6 +40,7 @@ def per_image_curves(frame: pd.DataFrame, score: str = "logit", order: str = "mo
     return _wide(curves_of(frame, score, order))
 
 
+@checked(CurveError)
 def per_image_aopc(
     frame: pd.DataFrame, score: str = "logit", order: str = "morf", *, relative: bool = False
 ) -> pd.DataFrame:
@@ -52,6 +56,7 @@ def per_image_aopc(
     return _wide(replace(per_image, values=per_image.relative()) if relative else per_image)
 
 
+@checked(CurveError)
 def curve_table(
     frame: pd.DataFrame,
     score: str = "logit",
@@ -72,6 +77,7 @@ def curve_table(
     return table_of(per_image, per_image.values, steps, confidence, seed)
 
 
+@checked(CurveError)
 def aopc_table(
     frame: pd.DataFrame,
     score: str = "logit",
@@ -97,6 +103,7 @@ def aopc_table(
     return table_of(per_image, values, steps, confidence, seed)
 
 
+@checked(CurveError)
 def abpc_table(
     frame: pd.DataFrame,
     score: str = "logit",
@@ -117,6 +124,7 @@ def abpc_table(
     return table_of(per_image, per_image.values, steps, confidence, seed)
 
 
+@checked(CurveError)
 def gap_table(
     frame: pd.DataFrame,
     score: str = "logit",
@@ -141,6 +149,7 @@ def gap_table(
     return table_of(morf, sign * (lerf.values - morf.values), steps, confidence, seed)
 
 
+@checked(CurveError, one=Measured)
 def measure_table(one: Measured, *, relative: bool = False, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """Mean of a measure per method, with intervals.
 
@@ -156,6 +165,7 @@ def measure_table(one: Measured, *, relative: bool = False, confidence: float = 
     return pd.DataFrame({"method": np.array(one.methods, dtype=object), **counted_columns(means, values)})
 
 
+@checked(CurveError)
 def r_oms_table(frame: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
     """Mean R-OMS, with its interval.
 
@@ -172,6 +182,7 @@ def r_oms_table(frame: pd.DataFrame, confidence: float = 0.95, seed: int = 0) ->
     return pd.DataFrame(counted_columns(mean_intervals(group_means(values, groups), confidence, seed), values))
 
 
+@checked(CurveError)
 def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None, order: str = "morf") -> pd.DataFrame:
     """Spearman's rank correlation over the images of the methods' AOPC relative to random.
 
@@ -188,6 +199,7 @@ def agreement(frame: pd.DataFrame, score: str = "logit", step: int | None = None
     return values.corr("spearman", min_periods=3)
 
 
+@checked(CurveError)
 def chosen_images(
     frame: pd.DataFrame,
     score: str = "logit",

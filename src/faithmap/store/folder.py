@@ -14,7 +14,6 @@ lost is built anew.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import itertools
@@ -41,11 +40,25 @@ from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
 from faithmap.files import writable
 from faithmap.store.index import KEYS, Builder, StepRuns
-from faithmap.store.manifest import DamagedError, Manifest, damaged, newer
+from faithmap.store.manifest import DamagedError, Manifest
+from faithmap.store.parts import (
+    DICTIONARY,
+    checked_part,
+    described,
+    digest_of,
+    header_bytes,
+    heatmap_part,
+    measures_of,
+    metadata_of,
+    read,
+    run_of,
+    schema_of,
+    table_of,
+    tensors_of,
+)
 from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA, Example
 from faithmap.store.storage import LocalStorage, open_storage
 
-_DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
 # Written with the scores for those who read the parts; groups that count are those of the manifest.
 GROUP = "group"
 SCORES, HEATMAPS, MEASURES, DAMAGED, MANIFEST = "scores", "heatmaps", "measures", "damaged", "manifest.json"
@@ -63,7 +76,7 @@ class HeatmapParts:
         if not part or of_target != target:
             return None
         try:
-            return _heatmap_part(url, part)[tensor]
+            return heatmap_part(url, part)[tensor]
         except (StoreError, OSError):
             return None
 
@@ -151,7 +164,7 @@ class Store:
             self._set_aside(MANIFEST)
         found: Manifest | None = None
         for name in self.parts():
-            own = _run_of(_metadata(self._part(name)), name)
+            own = run_of(self._part(name), name)
             if own is None:
                 continue
             if found is None:
@@ -194,7 +207,7 @@ class Store:
         buffer = io.BytesIO()
         pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         data = buffer.getvalue()
-        name = f"{name}-{_hash(data)}.parquet"
+        name = f"{name}-{digest_of(data)}.parquet"
         self._put(name, data)
         return name
 
@@ -220,7 +233,7 @@ class Store:
                 tensors[f"{index}/heatmap/{method}"] = heatmap.contiguous()
         metadata = {"format": str(FORMAT), "version": __version__, "examples": json.dumps(described)}
         data = safetensors.torch.save(tensors, metadata)
-        name = f"{HEATMAPS}/part-{_hash(data)}.safetensors"
+        name = f"{HEATMAPS}/part-{digest_of(data)}.safetensors"
         self._put(name, data)
         return name
 
@@ -276,11 +289,11 @@ class Store:
         try:
             data = self._part(name)
             self._look_into(name, data)
+            own, run = (None if name.startswith(HEATMAPS) else run_of(data, f"{self.url}/{name}")), self._manifest
         except DamagedError:
             return False
-        if name.startswith(HEATMAPS) or self._manifest is None:
+        if run is None:
             return True
-        own, run = _run_of(_metadata(data), name), self._manifest
         return own is None or (
             own.fingerprint == run.fingerprint
             and own.classifier.fingerprint == run.classifier.fingerprint
@@ -289,23 +302,20 @@ class Store:
 
     def _look_into(self, name: str, data: bytes) -> None:
         """Raise a `DamagedError` for a part that holds something else than it should, whatever its hash."""
-        try:
-            if name.startswith(HEATMAPS):
-                header, described = self._described(name)
-                safetensors.torch.load(data)
-                for tensor in header:
-                    example = described[int(tensor.partition("/")[0])]
-                    if not {"image", "label", "predicted", "target"} <= example.keys():
-                        raise ValueError(tensor)
-            elif name.startswith(SCORES):
-                found = _schema(data)
-                if any(found.field(one.name).type != one.type for one in SCHEMA if one.name in KEYS):
-                    raise ValueError("other columns")
-                Builder().add(0, _table(data, KEYS))
-        except StoreError:
-            raise
-        except Exception:  # whatever stands there instead
-            raise damaged(f"{self.url}/{name}") from None
+        if name.startswith(HEATMAPS):
+            described(f"{self.url}/{name}", data)
+            tensors_of(data, f"{self.url}/{name}")
+            return
+        with read(f"{self.url}/{name}"):
+            schema = MEASURE_SCHEMA if name.startswith(MEASURES) else SCHEMA
+            found = schema_of(data)
+            if any(found.field(one.name).type != one.type for one in schema if one.name != GROUP):
+                raise ValueError("other columns")
+            if name.startswith(MEASURES):
+                measures_of(data, f"{self.url}/{name}")
+            else:
+                Builder().add(0, table_of(data, KEYS))
+                table_of(data, ("predicted", "target", "label", "logit", "probability"))
 
     def repair(self) -> list[str]:
         """Set damaged parts aside (what was in them is then missing, and computed again), and drop rows that are there
@@ -324,9 +334,9 @@ class Store:
             if kept[number]:
                 data = self._part(parts[number])
                 rows = np.sort(runs[np.flatnonzero(runs.part == number)].rows())
-                table = _table(data).take(pa.array(rows))
+                table = table_of(data).take(pa.array(rows))
                 key = rows_key(table.select(KEYS).to_pandas())
-                self._write_table(table, f"{SCORES}/part-{key}", _metadata(data))
+                self._write_table(table, f"{SCORES}/part-{key}", metadata_of(data))
             self._remove(parts[number])
         return damaged
 
@@ -351,7 +361,11 @@ class Store:
 
     def _part(self, name: str) -> bytes:
         """The bytes of a part, which are those that were written."""
-        return _read_part(self.storage.read(name), f"{self.url}/{name}")
+        try:
+            data = self.storage.read(name)
+        except OSError as error:
+            raise StoreError(f"{self.url}/{name} cannot be read ({error.strerror or error}).") from error
+        return checked_part(data, f"{self.url}/{name}")
 
     # Reading.
 
@@ -366,9 +380,11 @@ class Store:
     def _index(self, parts: Sequence[str]) -> tuple[StepRuns, np.ndarray[tuple[int], np.dtype[np.int64]]]:
         builder, lengths = Builder(), np.zeros(len(parts), dtype=np.int64)
         for number, name in enumerate(parts):
-            keys = _table(self._part(name), KEYS)
-            lengths[number] = len(keys)
-            builder.add(number, keys)
+            data = self._part(name)
+            with read(f"{self.url}/{name}"):
+                keys = table_of(data, KEYS)
+                lengths[number] = len(keys)
+                builder.add(number, keys)
         return builder.build(), lengths
 
     def frame(self, columns: Sequence[str] | None = None, parts: Sequence[str] | None = None) -> pd.DataFrame:
@@ -385,7 +401,7 @@ class Store:
     def _frame(self, runs: StepRuns, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of the runs, in their order. Holds the result and one part at a time."""
         total = int(runs.count.sum())
-        found: dict[str, Any] = {name: runs.names[name] for name in _DICTIONARY}
+        found: dict[str, Any] = {name: runs.names[name] for name in DICTIONARY}
         for name, categories in found.items():
             codes = getattr(runs, name).astype(np.min_scalar_type(-max(len(categories), 1)))
             found[name] = pd.Categorical.from_codes(np.repeat(codes, runs.count), pd.Index(categories, dtype="str"))
@@ -397,7 +413,10 @@ class Store:
         for which in np.split(by_part, np.flatnonzero(np.diff(runs.part[by_part])) + 1) if total else []:
             own = runs[which]
             rows, places = own.rows(), _ranges(to[which], own.count)
-            table = _table(self._part(parts[int(own.part[0])]), columns, but=(*KEYS, GROUP))
+            part = parts[int(own.part[0])]
+            data = self._part(part)
+            with read(f"{self.url}/{part}"):
+                table = table_of(data, columns, but=(*KEYS, GROUP))
             for name in table.column_names:
                 column = table[name].take(pa.array(rows))
                 if name in SCHEMA.names:
@@ -428,7 +447,7 @@ class Store:
         piece = (np.cumsum(runs.count, dtype=np.int64) - runs.count) // rows
         cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
         try:
-            schema = pa.unify_schemas([_schema(self._part(name)) for name in parts] or [SCHEMA])
+            schema = pa.unify_schemas([schema_of(self._part(name)) for name in parts] or [SCHEMA])
             # An open file, because a name with a colon would be taken for a URL.
             with open(temporary, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 for start, stop in itertools.pairwise(cuts):
@@ -453,8 +472,8 @@ class Store:
         Raises:
             StoreError: a part that is damaged.
         """
-        tables = [pq.read_table(pa.BufferReader(self._part(name))) for name in self.measure_parts()]
-        frame = pa.concat_tables([MEASURE_SCHEMA.empty_table(), *(table.cast(MEASURE_SCHEMA) for table in tables)])
+        tables = [measures_of(self._part(name), f"{self.url}/{name}") for name in self.measure_parts()]
+        frame = pa.concat_tables([MEASURE_SCHEMA.empty_table(), *tables])
         keys = ["image", "method", "measure", "draw"]
         values: pd.DataFrame = frame.to_pandas().drop_duplicates(keys).sort_values(keys, ignore_index=True)
         return values
@@ -486,7 +505,7 @@ class Store:
         for image in where if images is None else images:
             heatmaps, shown = {}, {}
             for name, index, example in where.get(image, []):
-                tensors, prefix = _heatmap_part(self.url, name), f"{index}/heatmap/"
+                tensors, prefix = heatmap_part(self.url, name), f"{index}/heatmap/"
                 heatmaps.update({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
                 shown = {what: value for what, value in example.items() if what in known}
                 pixels = tensors[f"{index}/pixels"]
@@ -497,12 +516,9 @@ class Store:
     def _described(self, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The tensors and the images of a part with heatmaps."""
         try:
-            header = _header(self.storage, name)
-            metadata = header.pop("__metadata__", {})
-            _check_format(metadata.get("format"), metadata.get("version"), f"{self.url}/{name}")
-            return header, json.loads(metadata["examples"])
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise damaged(f"{self.url}/{name}") from None
+            return described(f"{self.url}/{name}", header_bytes(self.storage, name))
+        except OSError as error:
+            raise StoreError(f"{self.url}/{name} cannot be read ({error.strerror or error}).") from error
 
 
 def rows_key(frame: pd.DataFrame) -> str:
@@ -533,73 +549,3 @@ def _as_bytes(pixels: Tensor) -> Tensor:
 
 def _is_part(name: str, suffix: str) -> bool:
     return name.rpartition("/")[2].startswith("part-") and name.endswith(suffix)
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:24]
-
-
-def _check_format(found: str | None, version: str | None, name: str) -> None:
-    if found is not None and int(found) > FORMAT:
-        raise newer(name, found, version)
-
-
-def _read_part(data: bytes, name: str) -> bytes:
-    """The bytes, if their hash is the one in the name; a newer format is refused whatever its hash."""
-    whole = _hash(data) == name.rpartition(".")[0].rpartition("-")[2]
-    if whole and name.endswith(".safetensors"):
-        return data
-    try:
-        if name.endswith(".safetensors"):
-            length = int.from_bytes(data[:8], "little")
-            own = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-            found, version = own.get("format"), own.get("version")
-        else:
-            metadata = _metadata(data)
-            found, version = (
-                value.decode() if value else None
-                for value in (metadata.get(b"faithmap_format"), metadata.get(b"faithmap_version"))
-            )
-        _check_format(found, version, name)
-    except (ValueError, AttributeError, TypeError, OSError, pa.ArrowException):
-        raise damaged(name) from None
-    if not whole:
-        raise damaged(name)
-    return data
-
-
-def _metadata(part: bytes) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = pq.ParquetFile(pa.BufferReader(part)).schema_arrow.metadata or {}
-    return found
-
-
-def _schema(part: bytes) -> pa.Schema:
-    return pq.ParquetFile(pa.BufferReader(part)).schema_arrow.remove_metadata()
-
-
-def _run_of(metadata: Mapping[bytes, bytes], name: str) -> Manifest | None:
-    found = metadata.get(b"faithmap_run")
-    return Manifest.from_parts(json.loads(found), name) if found else None
-
-
-def _table(part: bytes, columns: Sequence[str] | None = None, but: Sequence[str] = ()) -> pa.Table:
-    file = pq.ParquetFile(pa.BufferReader(part), read_dictionary=_DICTIONARY)
-    wanted = [n for n in file.schema_arrow.names if (columns is None or n in columns) and n not in but]
-    return file.read(columns=wanted, use_threads=False)
-
-
-def _header(storage: Any, name: str) -> dict[str, Any]:
-    data = storage.read(name, 1 << 16)
-    length = int.from_bytes(data[:8], "little")
-    if length > 1 << 28:
-        raise ValueError("no header")
-    if len(data) < 8 + length:
-        data = storage.read(name, 8 + length)
-    found: dict[str, Any] = json.loads(data[8 : 8 + length])
-    return found
-
-
-@functools.lru_cache(maxsize=2)
-def _heatmap_part(url: str, name: str) -> dict[str, Tensor]:
-    """All tensors of a part, checked."""
-    return safetensors.torch.load(_read_part(open_storage(url).read(name), f"{url}/{name}"))

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 from faithmap.errors import StoreError, shown
-from faithmap.files import as_folder
+from faithmap.files import as_folder, open_regular
 
 fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
@@ -111,7 +111,7 @@ class LocalStorage:
 
     def read(self, name: str, size: int | None = None) -> bytes:
         """See `Storage`."""
-        with open(self.folder / name, "rb") as file:
+        with open_regular(self.folder / name) as file:
             return file.read(-1 if size is None else size)
 
     def put(self, name: str, data: bytes) -> None:

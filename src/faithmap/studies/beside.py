@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from faithmap.errors import ProtocolError
+from faithmap.arguments import checked
+from faithmap.errors import ProtocolError, shown
 from faithmap.measures.scorecard import winners
 from faithmap.protocol import Steps
 from faithmap.run import Run, titles_of
@@ -66,6 +67,7 @@ class Beside:
         return f"Best, or not distinguishable from the best, in all {len(self.titles)} runs: {names}."
 
 
+@checked()
 def beside(runs: Sequence[Run], measure: str | None = None, score: str | None = None) -> Beside:
     """Rank the methods of several runs by one measure.
 
@@ -77,10 +79,12 @@ def beside(runs: Sequence[Run], measure: str | None = None, score: str | None = 
         ProtocolError: fewer than two runs, or runs that ask different questions; the message names the difference.
         CurveError: a measure that a run does not hold.
     """
+    if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
+        raise ProtocolError(f"runs is {shown(runs)}: give a list of runs, such as [Run(folder), Run(other)].")
     if len(runs) < 2:
         raise ProtocolError(f"{len(runs)} run was given: give at least two run folders to compare.")
     titles = titles_of(runs)
-    shown, by = str(score or runs[0].protocol.score), measure or shown_measure(runs[0].protocol)
+    chosen, by = str(score or runs[0].protocol.score), measure or shown_measure(runs[0].protocol)
     first = _question(runs[0], measure, score, by)
     for title, run in zip(titles[1:], runs[1:], strict=True):
         now = _question(run, measure, score, by)
@@ -95,12 +99,12 @@ def beside(runs: Sequence[Run], measure: str | None = None, score: str | None = 
             )
     rows = []
     for title, run in zip(titles, runs, strict=True):
-        ranked = run.ranking(by, shown)
+        ranked = run.ranking(by, chosen)
         rows.append(
             ranked[["method", "rank", "mean", "low", "high", "letters", "groups"]].assign(run=title, measure=title)
         )
-    found = runs[0].measured(by, shown)
-    return Beside(titles, found.label, by, shown, found.has_random, pd.concat(rows, ignore_index=True))
+    found = runs[0].measured(by, chosen)
+    return Beside(titles, found.label, by, chosen, found.has_random, pd.concat(rows, ignore_index=True))
 
 
 def _question(run: Run, measure: str | None, score: str | None, by: str) -> dict[str, str]:

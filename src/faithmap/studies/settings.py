@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from faithmap.checks import LARGEST_SIDE, as_integer, as_texts
 from faithmap.errors import ProtocolError, nearest, shown
 from faithmap.protocol import Placement, Protocol, as_protocol
 
@@ -20,6 +21,7 @@ GRIDS: Mapping[str, tuple[tuple[str, ...], tuple[float, ...]]] = MappingProxyTyp
         "quick": (("uniform", "blur:sigma=8"), (_MIDDLE, _COARSE)),
     }
 )
+LONGEST_NAME = 100
 POINTS, RANDOM_DRAWS = 13, 1
 """Steps that a setting of these grids scores, in both orders, and random orders: a study has many settings, and each
 needs less than a run of its own."""
@@ -50,7 +52,12 @@ def resolve_settings(settings: Any, size: tuple[int, int], **parts: Any) -> dict
     for name, given in named:
         protocol = as_protocol(given).override(**parts)
         name = str(name) if name is not None else setting_name(protocol)
-        if name in found:
+        if not is_name(name):
+            raise ProtocolError(
+                f"a setting is called {shown(name)}, which names its folder: give a name of at most {LONGEST_NAME} "
+                "characters without /, \\ and :, such as 'blur-16'."
+            )
+        if name.lower() in {one.lower() for one in found}:  # some disks do not tell them apart
             raise ProtocolError(f"two settings are called '{name}': give a mapping name → protocol.")
         found[name] = protocol
     if len(found) < 2:
@@ -66,10 +73,27 @@ def grid(fills: Iterable[str], sides: Iterable[int], **parts: Any) -> dict[str, 
         sides: of square regions, in pixels.
         parts: of every protocol.
     """
-    sides = list(dict.fromkeys(sides))
+    fills = as_texts(fills, "fills", ProtocolError)
+    try:
+        found = list(sides)
+    except Exception:  # anybody's object
+        raise ProtocolError(f"sides is {shown(sides)}: give a list of sides in pixels.") from None
+    sides = list(dict.fromkeys(as_integer(side, "a region's side", 1, LARGEST_SIDE, ProtocolError) for side in found))
     base = Protocol.preset("srg", points=POINTS, random_draws=RANDOM_DRAWS).override(**parts)
     made = [base.override(fill=fill, region_size=side) for fill in fills for side in sides]
     return {setting_name(protocol): protocol for protocol in made}
+
+
+def is_name(value: object) -> bool:
+    """Whether a setting may be called this: its run is in a folder of this name."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value.encode("utf-8", "replace")) <= LONGEST_NAME
+        and value.isprintable()
+        and not re.search(r"[/\\:]", value)
+        and not value.startswith(".")
+        and value.strip() == value
+    )
 
 
 def setting_name(protocol: Protocol) -> str:

@@ -12,7 +12,9 @@ from urllib.parse import quote
 import pandas as pd
 
 from faithmap import plots, statistics
+from faithmap.arguments import checked
 from faithmap.errors import FaithmapError, StoreError
+from faithmap.files import as_path
 from faithmap.protocol import RANDOM, Score
 from faithmap.report import Several, ranks_part, write_several
 from faithmap.run import Run
@@ -21,6 +23,7 @@ from faithmap.statistics.comparing import PAIRS, VS_RANDOM, comparison
 from faithmap.store.folder import Store
 from faithmap.store.manifest import damaged
 from faithmap.store.storage import LocalStorage, open_storage
+from faithmap.studies.settings import is_name
 from faithmap.text import display_name, printable
 
 STUDY = "study.json"
@@ -59,6 +62,7 @@ class Study:
         """Setting → its run, of those that have scores."""
         return dict(self._current().runs)
 
+    @checked()
     def measured(self, measure: str = "srg", score: str | None = None) -> dict[str, Measured]:
         """Setting → a measure of every image and method.
 
@@ -83,6 +87,7 @@ class Study:
             self._read = Read(state, {name: Run(stores[name].url) for name in state})
         return self._read
 
+    @checked()
     def ranks(self, measure: str = "srg", score: str | None = None) -> pd.DataFrame:
         """The rank of every method in every setting, 1 is best: setting, method, score, rank.
 
@@ -104,12 +109,13 @@ class Study:
         shown = str(first.protocol.score)
         return [shown, *(str(one) for one in Score if str(one) != shown and first.score_name is None)]
 
+    @checked()
     def report(self, path: str | Path, measure: str = "srg") -> Path:
         """The answer as one HTML page: the ranks in all settings, the grade, and each setting's answer and figure.
 
         Each setting's own page, with its pictures, is written into a folder beside it.
         """
-        path, runs = Path(path), self.runs()
+        path, runs = as_path(path, "path"), self.runs()
         pages = {}
         for name, run in runs.items():
             page = f"{path.stem}-settings/{name}.html"
@@ -138,6 +144,7 @@ class Study:
             if item.setting in ("", first)
         ]
 
+    @checked(name=str)
     def figure(self, name: str = "study", path: str | Path | None = None, **options: Any) -> Any:
         """A figure by name; see `faithmap.plots`.
 
@@ -159,6 +166,7 @@ class Study:
             plots.save(axes, path)
         return axes
 
+    @checked()
     def agreement(self, measure: str = "srg", score: str | None = None, confidence: float = 0.95) -> Settings:
         """How far the settings' rankings agree: Kendall's W and mean τ with intervals over groups, and which disagree.
 
@@ -169,6 +177,7 @@ class Study:
             known[measure, score, confidence] = statistics.agreement_of_settings(found, confidence)
         return known[measure, score, confidence]
 
+    @checked()
     def grade(self, measure: str = "srg", score: str | None = None) -> Grade:
         """How far the measure can be trusted on these images; see `faithmap.statistics.grade`.
 
@@ -183,10 +192,7 @@ class Study:
             read.grades[measure, shown] = statistics.grade(given, shown, measure=measure, direction=direction)
         return read.grades[measure, shown]
 
-    def winner(self, measure: str = "srg", score: str | None = None) -> Winner:
-        """The method that is first most often."""
-        return winner(self.agreement(measure, score))
-
+    @checked()
     def verdict(self, measure: str = "srg", score: str | None = None) -> list[str]:
         """What holds in all settings and what does not, by both scores; the first sentence is the answer.
 
@@ -327,7 +333,7 @@ def read_settings(url: str) -> dict[str, str]:
     except (ValueError, RecursionError):
         raise damaged(name) from None
     settings = found.get("settings") if isinstance(found, dict) else None
-    if not isinstance(settings, dict) or not settings or not all(isinstance(one, str) for one in settings.values()):
+    if not isinstance(settings, dict) or not settings or not all(map(is_name, (*settings, *settings.values()))):
         raise damaged(name, "it names no settings")
     return dict(settings)
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faithmap.classifiers import CUSTOM, Classifier
+from faithmap.checks import LARGEST_SIDE, as_integer, as_points
+from faithmap.classifiers import CUSTOM, Classifier, check_classifier
 from faithmap.classifiers.watch import signature
-from faithmap.errors import EngineError, EngineWarning
+from faithmap.errors import EngineError, EngineWarning, InputError, shown
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine, free_memory
 from faithmap.inference.fused import FusedNetwork
@@ -248,7 +249,10 @@ def examine(
         points: steps that are to be scored, 0 first, to see which of them engine ``"auto"`` recomputes.
         region: side of the regions between these points, in pixels.
     """
-    size = size or classifier.preprocessing.crop
+    classifier = check_classifier(classifier)
+    size = classifier.preprocessing.crop if size is None else _as_size(size)
+    as_integer(region, "region", 1, LARGEST_SIDE)
+    points = None if points is None else as_points(points)
     engine = IncrementalEngine(classifier, DenseEngine(classifier))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EngineWarning)
@@ -262,6 +266,15 @@ def examine(
     except EngineError as error:
         return NetworkCost([], str(error), 0, engine.reason)
     return NetworkCost(layer_costs(network), network.stop, 0, engine.reason)
+
+
+def _as_size(size: Any) -> Pair:
+    """Rows and columns."""
+    found = as_points(size, "size")
+    if len(found) != 2:
+        raise InputError(f"size is {shown(size)}: give rows and columns of the input.")
+    height, width = (as_integer(side, "an entry of size", 1, LARGEST_SIDE) for side in found)
+    return height, width
 
 
 def _inside(context: Any, iterator: Iterator[Scores]) -> Iterator[Scores]:

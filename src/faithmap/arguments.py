@@ -1,0 +1,185 @@
+"""Arguments checked by their names: what is called `score` or `seed` means the same in every public function.
+
+`checked` stands above a function; what it finds wrong is one sentence. Values pass on as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from faithmap.checks import as_fraction, as_integer, as_text, as_texts, check_flag, one_of
+from faithmap.errors import FaithmapError, shown
+from faithmap.protocol import Direction, Order, Score
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Error = type[FaithmapError]
+LARGEST_SEED = 2**63 - 1
+MOST_RESAMPLES = 1_000_000
+_NUMBERS = ("step", "draw", "logit", "probability", "value", "rank")
+
+
+def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> Callable[[_F], _F]:
+    """Check the arguments of a function whose names stand in this module's table, and those whose type is given.
+
+    None passes where it is the default.
+
+    Args:
+        error: what is raised.
+        kinds: argument → its type or types; such an argument is not looked up by its name.
+    Returns:
+        A decorator; the function keeps its signature.
+    Example:
+        >>> @checked()
+        ... def half(confidence=0.95):
+        ...     return confidence / 2
+        >>> half(confidence=2)
+        Traceback (most recent call last):
+        faithmap.errors.FaithmapError: confidence is 2: give a number between 0 and 1.
+    """
+
+    def decorate(function: _F) -> _F:
+        signature = inspect.signature(function)
+        known = signature.parameters
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            for name, value in signature.bind(*args, **kwargs).arguments.items():
+                if value is known[name].default:
+                    continue
+                if name in kinds and not isinstance(value, kinds[name]):
+                    raise error(f"{name} is {shown(value)}: give a {_named(kinds[name])}.")
+                if isinstance(value, pd.DataFrame):
+                    _frame(value, name, error)
+                elif name in _BY_NAME and name not in kinds:
+                    _BY_NAME[name](value, name, error)
+            return function(*args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
+
+
+def _named(kinds: type | tuple[type, ...]) -> str:
+    return " or ".join(one.__name__ for one in (kinds if isinstance(kinds, tuple) else (kinds,)))
+
+
+def _frame(value: Any, name: str, error: _Error) -> None:
+    """A frame whose columns have names of their own, with numbers where numbers are expected."""
+    if not isinstance(value, pd.DataFrame):
+        raise error(f"{name} is {shown(value)}: give the frame of Run.scores().")
+    if not value.columns.is_unique:
+        raise error(f"{name} has two columns of one name: give the frame of Run.scores().")
+    for column in (one for one in _NUMBERS if one in value):
+        kind = value[column].dtype
+        if not pd.api.types.is_numeric_dtype(kind) or kind.kind not in "iuf":
+            raise error(f"{name} has the column '{column}' of {kind} values, expected numbers.")
+    for column in (one for one in ("draw", "step") if one in value):
+        found = value[column]
+        whole = found.dtype.kind in "iu" or bool((found == found // 1).all())
+        if found.isna().any() or not whole or (len(found) and not (found.min() >= 0 and found.max() < 2**31)):
+            raise error(f"{name} has the column '{column}' with values that are no steps: expected integers from 0.")
+    for column in (one for one in ("image", "method") if one in value):
+        if value[column].isna().any():
+            raise error(f"{name} has the column '{column}' with missing values: expected a name in every row.")
+
+
+def _measured(value: Any, name: str, error: _Error) -> None:
+    """A frame, frames by name, or values that were measured."""
+    if isinstance(value, Mapping):
+        for one in value.values():
+            _measured(one, name, error)
+    elif not hasattr(value, "higher_is_better") or not hasattr(value, "methods"):
+        _frame(value, name, error)
+
+
+def _settings(value: Any, name: str, error: _Error) -> None:
+    if not isinstance(value, Mapping) or not value:
+        raise error(f"{name} is {shown(value)}: give a mapping setting → what was measured.")
+    for one in value.values():
+        if not hasattr(one, "higher_is_better"):
+            raise error(f"{name} holds {shown(one)}: give what `measured` returns.")
+
+
+def _integers(value: Any, name: str, error: _Error) -> None:
+    try:
+        found = None if isinstance(value, str | Mapping) or callable(value) or len(value) < 0 else list(value)
+    except Exception:  # anybody's object
+        found = None
+    if found is None:
+        raise error(f"{name} is {shown(value)}: give a list of integers.")
+    for one in found:
+        as_integer(one, f"an entry of {name}", 0, 2**31 - 1, error)
+
+
+def _rising(value: Any, name: str, error: _Error) -> None:
+    if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(one, Real) for one in value):
+        raise error(f"{name} is {shown(value)}: give a list of numbers.")
+    if any(not 0 < one <= 1 for one in value):
+        raise error(f"{name} is {shown(value)}: give numbers more than 0 and at most 1.")
+
+
+def _labels(value: Any, name: str, error: _Error) -> None:
+    if not isinstance(value, Mapping | list | tuple):
+        raise error(f"{name} is {shown(value)}: give class names in order, or index → name.")
+
+
+def _words(value: Any, name: str, error: _Error) -> None:
+    if not isinstance(value, str):
+        as_texts(value, name, error)
+
+
+def _dpi(value: Any, name: str, error: _Error) -> None:
+    if not isinstance(value, int | float) or value is True or not 1 <= value <= 2400:
+        raise error(f"{name} is {shown(value)}: give dots per inch from 1 to 2400.")
+
+
+def _numbers(low: int, high: int) -> Callable[[Any, str, _Error], Any]:
+    return lambda value, name, error: as_integer(value, name, low, high, error)
+
+
+def _one_of(kind: Any) -> Callable[[Any, str, _Error], Any]:
+    words = tuple(str(one) for one in kind)
+    return lambda value, name, error: one_of(value, name, words, error)
+
+
+_BY_NAME: dict[str, Callable[[Any, str, _Error], Any]] = {
+    "at": _integers,
+    "at_most": _numbers(1, 2**31 - 1),
+    "bands": _words,
+    "by_setting": _settings,
+    "confidence": as_fraction,
+    "count": _numbers(1, 2**31 - 1),
+    "direction": _one_of(Direction),
+    "draw": _numbers(0, 2**31 - 1),
+    "dpi": _dpi,
+    "folder": check_flag,
+    "fractions": _rising,
+    "frame": _measured,
+    "frames": _measured,
+    "higher_is_better": check_flag,
+    "image": as_text,
+    "label": as_text,
+    "labels": _labels,
+    "level": as_fraction,
+    "looks": _integers,
+    "measure": as_text,
+    "methods": as_texts,
+    "order": _one_of(Order),
+    "reference": as_text,
+    "relative": check_flag,
+    "resamples": _numbers(1, MOST_RESAMPLES),
+    "score": _one_of(Score),
+    "seed": _numbers(0, LARGEST_SEED),
+    "spending": as_text,
+    "step": _numbers(0, 2**31 - 1),
+    "steps": _integers,
+    "style": as_text,
+    "title": as_text,
+}
