@@ -259,7 +259,7 @@ class Store:
         if not parts:
             return None
         digest = hashlib.sha256(repr((sorted(parts), sorted(self.measure_parts()))).encode())
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             digest.update(self.storage.read(MANIFEST))
         return digest.hexdigest()
 

@@ -193,6 +193,11 @@ class Study:
         return read.grades[measure, shown]
 
     @checked()
+    def winner(self, measure: str = "srg", score: str | None = None) -> Winner:
+        """The method that is first most often."""
+        return winner(self.agreement(measure, score))
+
+    @checked()
     def verdict(self, measure: str = "srg", score: str | None = None) -> list[str]:
         """What holds in all settings and what does not, by both scores; the first sentence is the answer.
 
