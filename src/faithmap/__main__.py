@@ -1,16 +1,59 @@
 """`python -m faithmap` is the command `faithmap`; Ctrl-C ends it without a traceback, even while it is imported."""
 
+import _thread
+import os
+import signal
 import sys
+import time
+from typing import Any
+
+# A person who presses Ctrl-C presses it several times; within this many seconds they mean one thing.
+ONCE = 3.0
+_last = float("-inf")
+
+
+def interrupted(*_: Any) -> None:
+    """Stop, unless that was said a moment ago: a second interrupt would end the tidying up with a traceback."""
+    global _last
+    if time.monotonic() - _last >= ONCE:
+        _last = time.monotonic()
+        raise KeyboardInterrupt
+
+
+def unraisable(what: Any) -> None:
+    """An interrupt that fell into a destructor or a callback, where Python drops it, is said again."""
+    global _last
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        _last = float("-inf")
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def main() -> None:
     """The command `faithmap`."""
+    sys.unraisablehook = unraisable
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; a backend that is not there must not end a run
     try:
+        # A background job of a shell, which ignores Ctrl-C, goes on ignoring it.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupted)
         from faithmap.cli import main as command
 
         command()
     except KeyboardInterrupt:
-        sys.exit(130)
+        stop()
+    except Exception:
+        if time.monotonic() - _last < 60:  # an import that was interrupted fails in ways of its own
+            stop()
+        raise
+
+
+def stop() -> None:
+    """Leave at once: nothing has begun."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("error: stopped.", file=sys.stderr, flush=True)
+    sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from faithmap.images import Preprocessing
 RESIZES = tuple(f"{covers}{mode}" for covers in ("", "picture:") for mode in ("nearest", "bilinear", "bicubic"))
 FEW = 4  # channels of a picture
 LARGEST = 1 << 28  # numbers in a heatmap
-MOST_FILES = 200_000  # and folders, that are looked through for heatmaps
+MOST_FILES = 100_000  # and folders, that are looked through for heatmaps
 CHANNELS = 1024  # more of them in a heatmap are a mistake, and would take memory without end
 
 
