@@ -34,18 +34,19 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def occlusion(classifier, pixels, target, given):
-    """Windows of 32 pixels, 16 apart."""
+    """Windows of `--window` pixels, `--stride` apart."""
 
     def theirs():
         return captum.attr.Occlusion(classifier.logits).attribute(
             classifier.normalise(pixels),
-            sliding_window_shapes=(3, 32, 32),
-            strides=(3, 16, 16),
+            sliding_window_shapes=(3, given.window, given.window),
+            strides=(3, given.stride, given.stride),
             target=target,
             perturbations_per_eval=given.batch,
         )[:, 0]
 
-    return lambda: faithmap.heatmaps(classifier, pixels, target, "occlusion:size=32,stride=16"), theirs
+    name = f"occlusion:size={given.window},stride={given.stride}"
+    return lambda: faithmap.heatmaps(classifier, pixels, target, name), theirs
 
 
 def shapley(classifier, pixels, target, given):
@@ -148,6 +149,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["alexnet", "squeezenet1_1-embedded", "vgg16"])
     parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     parser.add_argument("--batch", type=int, default=16, help="captum's perturbations per forward pass")
+    parser.add_argument("--window", type=int, default=16, help="side of the windows of occlusion")
+    parser.add_argument("--stride", type=int, default=8, help="pixels from one window of occlusion to the next")
     parser.add_argument("--region", type=int, default=16, help="side of the regions of Shapley values")
     parser.add_argument("--permutations", type=int, default=4)
     parser.add_argument("--samples", type=int, default=200, help="of KernelSHAP and RISE")

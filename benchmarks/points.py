@@ -24,7 +24,7 @@ import faithmap
 from faithmap.inference import Chains, make_engine, score_chains, tune_allocator
 from faithmap.perturbation import draw_fill
 
-METHODS = "lrp-epsilon:0.01,lrp-epsilon:100,sensitivity,grad-cam,gradient-x-input,edge,random"
+METHODS = "lrp-epsilon:0.01,lrp-epsilon:100,sensitivity,integrated-gradients:n=8,grad-cam,gradient-x-input,edge,random"
 
 
 def cosine_points(steps: int, count: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from faithmap.inference import Chains, examine, make_engine, score_chains
 from faithmap.inference.incremental import engine as engine_module
 from faithmap.inference.incremental import runner as runner_module
 from faithmap.inference.incremental.costs import leading_points
-from faithmap.inference.incremental.geometry import Pixels, covered
+from faithmap.inference.incremental.geometry import Pixels, bounding_rectangles, covered
 from faithmap.inference.incremental.runner import network_of
 from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small
 from tests.test_incremental_networks import Head
@@ -147,6 +147,14 @@ def test_examine_says_which_way_is_taken():
     assert examine(classifier, (64, 64)).leading is None
     assert examine(classifier, (64, 64), points=range(9), region=4).leading == 9
     assert examine(classifier, (64, 64), points=(0, 100, 200), region=16).leading == 0
+
+
+def test_rectangles_of_a_single_step_are_those_of_the_first_of_several():
+    steps = torch.zeros((5, 20, 30), dtype=torch.int32)
+    steps[0, 3:5, 7:9], steps[0, 9, 9], steps[1, 0, 0], steps[2, 19, 29], steps[4] = 1, 2, 1, 1, 1
+    first = bounding_rectangles(steps, 2)[:, :1]
+    assert torch.equal(bounding_rectangles(steps, 1), first)
+    assert first.squeeze(1).T.tolist() == [[3, 5, 7, 9], [0, 1, 0, 1], [19, 20, 29, 30], [0, 0, 0, 0], [0, 20, 0, 30]]
 
 
 def test_covered_pixels_are_those_inside_a_rectangle():

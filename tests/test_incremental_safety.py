@@ -229,6 +229,28 @@ def test_products_whose_rows_depend_on_their_number_always_have_the_same(monkeyp
     assert torch.equal(found, from_scratch(engine, chains))
 
 
+@pytest.mark.parametrize("independent", [True, False])
+def test_the_last_batch_is_small_only_where_rows_are_independent(monkeypatch, independent):
+    if not independent:
+        monkeypatch.setattr(kernels.Product, "_rows_are_independent", lambda self: False)
+    body = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU()]
+    module = settled(nn.Sequential(*body, nn.Flatten(), nn.Linear(8 * 81, 16), nn.ReLU(), nn.Linear(16, 5)), size=40)
+    classifier, chains = classifier_of(module), draw_chains(size=40, steps=4, region=5, chains=3)
+    engine = make_engine(classifier, "incremental")
+    counts = []
+    run = tail.Tail._run
+
+    def watched(self):
+        self.module.register_forward_pre_hook(lambda module, inputs: counts.append(len(inputs[0])))
+        return run(self)
+
+    monkeypatch.setattr(tail.Tail, "_run", watched)
+    found = all_logits(engine, chains)
+    assert set(counts) == {kernels.GRID if independent else tail.LARGEST_BATCH["cpu"]}
+    assert torch.equal(found, from_scratch(engine, chains))
+    torch.testing.assert_close(found, stock_logits(classifier, chains), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_means_do_not_depend_on_the_chains_beside(monkeypatch, at_once):
     module = settled(nn.Sequential(nn.Conv2d(3, 40, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), size=40)

@@ -19,7 +19,7 @@ from faithmap.inference.dense import DenseEngine, default_batch, free_memory
 from faithmap.inference.imputed import ImputedEngine
 
 VARIANTS = 64  # of an image that are run together
-_STATE_BYTES = 500_000_000  # a run's own engine keeps its maps at the same time
+_STATE_BYTES = 1_000_000_000  # of maps; a run's own engine keeps its maps at the same time
 
 # The engine refers to a copy of the classifier, so that an entry goes when the classifier does.
 _engines: WeakKeyDictionary[Classifier, Engine] = WeakKeyDictionary()
@@ -28,7 +28,8 @@ _engines: WeakKeyDictionary[Classifier, Engine] = WeakKeyDictionary()
 def engine_of(classifier: Classifier) -> Engine:
     """An engine for a classifier, made when it is first asked for."""
     if classifier not in _engines:
-        bound = min(_STATE_BYTES, free_memory(classifier.device) // 4)
+        weights = sum(one.numel() * one.element_size() for one in classifier.module.parameters())
+        bound = min(_STATE_BYTES + 2 * weights, free_memory(classifier.device) // 4)
         _engines[classifier] = make_engine(copy.copy(classifier), memory=bound)
     return _engines[classifier]
 

@@ -183,10 +183,14 @@ def _pairs(chains: Chains, alike: Tensor) -> tuple[Tensor, Tensor]:
 
 def _end_alike(chains: Chains, kinds: Tensor) -> Tensor:
     """For every chain the first one of its kind whose image at the last scored step is the same, (B,)."""
-    seen: dict[tuple[int, int, int], list[int]] = {}
+    seen: dict[tuple[int, ...], list[int]] = {}
     removed = (chains.removal_step > 0) & (chains.removal_step <= chains.scored[-1])
     first = []
-    about = (chains.image, chains.fill_index, kinds)
+    # How many pixels are removed, and where on average: equal for equal images, and cheaper to compare.
+    places = [
+        (removed.sum(axis) * torch.arange(removed.shape[3 - axis], device=removed.device)).sum(1) for axis in (1, 2)
+    ]
+    about = (chains.image, chains.fill_index, kinds, removed.sum((1, 2)), *places)
     for row, key in enumerate(zip(*(one.tolist() for one in about), strict=True)):
         others = seen.setdefault(key, [])
         first.append(next((other for other in others if torch.equal(removed[other], removed[row])), row))

@@ -189,6 +189,8 @@ def area(rectangle: Int[Tensor, "4 *shape"]) -> Int[Tensor, "*shape"]:
 
 def bounding_rectangles(removal_step: Int[Tensor, "chains height width"], steps: int) -> Int[Tensor, "4 steps chains"]:
     """The smallest rectangle around ``removal_step == k``, for k = 1…steps (first row, end row, first, end column)."""
+    if steps == 1:
+        return _bounding_rectangles(removal_step == 1).unsqueeze(1)
     chains, _, width = removal_step.shape
     flat = removal_step.reshape(chains, -1)
     chain, pixel = ((flat > 0) & (flat <= steps)).nonzero(as_tuple=True)
@@ -198,6 +200,15 @@ def bounding_rectangles(removal_step: Int[Tensor, "chains height width"], steps:
     for at, (value, reduce) in enumerate([(row, "amin"), (row + 1, "amax"), (column, "amin"), (column + 1, "amax")]):
         out[at].scatter_reduce_(0, cell, value, reduce, include_self=False)
     return out.view(4, steps, chains)
+
+
+def _bounding_rectangles(inside: Bool[Tensor, "chains height width"]) -> Int[Tensor, "4 chains"]:
+    ends = []
+    for lines in (inside.any(2), inside.any(1)):
+        at = torch.arange(lines.shape[1], device=lines.device)
+        ends += [torch.where(lines, at, len(at)).amin(1), torch.where(lines, at + 1, 0).amax(1)]
+    out = torch.stack(ends)
+    return out.masked_fill(out[1] == 0, 0)
 
 
 def whole(chains: int, size: Pair, device: torch.device | None = None) -> Int[Tensor, "4 1 chains"]:

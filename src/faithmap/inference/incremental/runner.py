@@ -85,7 +85,7 @@ def network_of(classifier: Classifier, size: Pair) -> Network:
     batch = LARGEST_BATCH[kind_of(device)]
     with evaluation_mode(classifier.module):
         network = cut(trace(classifier.module, (batch, classifier.channels, *size), dtype, device), size)
-        if (fits := batch_size(network)) != batch:
+        if (fits := batch_size(network, kind_of(device))) != batch:
             network = cut(trace(classifier.module, (fits, classifier.channels, *size), dtype, device), size)
     return network
 

@@ -1,7 +1,8 @@
 """The end of a network, where a region changes everything: whole maps, in batches of one fixed size.
 
 Maps of several steps wait in a queue until a batch is full, so that few chains cost no more than many; the last batch
-is filled up. One batch size means one shape for every operation, and so one way of rounding.
+is filled up. One batch size means one shape for every operation, and so one way of rounding. Only where the end is
+matrix products whose rows were found to be independent, the last batch is as small as it may be.
 """
 
 from __future__ import annotations
@@ -15,21 +16,33 @@ import torch
 from torch import Tensor, fx, nn
 
 from faithmap.inference.dense import LEAST
-from faithmap.inference.incremental.kernels import Product, random_numbers, rows_are_independent
+from faithmap.inference.incremental.kernels import GRID, Product, random_numbers, rounded_up, rows_are_independent
 from faithmap.inference.incremental.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.incremental.state import State
 from faithmap.inference.incremental.tracing import aten
 
 LARGEST_BATCH = {"cpu": 256, "device": 512}
+_LARGEST_OF_MAPS = {"cpu": 128, "device": 512}  # where the last batch is always filled up
+_ROWWISE = frozenset({aten.flatten.using_ints, aten.linear.default, aten.relu.default, "output"})
 _BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch
 
 
-def batch_size(network: Network) -> int:
-    """How many inputs the tail runs on at a time, at most those it was traced with; decided by the network alone."""
+def batch_size(network: Network, kind: str) -> int:
+    """How many inputs the tail runs on at a time, at most those it was traced with; decided by the network alone.
+
+    Args:
+        kind: of device; see `kind_of`.
+    """
     widest = max((_numbers(node) for node in network.tail), default=1)
     batch = network.traced.batch
     fits = _BATCH_BYTES * batch // (4 * max(widest, 1))
-    return min(batch, max(8, 1 << max(fits, 1).bit_length() - 1))
+    most = (LARGEST_BATCH if _is_rowwise(network) else _LARGEST_OF_MAPS)[kind]
+    return min(batch, most, max(8, 1 << max(fits, 1).bit_length() - 1))
+
+
+def _is_rowwise(network: Network) -> bool:
+    """Whether the tail handles each input by itself, as far as its matrix products do."""
+    return all(node.target in _ROWWISE for node in network.tail)
 
 
 def working_bytes(network: Network, itemsize: int) -> int:
@@ -50,7 +63,7 @@ class Tail:
 
     Rows 0…`filled` of every buffer belong to the entries of `_waiting`, in order and without gaps; rows behind them are
     left from earlier batches, run along, and go unread. Maps are copied when they are pushed, because the next step
-    changes them before the batch is full. A batch is never run with another number of rows.
+    changes them before the batch is full. A batch is never run with a number of rows that could round otherwise.
 
     Args:
         public: use public operations of torch only.
@@ -60,6 +73,8 @@ class Tail:
         self.inputs = network.tail_inputs
         self.batch = network.traced.batch
         self.module = _compiled(network, public)
+        products = [one.product for one in self.module.modules() if isinstance(one, _Linear)]
+        self.any_count = _is_rowwise(network) and all(product.any_count for product in products)
         self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
         self.filled = 0
         self._waiting: list[_Waiting] = []
@@ -95,7 +110,9 @@ class Tail:
             yield self._run()
 
     def _run(self) -> tuple[Tensor, Tensor, Tensor]:
-        logits: Tensor = self.module(*(_as_seen(one, b) for one, b in zip(self.inputs, self.buffers, strict=True)))
+        rows = min(rounded_up(self.filled, GRID), self.batch) if self.any_count else self.batch
+        seen = (_as_seen(one, buffer[:rows]) for one, buffer in zip(self.inputs, self.buffers, strict=True))
+        logits: Tensor = self.module(*seen)
         chain = torch.cat([one.chains for one in self._waiting])
         step = torch.cat([torch.full_like(one.chains, one.step) for one in self._waiting])
         row = torch.cat([one.rows() for one in self._waiting])
@@ -128,7 +145,7 @@ def _stored_shape(one: TailInput) -> tuple[int, ...]:
 def _as_seen(one: TailInput, buffer: Tensor) -> Tensor:
     """The buffer in the shape that the graph expects."""
     if one.mean:
-        return buffer.view(one.node.meta["shape"])
+        return buffer.view(len(buffer), *one.node.meta["shape"][1:])
     if one.layout == NHW:
         return buffer.squeeze(3)
     return buffer if one.layout == NHWC else buffer.permute(0, 3, 1, 2)
