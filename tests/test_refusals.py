@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import faithmap
-from faithmap.attribution import lrp
+from faithmap.attribution import fitting
 from faithmap.attribution.fitting import refusals
 from faithmap.errors import FaithmapError, MethodError, MethodWarning
 from tests.conftest import TinyNet
@@ -101,12 +101,14 @@ def test_progress_names_each_method_and_kernelshap_needs_two_segments():
         faithmap.heatmaps(smooth(), torch.full_like(PIXELS[:1], 0.5), torch.tensor([0]), "kernelshap:segments=2")
 
 
-def test_tiny_relevance_is_zero_inside_lrp_alone():
-    """Flushing is for one thread and one propagation; ε, whose maps may be tiny, keeps every number."""
-    with lrp._tiny_is_zero(True):
-        assert float(torch.tensor(1e-39) * 1) == 0
-        with lrp._tiny_is_zero(False):
-            assert float(torch.tensor(1e-39) * 1) == 0
+def test_tiny_numbers_are_zero_while_methods_are_tried_and_never_after(monkeypatch):
+    seen = []
+    right = fitting.batch_heatmaps
+    monkeypatch.setattr(
+        fitting, "batch_heatmaps", lambda *a: (seen.append(float(torch.tensor(1e-39) * 1)), right(*a))[1]
+    )
+    refusals(smooth(), (40, 40))
+    assert set(seen) == {0.0}
     assert float(torch.tensor(1e-39) * 1) > 0
 
 

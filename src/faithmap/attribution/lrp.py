@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -46,7 +45,7 @@ def propagate(
         MethodError: a step of the network that LRP has no rule for.
     """
     follower = LrpFollower(batch.classifier.module, rule, softmax or "taylor")
-    with attributable(batch.classifier.module), _tiny_is_zero(not absorbing):
+    with attributable(batch.classifier.module):
         inputs = batch.inputs.clone().requires_grad_()
         logits = follower.logits(batch, inputs)
         if softmax is not None and follower.softmaxes == 0:
@@ -62,21 +61,6 @@ def propagate(
         absorbing,
     )
     return relevance
-
-
-@contextmanager
-def _tiny_is_zero(wanted: bool) -> Iterator[None]:
-    """Numbers below 1e-38 count as 0 inside, where that is wanted.
-
-    Processors compute with such numbers a hundred times slower, and relevance that vanishes consists of them. An ε that
-    absorbs relevance leaves maps of tiny numbers, whose order must stay.
-    """
-    was = bool(torch.tensor(1e-39) * 1 == 0)
-    torch.set_flush_denormal(was or wanted)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(was)
 
 
 def _check_sums(relevance: Tensor, scores: Tensor, largest: Tensor, start: str, absorbing: bool) -> None:
