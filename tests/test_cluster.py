@@ -102,6 +102,25 @@ def test_a_study_on_ray_is_that_of_one_process(cluster, tmp_path):
     assert there.verdict() == here.verdict()
 
 
+def test_measures_are_those_of_one_process_and_extend_the_folder(cluster, tmp_path):
+    """Every value of a measure on two workers, in two sittings, bit for bit."""
+    pixels = torch.rand((20, 3, 24, 24), generator=torch.Generator().manual_seed(1))
+    protocol = faithmap.Protocol.preset("samek2017", steps=2, region_size=4, draws=2)
+    all_of = ["gini", "infidelity:n=6", "max-sensitivity:n=2", "randomisation-top-down"]
+    methods = ["sensitivity:l2", "edge"]
+    alone = faithmap.evaluate(network(), pixels, methods, protocol, tmp_path / "alone", measures=all_of)
+    executor = RayExecutor(cluster.address, workers=2)
+    how = {"out": tmp_path / "run", "executor": executor}
+    faithmap.evaluate(network(), pixels[:12], methods[:1], protocol, measures=all_of[:2], **how)
+    run = faithmap.evaluate(network(), pixels, methods, protocol, measures=all_of, **how)
+    keys = ["image", "method", "measure", "draw"]
+    found, expected = (one.measures().astype(dict.fromkeys(keys[:3], str)) for one in (run, alone))
+    pd.testing.assert_frame_equal(
+        found.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True), check_exact=True
+    )
+    assert len(found) > 0
+
+
 def test_workers_that_are_killed_are_replaced(cluster, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.mkdir()

@@ -18,7 +18,7 @@ from faithmap.measures.subject import Subject
 # Small versions of all measures that are computed on images.
 SMALL = (
     "infidelity:n=12,sensitivity-n:sizes=3,n=6,cell=4,faithfulness-correlation:n=8,cell=4,region-effect:n=2,cell=6,"
-    "monotonicity:n=2,cell=6,average-drop,average-increase,completeness,complexity,max-sensitivity:n=3,"
+    "monotonicity:n=2,cell=6,average-drop,average-increase,irof:n=9,compactness=1,completeness,complexity,max-sensitivity:n=3,"
     "randomisation-top-down:n=2,randomisation-bottom-up:stages=2,randomisation-complexity,random-logit,localisation,"
     "background-mass,background-rank,background-pointing"
 )
@@ -236,6 +236,6 @@ def test_what_a_measure_is_loads_no_network():
 def test_the_table_names_every_measure_with_its_defaults():
     rows = {row["name"].partition(":")[0]: row for row in measure_table()}
     assert set(rows) == set(MEASURES)
-    assert rows["infidelity"]["name"] == "infidelity:n=100,side=0.2"
+    assert rows["infidelity"]["name"] == "infidelity:n=100,side=0.2,noise=0"
     assert (rows["infidelity"]["better"], rows["gini"]["better"]) == ("↓", "↑")
     assert rows["max-sensitivity"]["cost"] == "n heatmaps per method"

@@ -9,6 +9,7 @@ import faithmap
 from faithmap.measures import faithfulness
 from faithmap.measures.completeness import completeness
 from faithmap.measures.faithfulness import grid, squares, subset_sizes, subsets
+from faithmap.perturbation.segments import segment
 from tests.reference import measures as twin
 from tests.test_measures import heatmaps_of, subject
 
@@ -95,6 +96,47 @@ def test_infidelity_equals_the_definition_with_random_squares_of_its_own(tiny):
         beta = sum(a * b for a, b in zip(sums, drops, strict=True)) / sum(a * a for a in sums)
         error = twin.mean([(beta * a - b) ** 2 for a, b in zip(sums, drops, strict=True)])
         assert value == pytest.approx(error, rel=1e-4)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_infidelity_with_gaussian_noise_equals_captum_on_the_same_draws(tiny, scaled):
+    one, maps = one_image(tiny)
+    noise = 0.3 * torch.from_numpy(one.generator("infidelity").standard_normal((20, 24, 24))).float()
+
+    def perturb(inputs):
+        given = noise.unsqueeze(1).expand(-1, 3, -1, -1)
+        return given, inputs - given
+
+    drops = faithfulness.drops_under(one, noise)
+    found = faithfulness.infidelity_of_squares(one, maps, n=20, side=0.2, noise=0.3).tolist()
+    for place, heatmap in enumerate(maps):
+        expected = captum_infidelity(
+            tiny.logits, perturb, tiny.normalise(one.pixels), (heatmap / 3).expand(1, 3, -1, -1),
+            target=one.targets, n_perturb_samples=20, normalize=scaled,
+        )  # fmt: skip
+        mine = faithfulness.relevance_of(heatmap[None], noise)[0]
+        assert float(faithfulness.infidelity(mine, drops, scaled=scaled)) == pytest.approx(float(expected), rel=1e-4)
+        if scaled:
+            assert found[place] == pytest.approx(float(expected), rel=1e-4)
+    # A draw of its own for every number of the key; more variants keep the first ones' scores.
+    assert torch.equal(faithfulness.drops_under(one, noise[:3]), drops[:3])
+
+
+def test_irof_equals_the_definition(tiny):
+    one, maps = one_image(tiny)
+    labels = segment("slic:n=9,compactness=1", one.pixels[0], one.ids[0]).tolist()
+    found = faithfulness.irof(one, torch.cat([maps, torch.zeros(1, 24, 24)]), n=9, compactness=1.0)
+    image, mean = one.pixels[0].tolist(), one.mean_colour.tolist()
+
+    def probability(pixels):
+        with torch.no_grad():
+            return float(one.classifier(torch.tensor(pixels).unsqueeze(0)).softmax(1)[0, one.targets[0]])
+
+    for heatmap, value in zip([*maps.tolist(), [[0.0] * 24] * 24], found.tolist(), strict=True):
+        assert value == pytest.approx(twin.irof(probability, image, heatmap, labels, mean), abs=1e-5)
+    regression = subject(faithmap.Classifier(tiny.module, score="identity")).row(0)
+    with pytest.raises(faithmap.errors.MeasureError, match="no probability"):
+        faithfulness.irof(regression, maps, n=9, compactness=1.0)
 
 
 def test_sensitivity_n_equals_the_definition(tiny):

@@ -380,7 +380,7 @@ def test_the_channels_that_are_shown_are_chosen(channels, asked, shown, tmp_path
     classifier = faithmap.Classifier(network(channels), shown_channels=asked)
     run = faithmap.evaluate(classifier, pixels, ["edge"], protocol, out=tmp_path / "run")
     expected = run.examples()[0].pixels[shown]
-    axes = run.figure("steps")
+    axes = run.figure("steps", image=run.examples()[0].image)
     drawn = torch.from_numpy(np.asarray(axes[0][0].images[0].get_array())).permute(2, 0, 1)
     assert torch.equal(drawn, expected)
     axes = run.figure("heatmaps")

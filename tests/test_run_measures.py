@@ -119,4 +119,11 @@ def test_a_dry_run_counts_what_measures_take(tiny):
     )
     found = estimate(planned, seconds=0.1)
     assert found.measure_passes == 3 * (7 + 2 * 16)
+    cheap = estimate(plan(tiny, torch.rand(3, 3, 24, 24), "sensitivity,edge", planned.experiment.protocol), seconds=0.1)
+    assert (cheap.measure_passes, cheap.measure_heatmaps) == (0, 0)
+    assert found.heatmaps == cheap.heatmaps == 6
+    # Its time is in the estimate: what each pass and each heatmap takes, times how many there are.
+    per_heatmap = found.seconds_per_task / found.heatmaps
+    extra = found.measure_passes / found.scores_per_second + found.measure_heatmaps * per_heatmap
+    assert found.seconds == pytest.approx(found.scores / found.scores_per_second + found.seconds_per_task + extra)
     assert found.measure_heatmaps == 3 * 2 * (4 + 3)  # `random` has no heatmaps to compute anew; three layers

@@ -1,5 +1,6 @@
 """Measures written from their papers, in plain loops. Imports nothing from the package."""
 
+import itertools
 import math
 
 
@@ -90,3 +91,23 @@ def histogram_entropy(values, bins):
     for value in values:
         count[min(bins - 1, int((value - low) / (high - low) * bins))] += 1
     return -sum(c / len(values) * math.log(c / len(values)) for c in count if c)
+
+
+def irof(probability, image, heatmap, labels, colour):
+    """Rieger & Hansen 2020: area over F(x without the first k segments) / F(x), segments by mean relevance."""
+    places = {}
+    for y, row in enumerate(labels):
+        for x, label in enumerate(row):
+            places.setdefault(label, []).append((y, x))
+    means = {label: sum(heatmap[y][x] for y, x in pixels) / len(pixels) for label, pixels in places.items()}
+    order = sorted(places, key=lambda label: (-means[label], label))
+    now = [[list(row) for row in channel] for channel in image]
+    curve = [1.0]
+    start = probability(now)
+    for label in order:
+        for y, x in places[label]:
+            for channel in range(len(now)):
+                now[channel][y][x] = colour[channel][y][x]
+        curve.append(probability(now) / start)
+    area = sum((a + b) / 2 for a, b in itertools.pairwise(curve)) / len(order)
+    return 1 - area

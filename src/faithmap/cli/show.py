@@ -29,7 +29,7 @@ def show_estimate(found: Estimate) -> None:
         "asked for": f"{asked} × {found.steps + 1} points",
         "not stored yet": f"{found.scores:,} scores, {found.heatmaps:,} heatmaps",
         "forward passes": f"{found.forward_passes:,} of the whole network, if none were saved",
-        "measures": f"{found.measure_passes:,} forward passes, {found.measure_heatmaps:,} heatmaps; not in the time",
+        "measures": f"{found.measure_passes:,} forward passes, {found.measure_heatmaps:,} heatmaps",
         "measured": f"{found.scores_per_second:,.0f} scores/s, {found.seconds_per_task:.2f} s a task for heatmaps",
         "time": f"{duration(found.seconds)} with {found.workers} worker{'s' * (found.workers > 1)}",
         "disk": f"{found.bytes / 1e6:,.1f} MB",

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from faithmap.attribution import Method
 from faithmap.experiment.block import Block, RemovalSteps, block_batch, block_heatmaps, block_removal_steps, read_block
@@ -35,7 +36,7 @@ class Estimate:
         scores_per_second: of one worker.
         seconds_per_task: for reading the images of a task and computing their heatmaps.
         workers: over which the work is spread.
-        seconds: how long it takes, start-up left out.
+        seconds: how long it takes with its measures, start-up left out.
         bytes: what it takes on the disk.
     """
 
@@ -69,6 +70,13 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
     scores = sum(task.scores for task in tasks)
     rate, task_seconds, row_bytes = measured(experiment, tasks, seconds) if tasks else (float("inf"), 0.0, 0.0)
     height, width = input_size(planned.images, experiment.classifier)
+    passes, anew = (
+        sum(found)
+        for found in zip((0, 0), *(measure_passes(experiment, task, (height, width)) for task in tasks), strict=True)
+    )
+    computed = sum(len(task.images) * len(heatmap_methods(experiment, task)) for task in tasks)
+    per_heatmap = task_seconds * len(tasks) / computed if computed else 0.0
+    spent = (scores + passes) / rate + task_seconds * len(tasks) + anew * per_heatmap
     kept = (
         sum(experiment.classifier.channels + 4 * len(methods) for task in tasks for methods in task.heatmaps.values())
         * height
@@ -82,13 +90,13 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
         steps=protocol.steps,
         scores=scores,
         forward_passes=sum(map(forward_passes, tasks)),
-        heatmaps=sum(len(task.images) * len(heatmap_methods(experiment, task)) for task in tasks),
-        measure_passes=sum(measure_passes(experiment, task, (height, width))[0] for task in tasks),
-        measure_heatmaps=sum(measure_passes(experiment, task, (height, width))[1] for task in tasks),
+        heatmaps=computed,
+        measure_passes=passes,
+        measure_heatmaps=anew,
         scores_per_second=rate,
         seconds_per_task=task_seconds,
         workers=workers,
-        seconds=(scores / rate + task_seconds * len(tasks)) / min(workers, max(1, len(tasks))),
+        seconds=spent / min(workers, max(1, len(tasks))),
         bytes=int(scores * row_bytes) + kept,
     )
 
@@ -110,7 +118,8 @@ def measure_passes(experiment: Experiment, task: Task, size: tuple[int, int]) ->
 
 def heatmap_methods(experiment: Experiment, task: Task) -> list[Method]:
     """The methods whose heatmaps a task needs."""
-    names = {key.method for key in task.chains} | {name for names in task.heatmaps.values() for name in names}
+    names = {key.method for key in task.chains} | {key.method for key in task.measures}
+    names |= {name for names in task.heatmaps.values() for name in names}
     return [method for method in experiment.methods if method.name in names and not method.is_random]
 
 
@@ -126,8 +135,8 @@ def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> t
         block, orders, task_seconds = heatmaps_of(experiment, task, seconds / 4)
     keys = [key for key in task.chains if key.draw == min(task.draws, default=0)]
     chains = chains_of_draw(experiment, block, keys, orders)
-    if not chains:
-        return float("inf"), task_seconds, 0.0
+    if not chains:  # measures alone
+        return passes_per_second(experiment, block) if task.measures else float("inf"), task_seconds, 0.0
     score_chains(experiment.engine, engine_chains(experiment, block, chains, task.steps[:3]))
     found, begun = 0, time.perf_counter()
 
@@ -141,6 +150,18 @@ def measured(experiment: Experiment, tasks: Sequence[Task], seconds: float) -> t
         score_chains(experiment.engine, engine_chains(experiment, block, chains, task.steps), count)
     rate = found / (time.perf_counter() - begun)
     return rate, task_seconds, row_bytes(block, chains, task.steps)
+
+
+def passes_per_second(experiment: Experiment, block: Block) -> float:
+    """Inputs that go through the network in a second, as many at a time as a block has, the first pass left out."""
+    inputs = experiment.classifier.normalise(block.pixels).to(experiment.classifier.dtype)
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        with torch.no_grad():
+            experiment.classifier.outputs(inputs)
+        times.append(time.perf_counter() - begun)
+    return len(inputs) / times[-1] if len(inputs) else float("inf")
 
 
 def heatmaps_of(experiment: Experiment, task: Task, budget: float) -> tuple[Block, RemovalSteps, float]:

@@ -20,8 +20,11 @@ from faithmap.measures.correlation import pearson, spearman
 from faithmap.measures.measure import measure
 from faithmap.measures.subject import Subject
 from faithmap.perturbation import draw_fill
+from faithmap.perturbation.segments import segment
+from faithmap.protocol import PROBABILISTIC
 
 CELL = Parameter(16, integer(low=1))
+_ROWS = 16
 MOST = 0.8
 """The largest subset of `sensitivity_n`, as a fraction of the cells."""
 
@@ -29,22 +32,52 @@ MOST = 0.8
 @measure(
     "infidelity",
     line="squared error of the relevance of random squares as a forecast of the fall of the logit without them",
-    source="Yeh et al. 2019, with the scale of the heatmap that makes it smallest",
+    source="Yeh et al. 2019 (noise > 0: their Gaussian noise), with the scale of the heatmap that makes it smallest",
     set="faithfulness",
     needs="network",
     higher_is_better=False,
     unit="logit²",
-    parameters={"n": Parameter(100, integer(low=2)), "side": Parameter(0.2, number(low=0.01, high=1.0))},
+    parameters={
+        "n": Parameter(100, integer(low=2)),
+        "side": Parameter(0.2, number(low=0.01, high=1.0)),
+        "noise": Parameter(0.0, number(low=0.0)),
+    },
     drawn=True,
     forward=("n",),
 )
 def infidelity_of_squares(
-    subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, side: float
+    subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, side: float, noise: float = 0.0
 ) -> Float[Tensor, "methods"]:
-    """Infidelity over n squares at random places, `side` of the image's short side each."""
+    """Infidelity over n squares at random places, `side` of the image's short side each; or, where `noise` is above 0,
+    over n images with Gaussian noise of this standard deviation in the units of the network's input.
+    """
+    if noise > 0:
+        normal = subject.generator("infidelity").standard_normal((n, *subject.size))
+        perturbation = noise * torch.from_numpy(normal).float()
+        drops = subject.shared(("noise", n, noise), lambda: drops_under(subject, perturbation))
+        return torch.stack([infidelity(one, drops) for one in relevance_of(heatmaps, perturbation)])
     removed = squares(subject.size, n, side, subject.generator("infidelity"))
     drops = subject.shared(("squares", n, side), lambda: subject.drops(removed, subject.mean_colour))
     return torch.stack([infidelity(relevance, drops) for relevance in relevance_of(heatmaps, removed)])
+
+
+def drops_under(subject: Subject, perturbation: Float[Tensor, "variants height width"]) -> Float[Tensor, "variants"]:
+    """f(x) − f(x − I), the logit of the target class, float64, on the CPU; I is the same in all channels.
+
+    I is in the units of the network's input x, so that relevance at the input times I is a forecast of the fall. Pixels
+    are not clamped. Passes have one fixed size, so that no number depends on how many variants there are.
+    """
+    classifier, target = subject.classifier, subject.targets[:1]
+    whole = classifier.normalise(subject.pixels[:1]).to(classifier.dtype)
+    inputs = torch.cat([whole, whole - perturbation.unsqueeze(1).to(whole)])
+    found = []
+    with torch.no_grad():
+        for some in torch.split(inputs, _ROWS):
+            full = torch.cat([some, some[:1].expand(_ROWS - len(some), *some.shape[1:])])
+            scores = classifier.scores(classifier.outputs(full), target.expand(_ROWS))
+            found.append(scores[: len(some)].double().cpu())
+    scores = torch.cat(found)
+    return scores[0] - scores[1:]
 
 
 def infidelity(
@@ -163,6 +196,50 @@ def monotonicity(
 
 
 @measure(
+    "irof",
+    line="area over the curve of the class probability, relative to the whole image, while all segments are removed, "
+    "most relevant first",
+    source="Rieger & Hansen 2020",
+    set="faithfulness",
+    needs="network",
+    higher_is_better=True,
+    unit="fraction of the probability",
+    parameters={"n": Parameter(50, integer(low=2)), "compactness": Parameter(10.0, number(low=1e-3))},
+    in_set=False,
+    forward=("n",),
+)
+def irof(
+    subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, compactness: float
+) -> Float[Tensor, "methods"]:
+    """1 − the mean over the fraction of removed segments of F(x without the first k) / F(x), k = 0 … all.
+
+    About n SLIC segments per image, however many it has; the order is by mean relevance, ties by the segment's number;
+    removed segments get the mean colour. The mean is the trapezoid's, with one step per segment.
+
+    Raises:
+        MeasureError: a network whose score has no probability.
+    """
+    if subject.classifier.score_kind not in PROBABILISTIC:
+        raise MeasureError(f"the score of {subject.classifier.name} has no probability, whose fall this measures.")
+    name = f"slic:n={n},compactness={compactness:g}"
+    labels = subject.shared(("segments", name), lambda: segment(name, subject.pixels[0].cpu(), subject.ids[0]))
+    _, labels = torch.unique(labels, return_inverse=True)
+    size = torch.bincount(labels.flatten())
+    found = []
+    for heatmap in heatmaps:
+        total = torch.zeros(len(size), dtype=torch.float64)
+        total.index_add_(0, labels.flatten(), heatmap.double().cpu().flatten())
+        first = torch.argsort(-total / size, stable=True)
+        rank = torch.empty_like(first)
+        rank[first] = torch.arange(len(first))
+        removed = rank[labels] < torch.arange(1, len(size) + 1).view(-1, 1, 1)
+        _, probability = subject.scores_without(removed, subject.mean_colour)
+        curve = torch.cat([probability[:1, 0], probability[:, 1]]).double().cpu()
+        found.append(1 - torch.trapezoid(curve / curve[0]) / len(size))
+    return torch.stack(found)
+
+
+@measure(
     "average-drop",
     line="fall of the class probability when the image is shown through the heatmap alone, at least 0",
     source="Chattopadhay et al. 2018",
@@ -202,7 +279,7 @@ def through_heatmaps(
     Raises:
         MeasureError: a heatmap without positive relevance, or a network whose score has no probability.
     """
-    if subject.classifier.score_kind not in ("softmax", "sigmoid"):
+    if subject.classifier.score_kind not in PROBABILISTIC:
         raise MeasureError(f"the score of {subject.classifier.name} has no probability, whose fall this measures.")
     positive = heatmaps.double().clamp(min=0)
     most = positive.amax((1, 2), keepdim=True)
@@ -237,9 +314,10 @@ def single_regions(subject: Subject, n: int, cell: int) -> tuple[Tensor, Tensor]
 
 
 def relevance_of(
-    heatmaps: Float[Tensor, "methods height width"], removed: Bool[Tensor, "variants height width"]
+    heatmaps: Float[Tensor, "methods height width"],
+    removed: Bool[Tensor, "variants height width"] | Float[Tensor, "variants height width"],
 ) -> Float[Tensor, "methods variants"]:
-    """Summed relevance of the removed pixels, float64, on the CPU.
+    """Summed relevance of the removed pixels, or relevance times a perturbation, float64, on the CPU.
 
     One method at a time: no rounding depends on how many there are.
     """
