@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from benchmarks import fuzz
-from benchmarks.fuzzing.valid import calls
+from benchmarks.fuzzing.hostile import NEAR
+from benchmarks.fuzzing.valid import calls, network, pixels, protocol
 
 import faithmap
 
@@ -26,6 +27,40 @@ def test_hostile_cases_end_in_a_result_or_a_sentence(family, cases):
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert f"{family}: {cases} cases, 0 findings" in done.stdout
+
+
+# Argument → the function that takes it, with arguments that are valid.
+TAKES = {
+    "evaluate": ("measures", "masks", "targets", "groups", "until", "methods", "heatmap_resize", "memory"),
+    "study": ("settings",),
+    "Classifier": ("module", "score"),
+    "draw_fill": ("fill",),
+    "removal_steps": ("segments",),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "at"),
+    [(name, one, at) for name, taken in TAKES.items() for one in taken for at in range(len(NEAR[one]))],
+)
+def test_values_that_are_almost_right_end_in_a_result_or_a_sentence(name, argument, at):
+    """Also where a network or a fill is used afterwards."""
+    given = {**CALLS[name](), argument: NEAR[argument][at]()}
+
+    def case():
+        made = getattr(faithmap, name)(**given)
+        if name == "Classifier":
+            faithmap.evaluate(made, pixels(), "edge", protocol())
+
+    assert fuzz.outcome(case) is None
+
+
+@pytest.mark.parametrize("at", range(len(NEAR["fill"])))
+def test_fills_of_all_kinds_end_in_a_result_or_a_sentence(at):
+    def case():
+        faithmap.evaluate(network(), pixels(), "edge", protocol().override(fill=NEAR["fill"][at]()))
+
+    assert fuzz.outcome(case) is None
 
 
 def test_the_fuzzer_finds_what_it_looks_for():

@@ -107,6 +107,10 @@ def mosaics(images: Sequence[Any], seed: int = 0) -> list[MosaicImage]:
     if not isinstance(images, Iterable) or isinstance(images, str) or not hasattr(images, "__len__"):
         raise InputError(f"images is {shown(images)}: give images with classes, as `load_images` returns them.")
     classes: dict[Any, list[Any]] = defaultdict(list)
+    try:
+        images = list(images)
+    except Exception:  # anybody's object
+        raise InputError(f"images is {shown(images)}, which is no list: give images with classes.") from None
     for image in images:
         if not hasattr(image, "label") or not hasattr(image, "id"):
             raise InputError(f"images holds {shown(image)}: give images with classes, as `load_images` returns them.")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from faithmap.checks import as_numbers, as_shaped_pixels, as_text, as_texts, check_flag
 from faithmap.classifiers.scores import (
@@ -220,6 +221,8 @@ class Classifier:
         with evaluation_mode(self.module):
             try:
                 output = self.module(inputs)
+                if isinstance(output, Tensor) and output.layout is not torch.strided:
+                    output = output.to_dense()
             except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
                 raise
             except Exception as error:  # a network may be anybody's code
@@ -379,6 +382,11 @@ class Classifier:
         if isinstance(self.module, ScoreOnly) and self.module.by_name:
             digest.update(callable_identity(self.module.function).digest.encode())
         for name, tensor in sorted(self.module.state_dict().items()):
+            if isinstance(tensor, UninitializedBuffer | UninitializedParameter) or tensor.is_meta:
+                raise ClassifierError(
+                    f"{self.name} has weights without values ('{name}'): load them, or run a lazy network once, before "
+                    "it is measured."
+                )
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]

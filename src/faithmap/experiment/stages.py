@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+from faithmap.checks import as_integer
 from faithmap.errors import ProtocolError, shown
 from faithmap.images import Images
 from faithmap.run import Run
@@ -28,8 +29,8 @@ def stages_of(images: Images, at_most: int | None, seed: int, pairs: int) -> lis
     """
     group_of = {image.id: image.group or image.id for image in images}
     groups = sorted(set(group_of.values()), key=lambda name: hashlib.sha256(repr((seed, name)).encode()).digest())
-    if at_most is not None and at_most < 1:
-        raise ProtocolError(f"at_most is {at_most}: give at least one group.")
+    if at_most is not None:
+        at_most = as_integer(at_most, "at_most", 1, 2**31 - 1, ProtocolError)
     last = min(at_most or len(groups), len(groups))
     least = min(fewest_units(max(pairs, 1), 0.05), last)
     counts = sorted({max(least, round(last * look / LOOKS)) for look in range(1, LOOKS + 1)})

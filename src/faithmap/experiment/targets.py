@@ -77,7 +77,7 @@ def class_of(value: Any, classifier: Classifier) -> int:
         near = nearest(str(value), options)
         end = near if near != "." else (among if len(known) <= 20 else nearest)(str(value), known)
         raise InputError(f"unknown class {value!r}{end} The classes of {classifier.name} go by index or name.")
-    if index < 0 or (known and index >= len(known)):
+    if not 0 <= index < (len(known) or 2**31):
         raise InputError(f"target is class {index}, {classifier.name} has classes 0…{max(len(known) - 1, 0)}.")
     return index
 

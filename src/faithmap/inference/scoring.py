@@ -57,6 +57,7 @@ def make_engine(
     Raises:
         EngineError: an unknown engine or precision.
     """
+    classifier = check_classifier(classifier)
     one_of(engine, "engine", ENGINES, EngineError)
     one_of(precision, "precision", PRECISIONS, EngineError)
     if batch_size is not None:
