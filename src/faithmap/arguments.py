@@ -95,15 +95,19 @@ def _measured(value: Any, name: str, error: _Error) -> None:
     if isinstance(value, Mapping):
         for one in value.values():
             _measured(one, name, error)
-    elif not hasattr(value, "higher_is_better") or not hasattr(value, "methods"):
+    elif not _is_measured(value):
         _frame(value, name, error)
+
+
+def _is_measured(value: Any) -> bool:
+    return all(name in getattr(type(value), "__dataclass_fields__", {}) for name in ("higher_is_better", "methods"))
 
 
 def _settings(value: Any, name: str, error: _Error) -> None:
     if not isinstance(value, Mapping) or not value:
         raise error(f"{name} is {shown(value)}: give a mapping setting → what was measured.")
     for one in value.values():
-        if not hasattr(one, "higher_is_better"):
+        if not _is_measured(one):
             raise error(f"{name} holds {shown(one)}: give what `measured` returns.")
 
 

@@ -47,10 +47,11 @@ def impute(
     """
     pixels = as_shaped_pixels(pixels, dims=(3,))
     noise = as_fill(noise, pixels)
-    gone = as_tensor(removed, "removed").cpu().numpy()
+    where = as_tensor(removed, "removed").cpu()
+    gone = where.numpy() if where.dtype == torch.bool else np.empty(0)
     if gone.dtype != bool or gone.shape != tuple(pixels.shape[1:]):
         raise InputError(
-            f"removed is {gone.dtype} of shape {gone.shape}: give True or False per pixel, {tuple(pixels.shape[1:])}."
+            f"removed is {where.dtype} of shape {tuple(where.shape)}: give True or False per pixel, {tuple(pixels.shape[1:])}."
         )
     values = pixels.double().cpu().numpy().copy()
     values[:, gone] = _solve(values, gone) + noise.double().cpu().numpy()[:, gone]

@@ -234,7 +234,7 @@ def _smoothness(copies: pd.DataFrame, setting: str) -> Graded:
 
 def _in_scope(frame: pd.DataFrame, setting: str, confidence: float, seed: int, direction: str) -> Graded:
     """How much of its confidence the network keeps along random orders (R-OMS); described, not graded."""
-    if not has_probability(frame):
+    if "probability" not in frame or not has_probability(frame):
         said = "Whether the network still knows the images while regions go: it takes a probability, and there is none."
         return Graded("in scope", setting, np.nan, np.nan, np.nan, "", said)
     rows = frame[(frame["method"] == RANDOM) & np.isfinite(frame["probability"])]

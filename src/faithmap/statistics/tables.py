@@ -175,8 +175,8 @@ def r_oms_table(frame: pd.DataFrame, confidence: float = 0.95, seed: int = 0) ->
     Returns:
         One row: mean (probability, see `r_oms`), low, high, groups, n, left_out, interval.
     """
-    rows = frame[frame["method"] == RANDOM]
     per_image = r_oms(frame)
+    rows = frame[frame["method"] == RANDOM]
     groups = curves_of(rows, "probability", str(rows["order"].iloc[0])).groups
     values = per_image.to_numpy()[:, None]
     return pd.DataFrame(counted_columns(mean_intervals(group_means(values, groups), confidence, seed), values))
