@@ -48,11 +48,12 @@ def impute(
     pixels = as_shaped_pixels(pixels, dims=(3,))
     noise = as_fill(noise, pixels)
     where = as_tensor(removed, "removed").cpu()
-    gone = where.numpy() if where.dtype == torch.bool else np.empty(0)
-    if gone.dtype != bool or gone.shape != tuple(pixels.shape[1:]):
+    expected = tuple(pixels.shape[1:])
+    if where.dtype != torch.bool or tuple(where.shape) != expected:
         raise InputError(
-            f"removed is {where.dtype} of shape {tuple(where.shape)}: give True or False per pixel, {tuple(pixels.shape[1:])}."
+            f"removed is {where.dtype} of shape {tuple(where.shape)}: give True or False per pixel, {expected}."
         )
+    gone = where.numpy()
     values = pixels.double().cpu().numpy().copy()
     values[:, gone] = _solve(values, gone) + noise.double().cpu().numpy()[:, gone]
     return torch.from_numpy(values.clip(0, 1).astype(np.float32)).to(pixels.device)
