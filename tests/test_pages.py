@@ -92,6 +92,20 @@ def test_several_networks_on_one_page(folder):
     assert studies_in(folder / "one") == {}
 
 
+def test_several_networks_in_a_table(folder):
+    from faithmap.cli.studying import networks_table
+
+    studies = studies_in(folder)
+    shown = {column.header: list(column.cells) for column in networks_table(studies).columns}
+    assert list(shown) == ["method", "one", "two <b>"]
+    for title, study in studies.items():
+        places = study.agreement().places()
+        for method, cell in zip(shown["method"], shown[title], strict=True):
+            row = places.loc[method] if method in places.index else None
+            assert cell == ("–" if row is None else f"{row['mean']:.1f} ({row['first']:g}/{row['settings']:g})")
+    assert shown["two <b>"][shown["method"].index("edge")] == "–"
+
+
 def test_compared_runs_as_a_page(folder):
     page = folder / "compared.html"
     done = command("compare", folder / "one" / "noise", folder / "two" / "noise", "--page", page)

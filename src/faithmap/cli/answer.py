@@ -37,7 +37,10 @@ def show_answer(run: Run, verbose: bool = False) -> None:
     out.print()
     if found["ranking"]["rows"]:
         out.print(ranking_table(found["ranking"], sections.label_of(summary), out.width))
-        out.print(Text(f"{found['unit']} Same letter: not distinguishable.", "dim"), width=width)
+        letters = (
+            "Same letter: not distinguishable, with all comparisons corrected for; intervals are of one method each."
+        )
+        out.print(Text(f"{found['unit']} {letters}", "dim"), width=width)
     if verbose:
         out.print()
         out.print(details_table(summary))

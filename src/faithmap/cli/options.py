@@ -134,8 +134,9 @@ class Inputs(Options):
     groups: Annotated[
         str | None,
         "What belongs together (photo, patient, video) and is not independent: `folder`, a regular expression with one "
-        "capture such as `'(patient[0-9]+)_'`, or a CSV file with the columns image,group. Embedded photos come "
-        "grouped.",
+        "capture such as `'(patient[0-9]+)_'`, or a CSV file with the columns image,group. A named capture, "
+        "`'(?P<patient>[0-9]+)_'`, or another name of the second column says what a group is called. Embedded photos "
+        "come grouped.",
     ] = None
 
 

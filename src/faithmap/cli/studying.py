@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,8 +73,11 @@ def study_command(
     `faithmap study --limit 16 --settings quick --out runs/study`: four settings, a few minutes on a laptop.
 
     `faithmap study --model resnet18 --images my/photos --methods families,smoothgrad:n=25 --out runs/study`
+
+    `faithmap study --models resnet18,convnext_tiny --images my/photos --out runs/two`: a study for each network, then
+    what holds on both, and one page.
     """
-    from faithmap.studies.pages import networks_page, studies_in
+    from faithmap.studies.pages import networks_page, networks_verdict, studies_in
 
     networks = [name.strip() for name in models.split(",")] if models else [inputs.model]
     base = places.out or Path(f"runs/study-{Path(inputs.images).name or 'images'}")
@@ -83,7 +87,13 @@ def study_command(
             folder = base / one_folder(name) if isinstance(base, Path) else f"{base}/{one_folder(name)}"
         show_study(run_study(replace(inputs, model=name), varied, executed, places, methods, folder, heatmaps_from))
     if len(networks) > 1:
-        page = networks_page(studies_in(base), base / "report.html")
+        studies = studies_in(base)
+        first, *each = networks_verdict(studies, "srg", next(iter(studies.values())).scores[0])
+        out.print(Text(one_line(first), style="bold"))
+        for line in each:
+            out.print(Text(one_line(line)))
+        out.print(networks_table(studies))
+        page = networks_page(studies, base / "report.html")
         out.print(Text.assemble(("all networks ", "dim"), one_line(str(page))), soft_wrap=True)
 
 
@@ -155,6 +165,26 @@ def show_study(study: Study) -> None:
     study.figure("study", page.with_name("study.png"))
     for file in (page.with_name("study.png"), page):
         out.print(one_line(str(file)), highlight=False, soft_wrap=True)
+
+
+def networks_table(studies: Mapping[str, Study]) -> Table:
+    """Mean rank of every method on each network, and how often it is first there; best mean rank on top."""
+    places = {name: study.agreement().places() for name, study in studies.items() if len(study.runs()) > 1}
+    means = {name: found["mean"] for name, found in places.items()}
+    methods = sorted({name for mean in means.values() for name in mean.index})
+    table = Table(title="Mean rank by SRG (first in)", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("method", overflow="fold")
+    for name in places:
+        table.add_column(one_line(name), justify="right", overflow="fold")
+    for method in sorted(methods, key=lambda name: sum(mean.get(name, len(methods)) for mean in means.values())):
+        cells = [
+            f"{found['mean'][method]:.1f} ({found['first'][method]}/{found['settings'][method]})"
+            if method in found.index
+            else "–"
+            for found in places.values()
+        ]
+        table.add_row(one_line(method), *cells)
+    return table
 
 
 def one_folder(name: str) -> str:
