@@ -1,7 +1,7 @@
 """How much faster the incremental engine is than the same network run densely, and where its time goes.
 
-    python benchmarks/incremental.py                                  # AlexNet, SqueezeNet 1.1, VGG-16, ResNet-50
-    python benchmarks/incremental.py --networks mobilenet_v2 my_package.models:build
+    python -m benchmarks.incremental                                  # AlexNet, SqueezeNet 1.1, VGG-16, ResNet-50
+    python -m benchmarks.incremental --networks mobilenet_v2 my_package.models:build
 
 A network is a torchvision name, or ``module:function`` where the function returns a `torch.nn.Module`. Weights are
 random: speed does not depend on them. Both engines run in this process, in turns; figures are medians.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -26,6 +27,7 @@ import torchvision
 from torch import nn
 
 import faithmap
+from benchmarks.memory import peak, reset
 from faithmap.classifiers import kind_of
 from faithmap.errors import EngineError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
@@ -219,7 +221,7 @@ def main() -> None:
     print(
         "network | precision | plain loop/s | dense/s | incremental/s | ratio | "
         + " | ".join(kinds)
-        + " | floor/s | of floor"
+        + " | floor/s | of floor | MB a chain | peak MB"
     )
     few = make_chains(given.dense_chains, 1, given.steps, given.size, given.device)
     chains = make_chains(given.chains, given.per_image, given.steps, given.size, given.device)
@@ -245,11 +247,14 @@ def main() -> None:
                     network = FusedNetwork(classifier, (given.size, given.size))
                     dense = max(dense, rate(partial(fused_dense, classifier, network, few), clock, given.repeats))
             incremental = partial(scored, classifier, chains, "incremental", precision, given.batch)
+            reset(os.getpid())
             found = rate(incremental, clock, given.repeats)
+            most = peak(os.getpid())
             parts = shares(classifier, chains, precision, clock)
             floor = product_rate(clock, getattr(torch, precision), given.device) / cost.changed_multiply_adds
             numbers = [f"{loops[name]:.1f}", f"{dense:.1f}", f"{found:.1f}", f"{found / dense:.2f}"]
             numbers += [f"{parts[kind]:.0%}" for kind in kinds] + [f"{floor:.0f}", f"{found / floor:.0%}"]
+            numbers += [f"{cost.bytes_per_chain / 1e6:.1f}", f"{most:.0f}"]
             print(" | ".join([name, precision, *numbers]), flush=True)
 
 

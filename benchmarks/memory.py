@@ -36,15 +36,18 @@ def repeated(images: Images, count: int) -> Images:
 
 def peak(process: int) -> float:
     """Highest resident memory of a process since `reset`, in MB."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+    status = Path(f"/proc/{process}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1000
     return float("nan")
 
 
 def reset(process: int) -> None:
-    """Forget the peak."""
-    Path(f"/proc/{process}/clear_refs").write_text("5")
+    """Forget the peak, where the system keeps one."""
+    refs = Path(f"/proc/{process}/clear_refs")
+    if refs.exists():
+        refs.write_text("5")
 
 
 def ray_workers() -> list[int]:

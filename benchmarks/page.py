@@ -47,7 +47,8 @@ FIGURES = (
         "incremental",
         "Scores per second: plain loop, best dense, incremental",
         "`ratio` is incremental over the best dense configuration; `floor/s` is the speed that the changed "
-        "multiply-adds would have at the rate of a matrix product. The other columns divide up the engine's time.",
+        "multiply-adds would have at the rate of a matrix product. The other columns divide up the engine's time; the "
+        "last two are the maps of a chain, and the whole process at its peak.",
         "benchmarks.incremental --networks alexnet squeezenet1_1 --repeats 3",
     ),
     Figure(
@@ -85,6 +86,12 @@ FIGURES = (
         "The same experiment through other tools",
         "Needs `pip install -e '.[peers]'`. Scores per second on the same network, images and steps.",
         "benchmarks.peers --model alexnet --images 4 --threads 2 --clock wall --repeats 1 --tables 1",
+    ),
+    Figure(
+        "measures",
+        "Measures beyond removal curves, against Quantus",
+        "Seconds for seven methods; `ratio` is Quantus's time over ours for the same work.",
+        "benchmarks.peers --measures --images 2 --method fig4 --threads 2 --clock wall --repeats 1",
     ),
     Figure(
         "replication",
