@@ -24,10 +24,10 @@ from functools import partial
 
 import torch
 import torchvision
+from benchmarks.memory import peak, reset
 from torch import nn
 
 import faithmap
-from benchmarks.memory import peak, reset
 from faithmap.classifiers import kind_of
 from faithmap.errors import EngineError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
