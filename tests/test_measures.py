@@ -211,6 +211,8 @@ def test_costs_are_counted(tiny):
     assert infidelity.passes() == (50, 0)
     assert cascade.passes(layers=26) == (0, 78)
     assert effect.passes(cells=196) == (392, 0)
+    irof, drop = resolve_measures("irof:n=20,average-drop")
+    assert (irof.passes(methods=7), drop.passes(methods=7)) == ((140, 0), (7, 0))
 
 
 def test_a_run_folder_keeps_what_is_said_of_a_measure():

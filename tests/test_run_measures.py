@@ -1,5 +1,7 @@
 """Measures of a run: stored beside the scores, resumed and extended like methods, however they are computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import torch
 import faithmap
 from faithmap.attribution import Batch, batch_heatmaps, resolve_methods
 from faithmap.errors import CurveError, StoreError
+from faithmap.measures.measure import MEASURES as DECLARED
 
 PROTOCOL = faithmap.Protocol.preset(steps=2, region_size=4, draws=2)
 MEASURES = ["gini", "max-sensitivity:n=2"]
@@ -74,6 +77,20 @@ def test_a_folder_is_extended_by_images_methods_measures_and_draws(tiny, tmp_pat
     before = sorted((tmp_path / "run" / "measures").iterdir())
     evaluate(tiny, tmp_path / "run")
     assert sorted((tmp_path / "run" / "measures").iterdir()) == before
+
+
+def test_a_folder_that_is_older_than_a_parameter_is_extended(tiny, tmp_path, monkeypatch):
+    kind, name = DECLARED["infidelity"], "infidelity:n=4"
+    older = replace(kind, parameters={key: one for key, one in kind.parameters.items() if key != "noise"})
+    with monkeypatch.context() as then:
+        then.setitem(DECLARED._declared, "infidelity", older)
+        run = evaluate(tiny, tmp_path / "run", count=1, measures=name)
+    assert "noise" not in run.manifest.measures[name]["spec"]["parameters"]
+    again = evaluate(tiny, tmp_path / "run", count=2, measures=name)
+    same(again.measures(), evaluate(tiny, tmp_path / "anew", count=2, measures=name).measures())
+    evaluate(tiny, tmp_path / "named", count=1, measures={"x": name})
+    with pytest.raises(StoreError, match=r"measure 'x': .*'noise': 0\.0.*'noise': 1\.0"):
+        evaluate(tiny, tmp_path / "named", count=1, measures={"x": f"{name},noise=1"})
 
 
 def test_a_damaged_part_is_computed_again(tiny, tmp_path):

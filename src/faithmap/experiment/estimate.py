@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,10 +111,14 @@ def forward_passes(task: Task) -> int:
 
 def measure_passes(experiment: Experiment, task: Task, size: tuple[int, int]) -> tuple[int, int]:
     """Forward passes and heatmaps that the measures of a task take."""
-    cost = {measure.name: measure_cost(measure, experiment.classifier, size) for measure in experiment.measures}
-    once = {(key.measure, key.draw) for key in task.measures}  # perturbed images are the same for all methods
-    forward = sum(cost[name][0] for name, _ in once)
-    return len(task.images) * forward, len(task.images) * sum(cost[key.measure][1] for key in task.measures)
+    known = {measure.name: measure for measure in experiment.measures}
+    # How many methods: most measures score the same perturbed images for all of them.
+    together = Counter((key.measure, key.draw) for key in task.measures)
+    forward = anew = 0
+    for (name, _), methods in together.items():
+        passes, heatmaps = measure_cost(known[name], experiment.classifier, size, methods)
+        forward, anew = forward + passes, anew + methods * heatmaps
+    return len(task.images) * forward, len(task.images) * anew
 
 
 def heatmap_methods(experiment: Experiment, task: Task) -> list[Method]:

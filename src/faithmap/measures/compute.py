@@ -98,17 +98,18 @@ def why_not(measure: Measure, method: Method) -> str | None:
     return None
 
 
-def measure_cost(measure: Measure, classifier: Classifier, size: tuple[int, int]) -> tuple[int, int]:
+def measure_cost(measure: Measure, classifier: Classifier, size: tuple[int, int], methods: int) -> tuple[int, int]:
     """Forward passes per image, and heatmaps per image and method, of one draw.
 
     Args:
         measure: see `Measure.passes`.
         classifier: its layers with weights count.
         size: height and width of the images, in pixels.
+        methods: how many heatmap methods are measured.
     """
     cell = int(measure.spec.get("parameters", {}).get("cell", 1))
     layers = sum(1 for one in classifier.module.modules() if next(one.parameters(recurse=False), None) is not None)
-    return measure.passes(layers=layers, cells=(size[0] // cell) * (size[1] // cell))
+    return measure.passes(layers=layers, cells=(size[0] // cell) * (size[1] // cell), methods=methods)
 
 
 def value_frame(values: Sequence[Value], groups: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -206,7 +206,7 @@ def monotonicity(
     unit="fraction of the probability",
     parameters={"n": Parameter(50, integer(low=2)), "compactness": Parameter(10.0, number(low=1e-3))},
     in_set=False,
-    forward=("n",),
+    forward=("n", "methods"),
 )
 def irof(
     subject: Subject, heatmaps: Float[Tensor, "methods height width"], *, n: int, compactness: float
@@ -247,7 +247,7 @@ def irof(
     needs="network",
     higher_is_better=False,
     unit="%",
-    forward=(1,),
+    forward=("methods",),
 )
 def average_drop(subject: Subject, heatmaps: Float[Tensor, "methods height width"]) -> Float[Tensor, "methods"]:
     """100 · max(0, Y − O) / Y, with Y the probability of the image and O of the image times the heatmap."""
@@ -263,7 +263,7 @@ def average_drop(subject: Subject, heatmaps: Float[Tensor, "methods height width
     needs="network",
     higher_is_better=True,
     unit="% of the images",
-    forward=(1,),
+    forward=("methods",),
 )
 def average_increase(subject: Subject, heatmaps: Float[Tensor, "methods height width"]) -> Float[Tensor, "methods"]:
     """100 where Y < O, else 0; see `average_drop`."""

@@ -56,14 +56,15 @@ class Measure:
         """Which way is good: ↑ or ↓."""
         return "↑" if self.higher_is_better else "↓"
 
-    def passes(self, *, layers: int = 1, cells: int = 1) -> tuple[int, int]:
-        """Cost of one draw on one image: forward passes, shared by all methods; and heatmaps, for each method.
+    def passes(self, *, layers: int = 1, cells: int = 1, methods: int = 1) -> tuple[int, int]:
+        """Cost of one draw on one image: forward passes, for all methods together; and heatmaps, for each method.
 
         Args:
             layers: of the network, those with weights.
             cells: regions of the grid that an image holds.
+            methods: heatmap methods that are measured.
         """
-        known = {**self.spec.get("parameters", {}), "layers": layers, "cells": cells}
+        known = {**self.spec.get("parameters", {}), "layers": layers, "cells": cells, "methods": methods}
         forward, heatmaps = (
             prod(int(known[one]) if isinstance(one, str) else one for one in factors)
             for factors in (self.forward, self.heatmaps)
@@ -158,8 +159,8 @@ def measure(
         drawn: whether it has randomness, keyed by `Subject.generator`.
         in_set: whether the name of the set stands for it as well; False where it says the same as another member.
         applies: heatmap method → why the measure means nothing for it, or None; always None by default.
-        forward: factors of the number of forward passes per image, shared by all methods: integers, names of
-            parameters, ``"layers"`` (of the network) or ``"cells"`` (of the grid).
+        forward: factors of the number of forward passes per image: integers, names of parameters, ``"layers"`` (of
+            the network), ``"cells"`` (of the grid) or ``"methods"``, where methods do not share their passes.
         heatmaps: factors of the number of heatmaps per image and method.
     Returns:
         A decorator that registers the function and returns it unchanged.

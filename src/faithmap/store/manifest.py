@@ -15,6 +15,7 @@ from faithmap.errors import FaithmapError, StoreError
 from faithmap.grouping import GROUP_NOUN
 from faithmap.identity import UNKNOWN
 from faithmap.images import UNREADABLE
+from faithmap.measures.measure import MEASURES
 from faithmap.protocol import Protocol
 from faithmap.store.records import FORMAT, Skipped
 
@@ -256,8 +257,14 @@ def _changes(before: Manifest, now: Manifest) -> list[str]:
     tried_again |= {name for m in (before, now) for name, one in m.images.items() if UNREADABLE in one.content}
     changed += _changed("image", before.images, now.images, tried_again)
     changed += _changed("method", before.methods, now.methods, ())
-    specs = [{name: one.get("spec", one) for name, one in m.measures.items()} for m in (before, now)]
+    specs = [{name: _with_defaults(one.get("spec", one)) for name, one in m.measures.items()} for m in (before, now)]
     return changed + _changed("measure", specs[0], specs[1], ())
+
+
+def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A measure's spec with its absent parameters at their defaults: a folder may be older than a parameter."""
+    kind = MEASURES.get(spec.get("measure", ""))
+    return dict(spec) if kind is None else {**spec, "parameters": {**kind.defaults, **spec.get("parameters", {})}}
 
 
 def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any], but: Collection[str]) -> list[str]:
