@@ -591,6 +591,36 @@ def test_a_folder_loads_its_examples_lazily(context, report, tmp_path):
     page.close()
 
 
+def test_many_images_get_their_cards_when_they_come_near(context, tmp_path):
+    """The strip grows before its end is in sight; the arrow keys reach every image, in the order that was chosen."""
+    images = np.random.default_rng(4).random((70, 3, 16, 16), dtype=np.float32)
+    network = faithmap.Classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 3)), name="linear")
+    network.preprocessing = faithmap.Preprocessing(crop=(16, 16), resize=None)
+    protocol = faithmap.Protocol.preset(steps=2, region_size=8)
+    run = faithmap.evaluate(
+        network, images, ["edge", "centre"], protocol, tmp_path / "run", engine="dense", save_heatmaps=True
+    )
+    index = run.report(tmp_path / "folder", folder=True)
+    page = context.new_page()
+    page.goto(index.as_uri())
+    page.wait_for_selector("html.ready")
+    cards = page.locator(".card input")
+    assert cards.count() == 60
+    cards.first.focus()
+    for place in range(1, 70):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("at => document.querySelectorAll('.card input')[at]?.checked", arg=place, timeout=5000)
+    assert sorted(int(card.get_attribute("value")) for card in cards.all()) == list(range(70))
+    last = page.evaluate("document.activeElement.value")
+    page.locator('input[name="flipbook-sort"][value="-1"]').check()
+    assert cards.count() == 60
+    assert page.locator(".strip").evaluate("strip => strip.scrollLeft") == 0
+    page.locator(".strip").evaluate("strip => strip.scrollTo(strip.scrollWidth, 0)")
+    playwright.expect(cards).to_have_count(70)
+    assert page.locator(".card input:checked").get_attribute("value") == last
+    page.close()
+
+
 def test_the_command_is_copied(context, report, page):
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     button = page.get_by_role("button", name="Copy")

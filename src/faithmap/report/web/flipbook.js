@@ -1,6 +1,7 @@
 // The flipbook: one image under two methods, step by step, and where their curves part.
 
 const LETTERS = ["A", "B"];
+const CARDS = 60;
 
 class Flipbook {
   /**
@@ -40,8 +41,13 @@ class Flipbook {
       onStep: (at) => this.setStep(at),
       xLabel: data.x_label,
     });
+    /** @type {Map<Example, {card: HTMLElement, input: HTMLInputElement, bar: HTMLElement, text: HTMLElement}>} */
+    this.cards = new Map(); // those that were made so far
+    /** @type {number[]} */
+    this.waiting = []; // the examples that have no card in the strip yet, in its order
+    this.largest = 1;
     this.listen();
-    this.buildStrip();
+    this.sortStrip();
     this.show(this.book.examples[this.order()[0]]);
   }
 
@@ -86,6 +92,7 @@ class Flipbook {
     this.part("on").addEventListener("click", () => this.nudge(1));
     this.part("telling").addEventListener("click", () => this.tell());
     this.root.addEventListener("keydown", (event) => this.key(event));
+    this.strip?.addEventListener("scroll", () => this.followStrip(), { passive: true });
     this.sides.forEach((side, i) => side.select.addEventListener("change", () => this.choose(i, side.select.value)));
     for (const input of this.inputs("flipbook-sort")) {
       input.addEventListener("change", () => {
@@ -124,40 +131,56 @@ class Flipbook {
     return ordered(this.book.examples.map((example) => this.disagreement(example)), this.by);
   }
 
-  buildStrip() {
-    this.cards = this.book.examples.map((example, index) => {
-      const input = el("input", { type: "radio", name: "flipbook-image", value: String(index), class: "visually-hidden" });
-      const title = `${example.image}: ${example.target_name}`;
-      const picture = el("img", { src: example.thumbnail, alt: title, title, width: "84", height: "84" });
-      if (example.file) picture.loading = "lazy";
-      const bar = el("span", { class: "lead" });
-      const text = el("span", { class: "lead-text" });
-      input.addEventListener("change", () => this.show(example));
-      const card = el("label", { class: "card" }, input, picture, bar, text);
-      return { card, input, bar, text, example };
-    });
-    this.sortStrip();
+  /** @param {Example} example */
+  card(example) {
+    const known = this.cards.get(example);
+    if (known) return known;
+    const index = String(this.book.examples.indexOf(example));
+    const input = el("input", { type: "radio", name: "flipbook-image", value: index, class: "visually-hidden" });
+    const title = `${example.image}: ${example.target_name}`;
+    const picture = el("img", { src: example.thumbnail, alt: title, title, width: "84", height: "84" });
+    if (example.file) picture.loading = "lazy";
+    const bar = el("span", { class: "lead" });
+    const text = el("span", { class: "lead-text" });
+    input.checked = example === this.example;
+    input.addEventListener("change", () => this.show(example));
+    const made = { card: el("label", { class: "card" }, input, picture, bar, text), input, bar, text };
+    this.cards.set(example, made);
+    return made;
   }
 
   sortStrip() {
-    if (!this.strip || !this.cards) return;
+    this.part("wins").textContent = this.winsText();
+    if (!this.strip) return;
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
-    const order = this.order();
     const sizes = this.book.examples.map((example) => Math.abs(this.disagreement(example) ?? 0));
-    const largest = Math.max(...sizes) || 1;
-    for (const index of order) {
-      const { card, bar, text, example } = this.cards[index];
+    this.largest = Math.max(...sizes) || 1;
+    this.waiting = this.order();
+    this.strip.replaceChildren();
+    this.strip.scrollLeft = 0;
+    this.extendStrip();
+    if (focused && this.strip.contains(focused)) focused.focus();
+  }
+
+  // Some more cards at the end of the strip: a thousand at once would delay what is seen first.
+  extendStrip() {
+    for (const index of this.waiting.splice(0, CARDS)) {
+      const example = this.book.examples[index];
+      const { card, bar, text } = this.card(example);
       const difference = this.disagreement(example);
       const side = (difference ?? 0) >= 0 ? 0 : 1;
       bar.style.setProperty("--hue", this.methods[this.pair[side]].hue);
-      bar.style.setProperty("--share", String(Math.abs(difference ?? 0) / largest));
+      bar.style.setProperty("--share", String(Math.abs(difference ?? 0) / this.largest));
       text.textContent =
-        difference === null ? "not measured" : `${LETTERS[side]} +${number(Math.abs(difference), largest / 50)}`;
-      this.strip.append(card);
+        difference === null ? "not measured" : `${LETTERS[side]} +${number(Math.abs(difference), this.largest / 50)}`;
+      this.strip?.append(card);
     }
-    if (focused && this.strip.contains(focused)) focused.focus();
-    this.strip.scrollLeft = 0;
-    this.part("wins").textContent = this.winsText();
+  }
+
+  // Before the last card comes into sight, by scrolling or by the arrow keys.
+  followStrip() {
+    const strip = this.strip;
+    if (strip && this.waiting.length && strip.scrollLeft + 3 * strip.clientWidth > strip.scrollWidth) this.extendStrip();
   }
 
   winsText() {
@@ -198,7 +221,7 @@ class Flipbook {
   async show(example) {
     this.example = example;
     this.chosen = false;
-    for (const card of this.cards || []) card.input.checked = card.example === example;
+    for (const [one, card] of this.cards) card.input.checked = one === example;
     const known = this.unpacked.get(example);
     const index = this.book.examples.indexOf(example);
     const wanted = known ?? detailsOf(example, index).then((details) => unpack(details, example, this.book.restores));
