@@ -13,7 +13,7 @@ import pytest
 import torch
 from benchmarks import fuzz
 from benchmarks.fuzzing.hostile import NEAR
-from benchmarks.fuzzing.valid import calls, network, pixels, protocol
+from benchmarks.fuzzing.valid import calls, measured_run, network, pixels, protocol
 
 import faithmap
 
@@ -27,6 +27,28 @@ def test_hostile_cases_end_in_a_result_or_a_sentence(family, cases):
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert f"{family}: {cases} cases, 0 findings" in done.stdout
+
+
+def test_arguments_that_once_ended_in_a_traceback():
+    class Rude:
+        def __repr__(self):
+            raise RuntimeError("no repr")
+
+    with pytest.raises(faithmap.errors.ClassifierError, match="index"):
+        network().label(Rude())
+    with pytest.raises(faithmap.errors.FaithmapError, match=r"fractions is .*: give a list of numbers"):
+        faithmap.statistics.boundary(fractions=np.array(0.0), level=0.05)
+    frame = measured_run().scores()
+    with pytest.raises(faithmap.errors.FaithmapError, match=r"methods is .*: give a list of texts"):
+        faithmap.plots.curves(frame, methods=b"")
+    with pytest.raises(faithmap.errors.FaithmapError, match="column .order. with missing values"):
+        faithmap.statistics.per_image_aopc(frame.assign(order=[None, *frame["order"].astype(str)[1:]]))
+    seeds = [faithmap.statistics.ranking(frame, seed=seed) for seed in (2, np.array(2), torch.tensor(2))]
+    assert seeds[0].equals(seeds[1])
+    assert seeds[0].equals(seeds[2])
+    for channels in (np.zeros((2, 2)), np.array([]), torch.rand(3)):
+        with pytest.raises(faithmap.errors.InputError, match="channels is"):
+            measured_run().report("unused.html", channels=channels)
 
 
 # Argument → the function that takes it, with arguments that are valid.

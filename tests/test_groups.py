@@ -1,6 +1,7 @@
 """Images that belong together: photos and their crops, patients, videos."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,7 @@ def test_a_run_says_what_its_groups_are(tiny, tmp_path):
         (r"(q\d)_", "gives none for image 'a/p1_x.png' and 1 more"),
         ({"a/p1_x.png": "one"}, "gives none for image 'a/p2_x.png'"),
         ("nowhere.csv", "cannot be read"),
+        (Path("\ud800"), "cannot be read"),
     ],
 )
 def test_groups_that_cannot_be_are_named(groups, says):

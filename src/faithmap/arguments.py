@@ -50,7 +50,8 @@ def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> 
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            for name, value in signature.bind(*args, **kwargs).arguments.items():
+            bound = signature.bind(*args, **kwargs)
+            for name, value in bound.arguments.items():
                 if value is known[name].default:
                     continue
                 if name in kinds and not isinstance(value, kinds[name]):
@@ -58,8 +59,10 @@ def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> 
                 if isinstance(value, pd.DataFrame):
                     _frame(value, name, error)
                 elif name in _BY_NAME and name not in kinds:
-                    _BY_NAME[name](value, name, error)
-            return function(*args, **kwargs)
+                    plain = _BY_NAME[name](value, name, error)
+                    if isinstance(plain, int | float):  # of a number in an array or tensor
+                        bound.arguments[name] = plain
+            return function(*bound.args, **bound.kwargs)
 
         return wrapper  # type: ignore[return-value]
 
@@ -85,7 +88,7 @@ def _frame(value: Any, name: str, error: _Error) -> None:
         whole = found.dtype.kind in "iu" or bool((found == found // 1).all())
         if found.isna().any() or not whole or (len(found) and not (found.min() >= 0 and found.max() < 2**31)):
             raise error(f"{name} has the column '{column}' with values that are no steps: expected integers from 0.")
-    for column in (one for one in ("image", "method") if one in value):
+    for column in (one for one in ("image", "method", "order") if one in value):
         if value[column].isna().any():
             raise error(f"{name} has the column '{column}' with missing values: expected a name in every row.")
 
@@ -123,7 +126,8 @@ def _integers(value: Any, name: str, error: _Error) -> None:
 
 
 def _rising(value: Any, name: str, error: _Error) -> None:
-    if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(one, Real) for one in value):
+    listed = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    if not listed or not all(isinstance(one, Real) for one in value):
         raise error(f"{name} is {shown(value)}: give a list of numbers.")
     if any(not 0 < one <= 1 for one in value):
         raise error(f"{name} is {shown(value)}: give numbers more than 0 and at most 1.")

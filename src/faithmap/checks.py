@@ -217,7 +217,7 @@ def as_texts(value: Any, name: str, error: type[FaithmapError] = InputError) -> 
     Raises:
         FaithmapError: (of the type `error`) anything else, a single text included.
     """
-    if isinstance(value, str) or not isinstance(value, Iterable) or callable(value):
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or callable(value):
         raise error(f"{name} is {shown(value)}: give a list of texts.")
     try:
         found = list(value)

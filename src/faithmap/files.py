@@ -23,7 +23,11 @@ def open_regular(path: str | Path) -> io.BufferedReader:
     """
     # Looked at before it is opened, because opening a device may do something; without waiting, because a pipe may
     # have taken the file's place in between.
-    _check_regular(os.stat(path).st_mode, path)
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # half a character, or a zero byte
+        raise OSError(errno.EINVAL, "a name that no file can have", str(path)) from error
+    _check_regular(mode, path)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         _check_regular(os.fstat(handle).st_mode, path)

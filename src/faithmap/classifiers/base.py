@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from faithmap.checks import as_numbers, as_shaped_pixels, as_text, as_texts, check_flag
+from faithmap.checks import as_integer, as_numbers, as_shaped_pixels, as_text, as_texts, check_flag
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -371,7 +372,12 @@ class Classifier:
         }
 
     def label(self, index: int) -> str:
-        """The name of a class, or its index where there are no names."""
+        """The name of a class, or its index where there are no names.
+
+        Raises:
+            ClassifierError: not an integer.
+        """
+        index = as_integer(index, "index", -sys.maxsize, sys.maxsize, ClassifierError)
         return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else str(index)
 
     def fingerprint(self) -> str:
