@@ -41,7 +41,7 @@ def test_arguments_that_once_ended_in_a_traceback():
     frame = measured_run().scores()
     with pytest.raises(faithmap.errors.FaithmapError, match=r"methods is .*: give a list of texts"):
         faithmap.plots.curves(frame, methods=b"")
-    with pytest.raises(faithmap.errors.FaithmapError, match="column .order. with missing values"):
+    with pytest.raises(faithmap.errors.FaithmapError, match=r"column .order. with missing values"):
         faithmap.statistics.per_image_aopc(frame.assign(order=[None, *frame["order"].astype(str)[1:]]))
     seeds = [faithmap.statistics.ranking(frame, seed=seed) for seed in (2, np.array(2), torch.tensor(2))]
     assert seeds[0].equals(seeds[1])

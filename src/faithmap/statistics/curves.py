@@ -44,7 +44,7 @@ def as_curve(curve: Any, name: str = "curve") -> Float[Tensor, "*batch points"]:
     return found
 
 
-@checked(CurveError)
+@checked(CurveError, steps=object)  # which may be fractions; `_steps` looks at them
 def aopc(curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None) -> Float[Tensor, "*batch points"]:
     """Area over the perturbation curve up to every step.
 
@@ -80,7 +80,7 @@ def mean_drop(score: Float[Tensor, "*batch points"], steps: Sequence[int] | None
     return (area + drop / 2) / (k + 1)
 
 
-@checked(CurveError)
+@checked(CurveError, steps=object)  # which may be fractions; `_steps` looks at them
 def mean_over_fraction(
     curve: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch"]:
@@ -109,7 +109,7 @@ def mean_over_fraction(
     return (((score[..., 1:] + score[..., :-1]) / 2 * k.diff()).sum(-1) / k[-1]).to(found.dtype)
 
 
-@checked(CurveError)
+@checked(CurveError, steps=object)  # which may be fractions; `_steps` looks at them
 def srg(
     morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch"]:
@@ -156,7 +156,7 @@ def relative_to_random(
     return own - reference.to(own.device).mean(0)
 
 
-@checked(CurveError)
+@checked(CurveError, steps=object)  # which may be fractions; `_steps` looks at them
 def abpc(
     morf: Float[Tensor, "*batch points"], lerf: Float[Tensor, "*batch points"], steps: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch points"]:
