@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from zennit.rules import Epsilon
 
 import faithmap
 from faithmap.attribution import Batch, batch_heatmaps, heatmaps, resolve_methods
 from faithmap.attribution.batch import BLOCKS
+from faithmap.attribution.lrp import propagate
+from faithmap.attribution.relevance import EpsilonRule, stabilised
 
 
 class Calls(TorchDispatchMode):
@@ -71,7 +74,46 @@ def test_other_signals_are_not_shared(batch):
 def test_lrp_computes_no_gradient_but_that_of_its_rule(batch):
     computed(batch, "deconvolution:l2")  # which has asked for the network's logits already
     _, (forward, backward) = computed(batch, "lrp-epsilon:0.01")
-    assert (forward, backward) == (4, 2)  # followed, and once more in the rule
+    assert (forward, backward) == (2, 2)  # followed once; the rule computes no layer anew
+
+
+def test_one_forward_pass_serves_every_epsilon(batch):
+    computed(batch, "lrp-epsilon:0.01")
+    for name in ("lrp-epsilon:100", "lrp-epsilon:0", "lrp-epsilon:0.01,start=one", "lrp-epsilon:0.01"):
+        found, calls = computed(batch, name)
+        assert calls == (0, 2), name
+        assert torch.equal(found, heatmaps(batch.classifier, batch.pixels, batch.targets, name)), name
+    computed(batch, "sensitivity:l2")  # another method has the memory for itself
+    assert not batch._held
+    two = Batch.of(batch.classifier, batch.pixels.repeat(2, 1, 1, 1), batch.targets.repeat(2))
+    two.rows(0, 4).held("lrp-epsilon", list)
+    held = two.rows(4, 4).held("lrp-epsilon", list)
+    assert two.rows(4, 4).held("lrp-epsilon", list) is held
+    assert len(two._held) == 1
+
+
+class InPlace(nn.Module):
+    """Changes what a convolution was given, and what it gave, behind its back."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        y = self.first(x)
+        x[:, :, :4] = 0
+        y[:, :2] = y[:, 2:].clone()
+        return self.second(y).relu_().mean((2, 3))
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.01, 100])
+def test_the_epsilon_rule_is_that_of_zennit_bit_for_bit(batch, epsilon):
+    for classifier in (batch.classifier, faithmap.Classifier(InPlace().eval())):
+        mine = Batch.of(classifier, batch.pixels, batch.targets)
+        rule = Epsilon(epsilon=stabilised(epsilon))
+        expected = propagate(mine, lambda number, name, rule=rule: rule, absorbing=True)
+        own = EpsilonRule(epsilon)
+        assert torch.equal(propagate(mine, lambda number, name, own=own: own, absorbing=True), expected)
 
 
 def test_other_images_share_nothing(batch):

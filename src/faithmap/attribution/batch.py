@@ -43,6 +43,7 @@ class Batch:
     image_ids: Sequence[str]
     seed: int = 0
     _shared: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
+    _held: dict[str, tuple[Any, Any, Any]] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -72,11 +73,25 @@ class Batch:
             self._shared[key] = compute()
         return self._shared[key]
 
+    def held(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """As `shared`, for what takes much memory: only the last one is held, for this batch and all its `rows`."""
+        last = self._held.get("last")
+        if last is None or last[0] is not self._shared or last[1] != key:
+            self._held.clear()  # before the next one is made
+            last = self._held["last"] = (self._shared, key, compute())
+        return last[2]
+
+    def let_go(self, but: Any = None) -> None:
+        """Hold nothing any longer, see `held`, unless it has this key."""
+        if "last" in self._held and self._held["last"][1] != but:
+            self._held.clear()
+
     def rows(self, start: int, count: int) -> Batch:
         """`count` images from `start`, filled up by repeating the first of them where there are fewer."""
         left = len(self.pixels) - start
         at = [start + row if row < left else start for row in range(count)]
         piece: Batch = self.shared(("rows", start, count), lambda: self.select(at))
+        object.__setattr__(piece, "_held", self._held)
         return piece
 
     def select(self, rows: Sequence[int]) -> Batch:

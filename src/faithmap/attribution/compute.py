@@ -70,6 +70,7 @@ def batch_heatmaps(method: Method, batch: Batch) -> Float[Tensor, "batch height 
             f"{method.name} on {classifier.name}: the network is in {classifier.dtype}, too coarse to order "
             "pixels: give it in float32."
         )
+    batch.let_go(but=method.spec.get("method"))
     changed: list[str] = []
     try:
         with left_as_it_was(classifier.module) as changed:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from zennit.core import Hook
-from zennit.rules import AlphaBeta, Epsilon, Flat, Gamma, ZPlus
+from zennit.rules import AlphaBeta, Flat, Gamma, ZPlus
 
 from faithmap.attribution.batch import Batch, attributable, differentiate
 from faithmap.attribution.method import heatmap_method
-from faithmap.attribution.relevance import LrpFollower, no_zero, stabilised
+from faithmap.attribution.relevance import EpsilonRule, LayerRule, LrpFollower, no_zero
 from faithmap.declarations import Parameter, choice, number
 from faithmap.errors import HeatmapError, MethodError
 
@@ -27,7 +26,7 @@ SMALL_EPSILON = Parameter(SMALL, number(low=0.0))
 
 def propagate(
     batch: Batch,
-    rule: Callable[[int, str], Hook],
+    rule: Callable[[int, str], LayerRule],
     start: str = "logit",
     softmax: str | None = None,
     absorbing: bool = False,
@@ -44,15 +43,28 @@ def propagate(
         HeatmapError: relevance that exploded or vanished; `index` says in which image.
         MethodError: a step of the network that LRP has no rule for.
     """
-    follower = LrpFollower(batch.classifier.module, rule, softmax or "taylor")
     with attributable(batch.classifier.module):
-        inputs = batch.inputs.clone().requires_grad_()
-        logits = follower.logits(batch, inputs)
-        if softmax is not None and follower.softmaxes == 0:
-            raise MethodError("the network has no softmax, so that the method would be LRP-ε: ask for lrp-epsilon.")
-        scores = batch.scores(logits)
-        begin = scores.detach() if start == "logit" else torch.ones_like(scores)
-        relevance = differentiate(scores, inputs, begin)
+        return _sent_back(*_followed(batch, rule, softmax), start, absorbing)
+
+
+def _followed(
+    batch: Batch, rule: Callable[[int, str], LayerRule], softmax: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, logits and scores of the target, with the graph that relevance takes back."""
+    follower = LrpFollower(batch.classifier.module, rule, softmax or "taylor")
+    inputs = batch.inputs.clone().requires_grad_()
+    logits = follower.logits(batch, inputs)
+    if softmax is not None and follower.softmaxes == 0:
+        raise MethodError("the network has no softmax, so that the method would be LRP-ε: ask for lrp-epsilon.")
+    return inputs, logits, batch.scores(logits)
+
+
+def _sent_back(
+    inputs: Tensor, logits: Tensor, scores: Tensor, start: str, absorbing: bool, again: bool = False
+) -> Tensor:
+    """Relevance at the inputs; `again` keeps the graph for another time."""
+    begin = scores.detach() if start == "logit" else torch.ones_like(scores)
+    relevance = differentiate(scores, inputs, begin, retain_graph=again)
     _check_sums(
         relevance,
         scores.detach(),
@@ -104,8 +116,15 @@ def lrp_epsilon(
         start: ``"logit"`` starts at the value of the class logit, ``"one"`` at 1 (the 2021 replication).
         border: ``"dropped"`` sets the last row and column to 0 (the 2021 replication, whose first layer loses them).
     """
-    rule = Epsilon(epsilon=stabilised(epsilon))
-    relevance = propagate(batch, lambda number, name: rule, start, absorbing=epsilon > 0)
+
+    def followed() -> tuple[EpsilonRule, tuple[Tensor, Tensor, Tensor]]:
+        rule = EpsilonRule(epsilon)
+        return rule, _followed(batch, lambda number, name: rule)
+
+    with attributable(batch.classifier.module):
+        rule, (inputs, logits, scores) = batch.held("lrp-epsilon", followed)
+        rule.epsilon = epsilon  # the forward pass is the same for all
+        relevance = _sent_back(inputs, logits, scores, start, epsilon > 0, again=True)
     if border == "dropped":
         relevance[..., -1, :] = 0
         relevance[..., :, -1] = 0
@@ -203,9 +222,9 @@ def lrp_epsilon_alpha2_beta1(batch: Batch, *, epsilon: float) -> Float[Tensor, "
     )
 
 
-def by_kind(epsilon: float, convolution: Hook) -> Callable[[int, str], Hook]:
+def by_kind(epsilon: float, convolution: LayerRule) -> Callable[[int, str], LayerRule]:
     """LRP-ε in linear layers, another rule in convolutions."""
-    linear = Epsilon(epsilon=stabilised(epsilon))
+    linear = EpsilonRule(epsilon)
     return lambda number, name: linear if name == "linear" else convolution
 
 
@@ -233,5 +252,5 @@ def attn_lrp(
     Raises:
         MethodError: a network without a softmax, on which the method would be LRP-ε.
     """
-    rule = Gamma(gamma=gamma, stabilizer=no_zero) if gamma > 0 else Epsilon(epsilon=stabilised(epsilon))
+    rule = Gamma(gamma=gamma, stabilizer=no_zero) if gamma > 0 else EpsilonRule(epsilon)
     return propagate(batch, lambda number, name: rule, softmax=softmax, absorbing=epsilon > SMALL)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,43 @@ class _Ruled(torch.autograd.Function):
         return None, None, *ctx.rule(ctx.function, values, result, relevance)
 
 
+class EpsilonRule:
+    """LRP-ε in a convolution or linear layer, biases part of z_j: the numbers of zennit's `Epsilon`, bit for bit.
+
+    The layer is not computed again on the way back, where alone ε counts: it may change after the forward pass.
+
+    Args:
+        epsilon: ε ≥ 0; for 0, 0 / 0 counts as 0.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+
+    def apply(self, function: Function, x: Tensor) -> Tensor:
+        """The function at x, with the rule in the place of its gradient."""
+        output: Tensor = _Epsilon.apply(x, function, self)
+        return output
+
+
+class _Epsilon(torch.autograd.Function):
+    """R_i = x_i Σ_j ∂z_j/∂x_i · R_j / (z_j + ε sign z_j)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Function, rule: EpsilonRule) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()  # copies, because the network may change both in place
+            z = function(x)
+        ctx.x, ctx.z, ctx.rule = x, z, rule
+        output: Tensor = z.detach().clone()
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None, None]:
+        share = relevance / stabilised(ctx.rule.epsilon)(ctx.z.detach())
+        (gradient,) = torch.autograd.grad(ctx.z, ctx.x, share, retain_graph=True)
+        return ctx.x.detach() * gradient, None, None
+
+
 class _Forward(torch.autograd.Function):
     """A function whose gradient nobody looks at, because zennit computes the relevance: zeros that cost nothing."""
 
@@ -136,12 +173,16 @@ class _Layer(nn.Module):
         return self.function(x, self.weight, self.bias)
 
 
+LayerRule: TypeAlias = Hook | EpsilonRule
+
+
 class LrpFollower(Follower):
     """Layer-wise relevance propagation: a rule on every function, canonised as the functions come.
 
     Args:
         module: the network.
-        rule: (number of the linear layer, in the order of the forward pass; name of its function) → zennit rule.
+        rule: (number of the linear layer, in the order of the forward pass; name of its function) → zennit rule, or
+            `EpsilonRule`.
         softmax: ``"taylor"`` sends relevance through a softmax, see `softmax_taylor`; ``"constant"`` takes its result
             for a constant (CP-LRP), so that all relevance of attention goes to what is attended to.
     Attributes:
@@ -151,7 +192,7 @@ class LrpFollower(Follower):
     def __init__(
         self,
         module: nn.Module,
-        rule: Callable[[int, str], Hook],
+        rule: Callable[[int, str], LayerRule],
         softmax: Literal["taylor", "constant"] | str = "taylor",
     ) -> None:
         super().__init__(module)
@@ -159,7 +200,7 @@ class LrpFollower(Follower):
         self.softmax = softmax
         self.softmaxes = 0
         self.linear_layers = 0
-        self.linear_calls: dict[int, tuple[str, Hook, Function, Tensor, Tensor, Tensor | None]] = {}
+        self.linear_calls: dict[int, tuple[str, LayerRule, Function, Tensor, Tensor, Tensor | None]] = {}
 
     def run(self, call: Call) -> Any:
         """See `Follower`."""
@@ -275,9 +316,15 @@ class LrpFollower(Follower):
     def _layer(self, name: str, apply: Function, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         rule = self.rule(self.linear_layers, name)
         self.linear_layers += 1
-        output = self._with_zennit(rule, apply, x, weight, bias)
+        output = self._with_rule(rule, apply, x, weight, bias)
         self.linear_calls[id(output)] = (name, rule, apply, x, weight, bias)
         return output
+
+    def _with_rule(self, rule: LayerRule, apply: Function, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not isinstance(rule, EpsilonRule):
+            return self._with_zennit(rule, apply, x, weight, bias)
+        fixed = weight.detach(), None if bias is None else bias.detach()
+        return rule.apply(lambda value: apply(value, *fixed), x)
 
     def _with_zennit(self, rule: Hook, apply: Function, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         layer, hook = _Layer(apply, weight, bias), rule.copy()
@@ -312,7 +359,7 @@ class LrpFollower(Follower):
         _name, rule, apply, x, linear_weight, linear_bias = before
         merged = linear_weight * scale.view(-1, *[1] * (linear_weight.ndim - 1))
         shifted = shift if linear_bias is None else shift + linear_bias * scale
-        return self._with_zennit(rule, apply, x, merged, shifted)
+        return self._with_rule(rule, apply, x, merged, shifted)
 
     def _composed(self, call: Call) -> Any:
         return self.made_of(_COMPOSED[call.name], *call.args, **call.kwargs)

@@ -28,7 +28,7 @@ from faithmap.declarations import Parameter, integer, number
 from faithmap.errors import FaithmapError, InputError, MeasureError, MethodError
 from faithmap.measures.correlation import correlation, rank_correlation
 from faithmap.measures.measure import measure
-from faithmap.measures.subject import Subject, heatmaps_by_row
+from faithmap.measures.subject import Subject, heatmaps_by_row, heatmaps_of_methods
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BINS = 100
@@ -190,11 +190,11 @@ def _averaged(
     targets = subject.targets.repeat_interleave(copies)
     ids = [subject.ids[row] for row in rows for _ in range(copies)]
     batch = Batch.of(classifier, pixels, targets, ids, subject.seed)
+    every = heatmaps_of_methods(list(wanted), batch)
     found: dict[Method, dict[int, Tensor]] = {}
     for method, maps in wanted.items():
-        try:
-            each = heatmaps_by_row(method, batch)
-        except MethodError:
+        each = every[method]
+        if isinstance(each, FaithmapError):
             found[method] = {}
             continue
         mine = {row: each[row * copies : (row + 1) * copies] for row in rows if row in maps}

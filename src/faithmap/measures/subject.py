@@ -14,7 +14,7 @@ from torch import Tensor
 
 from faithmap.attribution import Batch, Method, batch_heatmaps
 from faithmap.classifiers import Classifier
-from faithmap.errors import FaithmapError, HeatmapError
+from faithmap.errors import FaithmapError, HeatmapError, MethodError
 from faithmap.inference import Chains, Engine, make_engine, score_chains
 from faithmap.randomness import generator
 
@@ -134,6 +134,36 @@ def heatmaps_by_row(method: Method, batch: Batch) -> list[Tensor | FaithmapError
         count = min(rows, len(batch.pixels) - start)
         found += _block(method, batch.rows(start, rows))[:count]
     return found
+
+
+def heatmaps_of_methods(
+    methods: Sequence[Method], batch: Batch
+) -> dict[Method, list[Tensor | FaithmapError] | MethodError]:
+    """As `heatmaps_by_row` for several methods, block by block, so that they share what is large; or why one fails."""
+    rows = batch.block_size()
+    found: dict[Method, list[Tensor | FaithmapError] | MethodError] = {}
+    for method in methods:
+        if method.batching == "whole":
+            found[method] = _or_error(method, batch)
+    in_blocks = [method for method in methods if method.batching != "whole"]
+    each: dict[Method, list[Tensor | FaithmapError]] = {method: [] for method in in_blocks}
+    for start in range(0, len(batch.pixels), rows):
+        count = min(rows, len(batch.pixels) - start)
+        piece = batch.select([start + row if row < count else start for row in range(rows)])  # let go of afterwards
+        for method in in_blocks:
+            maps = found[method] if method in found else _or_error(method, piece)
+            if isinstance(maps, MethodError):
+                found[method] = maps
+            else:
+                each[method] += maps[:count]
+    return {**each, **found}
+
+
+def _or_error(method: Method, batch: Batch) -> list[Tensor | FaithmapError] | MethodError:
+    try:
+        return heatmaps_by_row(method, batch)
+    except MethodError as error:
+        return error
 
 
 def _block(method: Method, batch: Batch) -> list[Tensor | FaithmapError]:
