@@ -10,8 +10,9 @@ from torch import Tensor
 
 from faithmap.attribution import Batch, Method
 from faithmap.declarations import Parameter, integer, number
+from faithmap.errors import MethodError
 from faithmap.measures.measure import measure
-from faithmap.measures.subject import Subject, heatmaps_by_row
+from faithmap.measures.subject import Subject, heatmaps_of_methods
 
 # Images whose noisy copies are explained together; all of them would take much memory.
 IMAGES = 8
@@ -43,8 +44,11 @@ def max_sensitivity_of_methods(
         targets = subject.targets[list(rows)].repeat_interleave(n)
         ids = [subject.ids[row] for row in rows for _ in range(n)]
         batch = Batch.of(subject.classifier, noisy, targets, ids, subject.seed)
+        every = heatmaps_of_methods(list(maps), batch)
         for method, heatmaps in maps.items():
-            copies = heatmaps_by_row(method, batch)
+            copies = every[method]
+            if isinstance(copies, MethodError):
+                raise copies
             for place, row in enumerate(rows):
                 if row in heatmaps:
                     mine = copies[place * n : (place + 1) * n]
