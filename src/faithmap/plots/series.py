@@ -94,7 +94,7 @@ class Series:
 
 
 def series_of(methods: Sequence[str]) -> dict[str, Series]:
-    """A look for each method; up to 40 differ in colour or dashes, the markers repeat after eleven.
+    """A look for each method; two of the same colour differ in dashes (up to 40 methods) and in markers (up to 88).
 
     Example:
         >>> found = series_of(["lrp-epsilon:0", "sensitivity:l2", "lrp-epsilon:100"])
@@ -104,14 +104,16 @@ def series_of(methods: Sequence[str]) -> dict[str, Series]:
     own = sorted(set(methods) - {RANDOM})
     places = _colour_places(own)
     free = [(colour, dash) for dash in range(len(DASHES)) for colour in range(len(COLOURS))]
-    found = {}
+    found: dict[str, Series] = {}
     for index, name in enumerate(own):
         place = places[family_of(name)] if len(places) > 1 else index
         siblings = [other for other in own if family_of(other) == family_of(name)]
         wanted = (place % len(COLOURS), siblings.index(name) if len(places) > 1 else 0)
-        colour, dash = wanted if wanted in free else (free or [(0, 0)])[0]
+        colour, dash = wanted if wanted in free else (free or [(index % len(COLOURS), index % len(DASHES))])[0]
         free = [style for style in free if style != (colour, dash)]
-        marker = list(MARKERS)[index % len(MARKERS)]
+        taken = {other.marker for other in found.values() if other.colour == COLOURS[colour][0]}
+        turned = [*MARKERS][index % len(MARKERS) :] + [*MARKERS][: index % len(MARKERS)]
+        marker = next((one for one in turned if one not in taken), turned[0])
         found[name] = Series(name, display_name(name), family_of(name), *COLOURS[colour], DASHES[dash], marker)
     return {**found, RANDOM: Series(RANDOM, display_name(RANDOM), RANDOM, *GREY, RANDOM_DASH, "")}
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from faithmap.measures.scorecard import as_measured
 from faithmap.report.summary import Summary, lines
 from faithmap.text import decimals, interval, number, plain, printable
 
@@ -57,9 +58,12 @@ def scorecard_of(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, Any]:
         )
         for name in methods:
             rows[name].append(_cell(part, name, unit, tints.get(name, 0)))
+    said = (
+        "Means over the images with their 95 % intervals; the darker, the better within a measure. "
+        "Measures ask different questions, so there is no total."
+    )
     return {
-        "text": "Means over the images with their 95 % intervals; the darker, the better within a measure. "
-        "Measures ask different questions, so there is no total.",
+        "text": f"{said} {as_measured(table)}".strip(),
         "measures": heads,
         "rows": [
             {"label": looks[name].label, "hue_class": looks[name].hue, "cells": rows[name]}

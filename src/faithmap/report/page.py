@@ -144,6 +144,7 @@ def _page(
     }
     if several is not None:
         context["several"], shared = _choices(*several)
+        context["scores"] = {part["score"]: part["named"] for part in context["several"]["parts"]}
         data |= shared
         context["title"] = context["kicker"] = printable(several[0].title)
     return render(summary, book, blobs, data, context, files=files)
@@ -160,6 +161,7 @@ def _figure_data(summary: Summary, answers: Sequence[Mapping[str, Any]]) -> dict
         "curves": sections.curves(summary),
         "best": best,
         "views": views,
+        "score_names": summary.score_names,
         "points": summary.points,
         "x_label": summary.axis,
     }
@@ -175,7 +177,7 @@ def _choices(several: Several, found: Mapping[str, Summary]) -> tuple[dict[str, 
         tables = [value_table(summary, figure["curves"], score) for score in summary.shown_scores]
         choices.append(one | {"tables": tables, "views": figure["views"]})
     names = next(iter(found.values())).score_names
-    parts = [{**part, "named": names.get(part["score"], part["score"])} for part in several.parts]
+    parts = [{**part, "named": part["named"] or names.get(part["score"], part["score"])} for part in several.parts]
     context = {"noun": several.noun, "parts": parts, "choices": choices}
     shared = {line.id: line.to_json() for summary in found.values() for line in summary.lines}
     return context, {"choices": figures, "methods": list(shared.values())}

@@ -362,13 +362,21 @@ def details(summary: Summary) -> dict[str, Any]:
     }
     return {
         "command": printable(manifest.command or python_call(run), 20_000),
-        "protocol": [(name.replace("_", " "), words(value)) for name, value in run.protocol.to_dict().items()],
+        "protocol": parameters(run),
         "run": [(name, words(value)) for name, value in about.items() if value is not None],
         "versions": [(name, words(value)) for name, value in manifest.versions.items()],
         "methods": [(display_name(name), words(spec)) for name, spec in manifest.methods.items()],
         "skipped": skipped,
         "skipped_text": f"{len(skipped)} {'entry' if len(skipped) == 1 else 'entries'}",
     }
+
+
+def parameters(run: StoredRun) -> list[tuple[str, str]]:
+    """The protocol's parameters as pairs of text; a score without a probability under its own name."""
+    asked = run.protocol.to_dict()
+    if run.score_name is not None:
+        asked["score"] = run.score_name
+    return [(name.replace("_", " "), words(value)) for name, value in asked.items()]
 
 
 def python_call(run: StoredRun) -> str:

@@ -86,7 +86,7 @@ def ranks_part(
 
 
 def values_part(
-    score: str, table: pd.DataFrame, methods: Sequence[str], verdict: Sequence[str], lede: str
+    score: str, table: pd.DataFrame, methods: Sequence[str], verdict: Sequence[str], lede: str, named: str = ""
 ) -> dict[str, Any]:
     """A measure of every method on several runs as the page takes it.
 
@@ -96,6 +96,7 @@ def values_part(
         methods: in the order of the rows.
         verdict: what holds on all runs, in sentences; the first is the answer.
         lede: what the numbers are.
+        named: the score in texts, where the runs call it by other names than the first of them.
     """
     looks = {line.method: line for line in lines(methods)}
     runs = [str(name) for name in dict.fromkeys(table["run"])]
@@ -120,7 +121,7 @@ def values_part(
         }
         for method in methods
     ]
-    return _part(score, verdict, lede, runs, rows)
+    return _part(score, verdict, lede, runs, rows) | ({"named": named} if named else {})
 
 
 def _cell(text: str, value: str, tint: int) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _part(
     heads = [_column(str(name)) for name in columns]
     return {
         "score": score,
-        "named": score,
+        "named": "",
         "text": verdict[0],
         "others": list(verdict[1:]),
         "lede": lede,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Beside:
         label: the measure's name.
         measure: the measure.
         score: ``"logit"`` or ``"probability"``.
+        named: the score in texts; the runs of each name where they differ.
         relative: whether values of random orders are subtracted.
         table: one row per run and method, with the columns run, method, rank, mean, low, high, letters, groups, and
             measure (the run again, so that the table is a scorecard whose measures are the runs).
@@ -38,6 +39,7 @@ class Beside:
     label: str
     measure: str
     score: str
+    named: str
     relative: bool
     table: pd.DataFrame
 
@@ -50,7 +52,7 @@ class Beside:
         """What the numbers of the table are."""
         relative = " relative to random orders" if self.relative else ""
         return (
-            f"{self.label} of the {self.score}{relative}, with its 95 % interval; "
+            f"{self.label} of the {self.named}{relative}, with its 95 % interval; "
             "methods of a run that share a letter are not distinguishable."
         )
 
@@ -104,7 +106,19 @@ def beside(runs: Sequence[Run], measure: str | None = None, score: str | None = 
             ranked[["method", "rank", "mean", "low", "high", "letters", "groups"]].assign(run=title, measure=title)
         )
     found = runs[0].measured(by, chosen)
-    return Beside(titles, found.label, by, chosen, found.has_random, pd.concat(rows, ignore_index=True))
+    named = named_score(dict(zip(titles, runs, strict=True)), chosen)
+    table = pd.concat(rows, ignore_index=True)
+    return Beside(titles, found.label, by, chosen, named, found.has_random, table)
+
+
+def named_score(runs: Mapping[str, Run], score: str) -> str:
+    """What a score is called on several runs, by their titles: one name, or each with the runs that have it."""
+    names: dict[str, list[str]] = {}
+    for title, run in runs.items():
+        names.setdefault(run.score_name or score, []).append(title)
+    if len(names) == 1:
+        return next(iter(names))
+    return " or ".join(f"{name} ({'; '.join(titles)})" for name, titles in names.items())
 
 
 def _question(run: Run, measure: str | None, score: str | None, by: str) -> dict[str, str]:

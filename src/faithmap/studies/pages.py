@@ -79,14 +79,16 @@ def beside_page(runs: Sequence[Run], path: Path, measure: str | None = None, sco
         path: of the page.
     """
     shown = beside(runs, measure, score)
-    both = [shown.score, "probability" if shown.score == "logit" else "logit"]
+    both = [shown.score]
+    if all(run.score_name is None for run in runs):
+        both.append("probability" if shown.score == "logit" else "logit")
     found = {one: beside(runs, shown.measure, one) for one in both}
     parts = []
     for one, table in found.items():
         values = table.table.copy()
         if table.relative:  # 0 by definition
             values.loc[values["method"] == RANDOM, ["low", "high"]] = math.nan
-        parts.append(values_part(one, values, table.methods(), [table.sentence()], table.line()))
+        parts.append(values_part(one, values, table.methods(), [table.sentence()], table.line(), table.named))
     named = dict(zip(shown.titles, runs, strict=True))
     pages = {title: _link(run.folder / "report.html", path) for title, run in named.items()}
     return write_several(Several(f"{len(runs)} runs", "run", named, parts, pages), path)

@@ -82,6 +82,7 @@ interface Book {
 // What the figure shows of a run.
 interface Shown {
   best: Record<Score, string | null>;
+  score_names: Partial<Record<Score, string>>; // one alone where there is no probability
   points: number[];
   views: Record<string, string>; // what the curves of each view are called
   x_label: string;
@@ -92,7 +93,6 @@ interface PageData extends Shown {
   methods: Method[];
   reference: string | null;
   score: Score;
-  score_names: Partial<Record<Score, string>>; // one alone where there is no probability
   sign: number;
   label_width: number;
   flipbook: Book;
