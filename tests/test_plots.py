@@ -410,7 +410,7 @@ def test_figures_are_asked_for_by_name() -> None:
 
 def test_two_methods_of_one_colour_differ_in_dashes_and_markers():
     """Whichever two of 40 methods are put beside each other."""
-    names = [f"own-{place}" for place in range(25)] + [f"lrp-epsilon:{place}" for place in range(1, 16)]
+    names = [f"own-{place:02}" for place in range(37)] + [f"lrp-epsilon:{place}" for place in range(3)]
     looks = [look for look in series_of(names).values() if look.method != "random"]
     for one, other in itertools.combinations(looks, 2):
         if one.colour == other.colour:
