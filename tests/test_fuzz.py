@@ -16,6 +16,7 @@ from benchmarks.fuzzing.hostile import NEAR
 from benchmarks.fuzzing.valid import calls, measured_run, network, pixels, protocol
 
 import faithmap
+from faithmap.report.page import write_text
 
 ROOT = Path(__file__).parent.parent
 CALLS = calls()
@@ -38,6 +39,9 @@ def test_arguments_that_once_ended_in_a_traceback():
         network().label(Rude())
     with pytest.raises(faithmap.errors.FaithmapError, match=r"fractions is .*: give a list of numbers"):
         faithmap.statistics.boundary(fractions=np.array(0.0), level=0.05)
+    for path in (".", "/", ".."):
+        with pytest.raises(faithmap.errors.StoreError, match="is not a file"):
+            write_text(Path(path), "")
     frame = measured_run().scores()
     with pytest.raises(faithmap.errors.FaithmapError, match=r"methods is .*: give a list of texts"):
         faithmap.plots.curves(frame, methods=b"")

@@ -100,7 +100,7 @@ def write_text(path: Path, content: str | bytes) -> None:
     Raises:
         StoreError: a path that cannot be written.
     """
-    temporary = path.with_name(f".tmp-{uuid4().hex}")
+    temporary = path.parent / f".tmp-{uuid4().hex}"
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
         if path.exists() and not path.is_file():
