@@ -109,3 +109,15 @@ def test_both_orders_give_abpc_and_least_relevant_first_is_shown_alone(tmp_path)
     assert "SRG" in found.stdout
     assert found.stdout.rstrip().endswith("report.html")
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", ["methods", "measures"])
+def test_lists_are_blocks_where_a_table_has_no_room(command):
+    narrow, wide = (
+        CliRunner().invoke(app, [command], env={"COLUMNS": width}).stdout.splitlines() for width in ("60", "140")
+    )
+    name = {"methods": "smoothgrad:n=", "measures": "infidelity:n=100,"}[command]
+    assert max(map(len, narrow)) <= 60
+    at = next(row for row, line in enumerate(narrow) if line.strip().startswith(name))
+    assert narrow[at + 1].startswith("    ")  # the description stands below the name, in whole words
+    assert any(name in line and len(line.split()) > 3 for line in wide)

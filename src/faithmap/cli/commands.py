@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from faithmap.cli.app import command
-from faithmap.cli.console import files_of, one_line, out, place
+from faithmap.cli.console import files_of, one_line, out, place, show_list
 from faithmap.cli.measuring import measure
 from faithmap.cli.opening import run_of, studies_of, study_of
 from faithmap.cli.options import (
@@ -162,19 +161,17 @@ def measures_command() -> None:
     """
     from faithmap.cli.listing import listed_measures
 
-    table = Table(box=None, title="Measures", title_justify="left")
-    for column in ("set, name, better", "what it is (unit)", "cost", "source"):
-        table.add_column(column, overflow="fold", ratio=2 if column == "cost" else 3)
+    rows: list[list[str]] = []
     before = ""
     for package, one in listed_measures():
         name = one.written(one.defaults) + (f" ({package})" if package != "faithmap" else "")
         if one.set != before:
-            table.add_row(Text(one.set, style="bold"))
+            rows.append([one.set])
         arrow = "↑" if one.higher_is_better else "↓"
         what = f"{one.line} ({one.unit})" if one.unit else one.line
-        table.add_row(*map(one_line, (f"  {name} {arrow}", what, one.cost, one.source)))
+        rows.append([f"  {name} {arrow}", what, one.cost, one.source])
         before = one.set
-    out.print(table)
+    show_list("Measures", ("set, name, better", "what it is (unit)", "cost", "source"), rows)
 
 
 @command("methods")
@@ -191,11 +188,10 @@ def methods_command(
         return
     for kind in KINDS:
         listed = kind.listed()
-        table = Table(box=None, title=kind.title, title_justify="left")
-        for column in ("name", "what it is", "source", *(["package"] if len(listed) > 1 else [])):
-            table.add_column(column, overflow="fold", no_wrap=column == "name")
-        for package, declarations in listed.items():
-            for one in declarations:
-                cells = [one.written(one.defaults), one.line, one.source, package]
-                table.add_row(*map(one_line, cells[: len(table.columns)]))
-        out.print(table)
+        columns = ("name", "what it is", "source", *(["package"] if len(listed) > 1 else []))
+        rows = [
+            [one.written(one.defaults), one.line, one.source, package][: len(columns)]
+            for package, declarations in listed.items()
+            for one in declarations
+        ]
+        show_list(kind.title, columns, rows)

@@ -8,12 +8,14 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from faithmap import text as naming
@@ -31,6 +33,7 @@ from faithmap.files import expanded
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
 _F = TypeVar("_F", bound=Callable[..., Any])
+_ROOM_FOR_A_TABLE = 100  # characters in a line, for a table of names and sentences
 
 
 # What stands in for signs that a terminal's encoding does not have.
@@ -119,3 +122,23 @@ def fail(message: str, code: int = 1) -> None:
 def one_line(text: str) -> str:
     """Text with what cannot be printed written out, so that a file name cannot move the cursor, on one line."""
     return naming.printable(text, longest=2000)
+
+
+def show_list(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows of words: a table where there is room for one, else a block for each. A row of one cell is a heading."""
+    wide = out.width >= _ROOM_FOR_A_TABLE
+    table = Table(box=None, title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    if not wide:
+        out.print(Text(title, style="italic"))
+    for row in rows:
+        first, *others = map(one_line, row)
+        if wide:
+            table.add_row(Text(first, style="" if others else "bold"), *others)
+            continue
+        out.print(Text(first, style="bold"), overflow="fold")
+        for cell in filter(None, others):
+            out.print(Padding(Text(cell, overflow="fold"), (0, 0, 0, 4)))
+    if wide:
+        out.print(table)
