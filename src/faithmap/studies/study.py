@@ -215,11 +215,11 @@ class Study:
         found = [self.agreement(measure, one) for one in scores]
         first, *rest = [winner(agreement) for agreement in found]
         said = [first.sentence(scores[0] and (name or scores[0]))]
+        if first.method is not None:
+            said.append(leads(self.measured(measure, scores[0]), first.method))
         for by, again in zip(scores[1:], rest, strict=True):
             same = again.method == first.method
             said.append(f"{'' if same else 'The scores differ: '}{again.sentence(by, again=same)}")
-        if first.method is not None:
-            said.append(leads(self.measured(measure, scores[0]), first.method))
         if len(runs) < len(self.settings):
             said.append(f"{len(runs)} of {len(self.settings)} settings are there so far: all of this is preliminary.")
         return [line for line in said + found[0].sentences() if line and not line.startswith("First in")]
