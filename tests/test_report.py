@@ -203,7 +203,8 @@ def test_ranking_agrees_with_the_statistics(run):
 
 def changed(run, frame=None, **manifest):
     """The same run with some of what it holds replaced."""
-    parts = {name: getattr(run, name) for name in ("protocol", "skipped", "store", "examples", "removal_step", "fill")}
+    names = ("protocol", "skipped", "store", "examples", "removal_step", "fill", "score_name")
+    parts = {name: getattr(run, name) for name in names}
     scores = run.scores() if frame is None else frame
     return SimpleNamespace(**parts, scores=lambda: scores, manifest=run.manifest.updated(**manifest))
 
