@@ -67,7 +67,7 @@ FIGURES = (
         "points",
         "Scoring some of the steps",
         "Time of few points over that of all, and the error of SRG in percent of the spread between methods.",
-        "benchmarks.points --count 8 --repeats 1",
+        "benchmarks.points --count 4 --repeats 1",
     ),
     Figure(
         "perturbing",
