@@ -93,7 +93,7 @@ def print_errors(logits: np.ndarray, counts: list[int]) -> None:
     difference = logits[:, 1] - logits[:, 0]
     truth = np.trapezoid(difference, dx=1 / steps)
     spread = float(np.ptp(truth.mean(0)))
-    print("points | spacing | formula | error of a method's mean | of an image, in % of the spread")
+    print("\npoints | spacing | formula | error of a method's mean | of an image, in % of the spread")
     for count in counts:
         for spacing, choose in SPACINGS.items():
             points = choose(steps, count)
