@@ -12,9 +12,9 @@ import argparse
 import statistics
 
 import torch
+from benchmarks.incremental import CLOCKS, build, classifier_of, make_chains
 
 from faithmap.inference import make_engine, score_chains, tune_allocator
-from incremental import CLOCKS, build, classifier_of, make_chains
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ FIGURES = (
         "peers",
         "The same experiment through other tools",
         "Needs `pip install -e '.[peers]'`. Scores per second on the same network, images and steps.",
-        "benchmarks.peers --model alexnet --images 4 --threads 2 --clock wall --repeats 1 --tables 1",
+        "benchmarks.peers --model alexnet --images 8 --method fig4 --threads 2 --clock wall --repeats 1 --tables 1",
     ),
     Figure(
         "measures",
@@ -97,7 +97,7 @@ FIGURES = (
         "replication",
         "The replication of Figure 4, everything included",
         "One process; seconds by kind of work.",
-        "benchmarks.replication --images 48",
+        "benchmarks.replication --images 96",
     ),
     Figure(
         "tokens",

@@ -24,7 +24,7 @@ from faithmap.images import IMAGENET_MEAN, IMAGENET_STD
 from faithmap.inference import tune_allocator
 from faithmap.statistics import headline
 
-STAGES = {"batch_heatmaps": "heatmaps", "score_chains": "scores"}
+STAGES = {"block_heatmaps": "heatmaps", "score_chains": "scores"}
 
 
 def timed(seconds: dict[str, float]) -> None:

@@ -1,5 +1,8 @@
 """The page of benchmarks: tables are tables, and a benchmark that fails does not end it."""
 
+import importlib
+
+import pytest
 from benchmarks.page import FIGURES, Figure, markdown, page
 
 
@@ -25,3 +28,13 @@ def test_the_page_has_machine_command_and_what_was_printed():
 
 def test_names_are_distinct():
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
+
+
+@pytest.mark.parametrize("module", sorted({figure.command.split()[0] for figure in FIGURES}))
+def test_every_benchmark_is_there(module):
+    assert callable(importlib.import_module(module).main)
+
+
+def test_the_stages_that_the_replication_times_exist():
+    replication = importlib.import_module("benchmarks.replication")
+    assert all(callable(getattr(replication.experiment, name)) for name in replication.STAGES)
