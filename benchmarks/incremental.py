@@ -116,9 +116,7 @@ def scored(classifier: faithmap.Classifier, chains: Chains, engine: str, precisi
 
 def fused_dense(classifier: faithmap.Classifier, network: FusedNetwork, chains: Chains) -> int:
     """All scores by a dense engine whose convolutions apply the ReLU behind them."""
-    engine = DenseEngine(classifier, BATCH)
-    engine.network = network
-    score_chains(engine, chains)
+    score_chains(DenseEngine(classifier, BATCH).running(network), chains)
     return len(chains) * (chains.steps + 1)
 
 

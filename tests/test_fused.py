@@ -91,9 +91,26 @@ def test_the_engine_fuses_for_many_scores_and_forgets_a_changed_network(monkeypa
     engine = make_engine(classifier, "auto")
     expected = score_chains(make_engine(classifier, "dense"), chains)
     assert torch.equal(score_chains(engine, chains)[0], expected[0])
-    assert isinstance(engine.dense.network, FusedNetwork)
+    assert isinstance(engine._images.network, FusedNetwork)
     with torch.no_grad():
         classifier.module.first.weight.mul_(1.5)
     changed = score_chains(make_engine(classifier, "dense"), chains)
     assert not torch.equal(changed[0], expected[0])
+    untouched = replace(chains, points=(0,))  # nothing is prepared for it
+    assert torch.equal(score_chains(engine, untouched)[0], changed[0][:, :1])
     assert torch.equal(score_chains(engine, chains)[0], changed[0])
+
+
+def test_inputs_that_are_not_finite_never_meet_fused_convolutions(monkeypatch):
+    """A ReLU inside a convolution may turn a NaN into 0."""
+    classifier = build(Branching())
+    chains = replace(draw_chains(size=40, chains=6, steps=9, region=7), points=(0, 4, 9))
+    monkeypatch.setattr("faithmap.inference.incremental.engine._MANY_SCORES", 8)
+    monkeypatch.setattr("faithmap.inference.incremental.engine.leading_points", lambda *_: 0)
+    monkeypatch.setattr("faithmap.inference.incremental.engine.WORTHWHILE", 0.0)
+    engine = make_engine(classifier, "auto")
+    score_chains(engine, chains)
+    monkeypatch.setattr(FusedNetwork, "__call__", lambda *_: pytest.fail("it was asked"))
+    broken = replace(chains, pixels=chains.pixels.clone().index_fill_(2, torch.tensor([3]), torch.nan))
+    with pytest.raises(faithmap.errors.CurveError, match="not finite"):
+        score_chains(engine, broken)

@@ -44,7 +44,13 @@ class DenseEngine:
         self.asked_batch_size = batch_size
         self.batch_size = batch_size or DEFAULT_BATCH[kind_of(classifier.device)]
         self.tf32 = tf32
-        self.network: Callable[[Tensor], Any] = classifier.outputs  # or a faster one that is equal to it, bit for bit
+        self.network: Callable[[Tensor], Any] = classifier.outputs
+
+    def running(self, network: Callable[[Tensor], Any]) -> DenseEngine:
+        """The same with another network, which must be equal to the classifier's, bit for bit."""
+        other = DenseEngine(self.classifier, self.asked_batch_size, memory=self.memory, tf32=self.tf32)
+        other.network = network
+        return other
 
     def logits(self, chains: Chains) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See `Engine.logits`."""
@@ -199,7 +205,7 @@ def _end_alike(chains: Chains, kinds: Tensor) -> Tensor:
     return torch.tensor(first, dtype=torch.int64, device=chains.image.device)
 
 
-def whole(inputs: Tensor) -> Tensor:
-    """Inputs filled up to a multiple of `LEAST` by repeating the last."""
-    lacking = -len(inputs) % LEAST
+def whole(inputs: Tensor, least: int = LEAST) -> Tensor:
+    """Inputs filled up to a multiple of `least` by repeating the last."""
+    lacking = -len(inputs) % least
     return torch.cat([inputs, inputs[-1:].expand(lacking, *inputs.shape[1:])]) if lacking else inputs

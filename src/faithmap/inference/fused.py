@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from faithmap.classifiers import Classifier, evaluation_mode
 from faithmap.errors import EngineError
+from faithmap.inference.dense import whole
 from faithmap.inference.incremental.geometry import Pair
 from faithmap.inference.incremental.tracing import Traced, aten, trace
 
@@ -48,7 +49,7 @@ class FusedNetwork:
         """Normalised inputs (rows, channels, height, width) → outputs."""
         if self._module is None:
             return self._as_it_is(inputs)
-        parts = [self._module(_filled(part))[: len(part)] for part in torch.split(inputs, BATCH)]
+        parts = [self._module(whole(part, BATCH))[: len(part)] for part in torch.split(inputs, BATCH)]
         outputs = self.classifier.check_logits(torch.cat(parts), len(inputs))
         if not self._compared:
             expected = self._as_it_is(inputs)
@@ -61,11 +62,6 @@ class FusedNetwork:
     def _as_it_is(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.classifier.outputs(inputs)
         return outputs
-
-
-def _filled(inputs: Tensor) -> Tensor:
-    lacking = BATCH - len(inputs)
-    return torch.cat([inputs, inputs[-1:].expand(lacking, *inputs.shape[1:])]) if lacking else inputs
 
 
 def _fused(traced: Traced) -> fx.GraphModule:

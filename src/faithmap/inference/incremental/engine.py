@@ -34,7 +34,7 @@ Scores = tuple[Tensor, Tensor, Tensor]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 0.05, torch.bfloat16: 0.2}
 # Fewer multiply-adds than this, in proportion, do not pay for gathering and scattering.
 WORTHWHILE = 1.2
-_MANY_SCORES = 500  # by the network itself, from which on it pays to fuse its convolutions
+_MANY_SCORES = 500  # of whole images, from which on it pays to fuse the network's convolutions
 _HELD_BYTES = 256_000_000  # logits that wait until the first of them were compared
 
 
@@ -70,7 +70,8 @@ class IncrementalEngine:
         self._runner: Runner | None = None
         self._prepared: Any = None
         self._compared = False
-        self._dense_scores, self._fused = 0, False
+        self._images: DenseEngine | None = None  # for this network as it is now; `dense` runs any, and any input
+        self._image_scores = 0
 
     def logits(self, chains: Chains) -> Iterator[Scores]:
         """See `Engine.logits`."""
@@ -106,23 +107,25 @@ class IncrementalEngine:
     def _by_points(self, runner: Runner, chains: Chains, leading: int) -> Iterator[Scores]:
         """The first `leading` points incrementally, all others by the network itself."""
         points = chains.scored
-        if leading < len(points):
-            self._fuse(len(chains) * (len(points) - leading), chains)
-        if leading == 0 or self._runner is None:  # the first chains may have shown that it is not to be used
+        if self._runner is None:  # the first chains may have shown that it is not to be used
             yield from self.dense.logits(chains)
-            return
-        yield from self._incremental(runner, replace(chains, points=points[:leading]))
-        if leading < len(points):
-            yield from self.dense.removed(replace(chains, points=(0, *points[leading:])))
+        elif leading == 0:
+            yield from self._images_engine(chains).logits(chains)
+        else:
+            yield from self._incremental(runner, replace(chains, points=points[:leading]))
+            if leading < len(points):
+                rest = replace(chains, points=(0, *points[leading:]))
+                yield from self._images_engine(rest).removed(rest)
 
-    def _fuse(self, scores: int, chains: Chains) -> None:
-        """Prepare the dense engine's network for many scores: it is recorded again, for a second or less."""
-        self._dense_scores += scores
-        if self._fused or self._dense_scores < _MANY_SCORES:
-            return
-        self._fused = True
-        with suppress(EngineError):  # the network as it is is as right
-            self.dense.network = FusedNetwork(self.classifier, (chains.pixels.shape[2], chains.pixels.shape[3]))
+    def _images_engine(self, chains: Chains) -> DenseEngine:
+        """What scores whole images: after many of them with fused convolutions, which take a second to prepare."""
+        self._image_scores += len(chains) * (len(chains.scored) - 1)
+        if self._images is None and self._image_scores >= _MANY_SCORES:
+            self._images = self.dense
+            with suppress(EngineError):  # the network as it is is as right
+                network = FusedNetwork(self.classifier, (chains.pixels.shape[2], chains.pixels.shape[3]))
+                self._images = self.dense.running(network)
+        return self._images or self.dense
 
     def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
         images, fills = (
@@ -137,7 +140,7 @@ class IncrementalEngine:
         now = (size, signature(self.classifier.module))
         if now != self._prepared:
             self._prepared, self._runner, self.reason, self._compared = now, None, None, False
-            self.dense.network, self._dense_scores, self._fused = self.classifier.outputs, 0, False
+            self._images, self._image_scores = None, 0
             try:
                 plan = self._plan(size)
                 self._runner = Runner(plan, self._chains_at_a_time(plan))
