@@ -6,7 +6,7 @@ import pytest
 
 from faithmap.errors import CurveError
 from faithmap.measures.registry import resolve_measures
-from faithmap.measures.scorecard import COLUMNS, disagreement, scorecard, wide, winners
+from faithmap.measures.scorecard import COLUMNS, disagreement, latex, scorecard, wide, winners
 from faithmap.measures.scorecard import SRG as SRG_ALONE
 
 GINI, SENSITIVITY, SRG = resolve_measures("gini,max-sensitivity,srg")
@@ -91,6 +91,14 @@ def test_the_table_for_people_is_sorted_by_any_column():
     with pytest.raises(CurveError, match="holds no measure 'srg'"):
         wide(card, "srg")
     assert wide(scorecard(values(MEANS), [])).empty
+
+
+def test_latex_escapes_names_that_others_chose():
+    means = {"gini": {"{$x_1$}^~\\b": 0.9, "b": 0.5, "random": 0.1}}
+    table = latex(scorecard(values(means), [GINI]))
+    assert r"\{\$x\_1\$\}\textasciicircum{}\textasciitilde{}\textbackslash{}b & " in table
+    assert r"method & gini $\uparrow$ \\" in table
+    assert "$^{a}$" in table
 
 
 def test_measures_without_values_are_named():

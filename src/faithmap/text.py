@@ -170,3 +170,50 @@ def interval(low: float, high: float, digits: int) -> str:
 def plain(value: float) -> str:
     """A number that a script can read back; empty where there is none."""
     return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    MINUS: "$-$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≤": r"$\leq$",
+    "ε": r"$\varepsilon$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "ℓ": r"$\ell$",
+    "∞": r"$\infty$",
+    "⁺": "$^+$",
+    "\u202f": r"\,",
+    "\u00a0": "~",
+}
+
+
+def tex(text: object) -> str:
+    r"""Text as LaTeX: special characters are escaped, what LaTeX does not know is named by its code point.
+
+    Example:
+        >>> tex("50 % of net_1"), tex("α → 1")
+        ('50 \\% of net\\_1', '$\\alpha$ U+2192 1')
+    """
+    return "".join(_sign(sign) for sign in str(text))
+
+
+def _sign(sign: str) -> str:
+    if sign in _LATEX:
+        return _LATEX[sign]
+    known = " " <= sign <= "~" or (sign.isalpha() and "\u00c0" <= sign <= "\u00ff")
+    return sign if known else f"U+{ord(sign):04X}"

@@ -14,7 +14,7 @@ from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import comparison
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from
 from faithmap.statistics.tables import measure_table
-from faithmap.text import MINUS, decimals, display_name, interval, number
+from faithmap.text import decimals, display_name, interval, number, tex
 
 COLUMNS = (
     "method",
@@ -31,23 +31,6 @@ COLUMNS = (
     "set",
 )
 
-_TEX = {
-    "%": r"\%",
-    "_": r"\_",
-    "&": r"\&",
-    "#": r"\#",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "…": r"\ldots{}",
-    MINUS: "$-$",
-    "ε": r"$\varepsilon$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-    "ℓ": r"$\ell$",
-    "∞": r"$\infty$",
-    "⁺": "$^+$",
-}
 SRG = Measure(
     name="srg",
     line="mean over the removed fraction of the score with least relevant removed first minus most relevant first",
@@ -150,12 +133,12 @@ def latex(card: pd.DataFrame, sort: str | None = None) -> str:
     """
     shown = wide(card, sort)
     lines = [r"\begin{tabular}{l" + "r" * shown.shape[1] + "}", r"\toprule"]
-    lines.append(" & ".join(["method", *map(_tex, shown.columns)]) + r" \\")
+    lines.append(" & ".join(["method", *map(tex, shown.columns)]) + r" \\")
     lines.append(r"\midrule")
     for method, cells in zip(shown.index, shown.to_numpy(), strict=True):
         parts = [cell.split("  ") if cell else ["", "", ""] for cell in cells]
-        texts = [f"{mean} [{span}]$^{{{letters}}}$" if mean else "" for mean, span, letters in parts]
-        lines.append(" & ".join(map(_tex, [display_name(str(method)), *texts])) + r" \\")
+        texts = [f"{tex(mean)} [{tex(span)}]$^{{{tex(letters)}}}$" if mean else "" for mean, span, letters in parts]
+        lines.append(" & ".join([tex(display_name(str(method))), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -228,13 +211,6 @@ def _column(one: Measure, found: Measured, confidence: float, seed: int) -> pd.D
             "set": one.set,
         }
     )
-
-
-def _tex(text: str) -> str:
-    """Symbols that LaTeX knows by another name."""
-    for symbol, command in _TEX.items():
-        text = text.replace(symbol, command)
-    return text
 
 
 def _listed(methods: Sequence[str], most: int = 4) -> str:

@@ -18,34 +18,8 @@ from faithmap.report.citing import STATISTICS, bibliography, cited, cited_by
 from faithmap.report.page import write_text
 from faithmap.statistics import SCORE_MEASURES, Measured
 from faithmap.store.reading import StoredRun
-from faithmap.text import MINUS, counted, decimals, display_name, number, words
+from faithmap.text import counted, decimals, display_name, number, tex, words
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    MINUS: "$-$",
-    "–": "--",
-    "…": r"\ldots{}",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "ε": r"$\varepsilon$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-    "ℓ": r"$\ell$",
-    "∞": r"$\infty$",
-    "⁺": "$^+$",
-    "\u202f": r"\,",
-    "\u00a0": "~",
-}
 _INTERVALS = {
     "student": "Student's t",
     "studentised": "studentised bootstrap, widened half-way to Student's t where that reaches further",
@@ -146,23 +120,6 @@ def paper_of(
         bibtex=bibliography(used),
         without_entry=tuple(name for (_, name), some in keys.items() if not some),
     )
-
-
-def tex(text: object) -> str:
-    r"""Text as LaTeX: special characters are escaped, what LaTeX does not know is named by its code point.
-
-    Example:
-        >>> tex("50 % of net_1"), tex("α → 1")
-        ('50 \\% of net\\_1', '$\\alpha$ U+2192 1')
-    """
-    return "".join(_sign(sign) for sign in str(text))
-
-
-def _sign(sign: str) -> str:
-    if sign in _SPECIAL:
-        return _SPECIAL[sign]
-    known = " " <= sign <= "~" or (sign.isalpha() and "\u00c0" <= sign <= "\u00ff")
-    return sign if known else f"U+{ord(sign):04X}"
 
 
 def cite(keys: Iterable[str]) -> str:
