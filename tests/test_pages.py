@@ -14,7 +14,7 @@ from faithmap.protocol import Protocol
 from faithmap.studies.pages import beside_page, networks_page, studies_in
 from tests.conftest import TinyNet
 from tests.test_study import METHODS, pixels
-from tests.web.tools import node_modules
+from tests.web.tools import axe, violations
 
 SETTINGS = {
     "noise": Protocol.preset("srg", region_size=4, points=5),
@@ -187,15 +187,10 @@ def squeezed(text):
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (768, "light"), (1280, "light"), (1920, "dark")])
 def test_axe_finds_nothing(browser, written, name, width, scheme):
-    source = (node_modules("axe-core") / "axe-core" / "axe.min.js").read_text()
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.goto((written / name).as_uri())
     page.wait_for_selector("html.ready")
-    page.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
-    page.evaluate(source)
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = page.evaluate("tags => axe.run({runOnly: tags, rules: {'target-size': {enabled: true}}})", tags)
-    said = [f"{one['id']}: {one['nodes'][0]['html'][:120]} ×{len(one['nodes'])}" for one in found["violations"]]
-    assert said == []
+    found = axe(page)
+    assert violations(found) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()

@@ -14,7 +14,7 @@ from faithmap.report import flipbook_html, run_html, write_report
 from faithmap.report.summary import summarise
 from faithmap.text import display_name, number, printable
 from tests.report_runs import EVIL_METHOD, HEIGHT, WIDTH, evil_run
-from tests.web.tools import node_modules
+from tests.web.tools import axe, violations
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -483,18 +483,13 @@ def test_print_cuts_nothing_and_shows_the_last_step(page):
 @pytest.mark.parametrize("width", [375, 768, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(context, report, width, scheme):
-    source = (node_modules("axe-core") / "axe-core" / "axe.min.js").read_text()
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
     page.goto(report[1].as_uri())
     page.wait_for_selector("html.ready")
-    page.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
-    page.evaluate(source)
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = page.evaluate("tags => axe.run({runOnly: tags, rules: {'target-size': {enabled: true}}})", tags)
-    said = [f"{one['id']}: {one['nodes'][0]['html'][:120]} ×{len(one['nodes'])}" for one in found["violations"]]
-    assert said == []
+    found = axe(page)
+    assert violations(found) == []
     assert len(found["passes"]) > 20
     page.close()
 

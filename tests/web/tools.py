@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,3 +51,19 @@ def _install() -> None:
         pytest.skip("npm ci took too long")
     if done.returncode != 0:
         pytest.skip(f"npm ci did not succeed: {done.stderr.strip()[-200:]}")
+
+
+def axe(page: Any) -> dict[str, Any]:
+    """What axe-core finds on a page of a browser, everything unfolded, by all rules of WCAG up to 2.2 AA."""
+    page.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
+    page.evaluate((node_modules("axe-core") / "axe-core" / "axe.min.js").read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found: dict[str, Any] = page.evaluate(
+        "tags => axe.run({runOnly: tags, rules: {'target-size': {enabled: true}}})", tags
+    )
+    return found
+
+
+def violations(found: dict[str, Any]) -> list[str]:
+    """Each violation with its first place on the page and how many there are."""
+    return [f"{one['id']}: {one['nodes'][0]['html'][:120]} ×{len(one['nodes'])}" for one in found["violations"]]
