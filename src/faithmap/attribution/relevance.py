@@ -106,7 +106,7 @@ class _Ruled(torch.autograd.Function):
 class EpsilonRule:
     """LRP-ε in a convolution or linear layer, biases part of z_j: the numbers of zennit's `Epsilon`, bit for bit.
 
-    The layer is not computed again on the way back, where alone ε counts: it may change after the forward pass.
+    The layer is not computed again on the way back. Only there does ε count, so one forward pass serves several.
 
     Args:
         epsilon: ε ≥ 0; for 0, 0 / 0 counts as 0.
