@@ -98,7 +98,7 @@ def test_the_search_works_from_a_folder(site):
         page, asked = browser.new_page(), []
         page.on("request", lambda request: asked.append(request.url))
         page.goto((site / "index.html").as_uri())
-        page.fill(".md-search__input", "infidelity")
+        page.locator(".md-search__input").press_sequentially("infidelity")  # it listens to keys, not to a value
         page.wait_for_selector(".md-search-result__link[href*='measures.html']")
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
