@@ -178,7 +178,7 @@ def test_signed_rank_p_is_scipys() -> None:
     found, side = significance.signed_rank(x)
     assert found[0] == pytest.approx(stats.wilcoxon(x[:, 0]).pvalue)
     assert found[1] == pytest.approx(stats.wilcoxon(x[4:, 1]).pvalue)
-    assert found[2] == stats.wilcoxon(x[:, 2]).pvalue
+    assert found[2] == pytest.approx(stats.wilcoxon(x[5:, 2]).pvalue)
     many = np.random.default_rng(1).normal(-0.1, 1, 60)
     assert significance.signed_rank(many[:, None])[0][0] == pytest.approx(stats.wilcoxon(many).pvalue)
     p, to = significance.signed_rank(np.array([[1.0, -1.0, 1.0], [2.0, -2.0, -1.0]]))

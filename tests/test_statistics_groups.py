@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from faithmap import statistics
 from faithmap.errors import CurveError
@@ -47,6 +50,24 @@ def test_a_test_sees_one_value_per_group() -> None:
     assert pair["p"] == pytest.approx(slow.signed_rank_p(differences))
     assert (pair["groups"], pair["n"]) == (9, 54)
     assert pair["images_needed"] == 6 * pair["groups_needed"]
+
+
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=10))
+def test_ties_and_zeros_have_the_p_of_all_signs(difference: list[int]) -> None:
+    p, side = significance.signed_rank(np.array(difference, dtype=float)[:, None])
+    assert p[0] == pytest.approx(slow.signed_rank_p([float(value) for value in difference]))
+    assert (side[0] == 0) <= (p[0] == 1)
+
+
+def test_ties_of_many_units_follow_the_normal_approximation() -> None:
+    x = np.random.default_rng(3).poisson(1.2, (70, 1)) - 1.0
+    assert (x != 0).sum() < 50  # exact among those that are not zero
+    kept = x[x != 0]
+    ranks = stats.rankdata(np.abs(kept))
+    z = (ranks[kept > 0].sum() - ranks.sum() / 2) / np.sqrt((ranks**2).sum() / 4)
+    assert significance.signed_rank(x)[0][0] == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.05)
+    x = np.random.default_rng(3).poisson(1.2, (200, 1)) - 1.0
+    assert significance.signed_rank(x)[0][0] == pytest.approx(stats.wilcoxon(x[:, 0], method="asymptotic").pvalue)
 
 
 def test_images_that_are_their_own_groups_change_nothing() -> None:

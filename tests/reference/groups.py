@@ -70,9 +70,10 @@ def cluster_bootstrap(
 
 
 def signed_rank_p(difference: list[float]) -> float:
-    """Two-sided p by listing the signs that the differences could have had; no ties, no zeros."""
-    ranked = sorted(range(len(difference)), key=lambda i: abs(difference[i]))
-    rank = {index: place + 1 for place, index in enumerate(ranked)}
+    """Two-sided p by listing the signs that the differences could have had; zeros dropped, ties share a mean rank."""
+    difference = [value for value in difference if value != 0]
+    sizes = sorted(abs(value) for value in difference)
+    rank = [sizes.index(abs(value)) + (sizes.count(abs(value)) + 1) / 2 for value in difference]
     observed = sum(rank[i] for i, value in enumerate(difference) if value > 0)
     middle = len(difference) * (len(difference) + 1) / 4
     extreme = 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
 
-_MOST_EXACT = 50  # units up to which the signed-rank distribution is exact, as in scipy
+_MOST_EXACT = 50  # units up to which the signed-rank distribution is exact
 
 
 def signed_rank(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +17,7 @@ def signed_rank(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         difference: (units, pairs), NaN where a unit does not count; zero differences are dropped, as Wilcoxon did.
-            Exact up to 50 units without zeros and ties, else scipy's choice.
+            Exact up to 50 units that are not zero, with mean ranks where sizes are tied; else the normal approximation.
     Returns:
         p: 1 where all differences are zero, NaN below two units.
         side: 1 where the positive ranks are larger, −1 where the negative ones are, 0 where neither.
@@ -40,7 +39,7 @@ def _signed_rank_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = np.abs(x)
     ordered = np.sort(size, axis=0)
     plain = (ordered[0] > 0) & (np.diff(ordered, axis=0) > 0).all(0)
-    ranks = stats.rankdata(np.where(x == 0, np.nan, size), axis=0, nan_policy="omit")
+    ranks = np.nan_to_num(stats.rankdata(np.where(x == 0, np.nan, size), axis=0, nan_policy="omit"))
     positive = np.where(x > 0, ranks, 0).sum(0)
     negative = np.where(x < 0, ranks, 0).sum(0)
     if n <= _MOST_EXACT:
@@ -49,20 +48,34 @@ def _signed_rank_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         error = np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
         p = 2 * special.ndtr(-np.abs(positive - n * (n + 1) / 4) / error)
     for pair in np.flatnonzero(~plain):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about ties in few units
-            p[pair] = stats.wilcoxon(x[:, pair], zero_method="wilcox").pvalue if x[:, pair].any() else 1.0
+        p[pair] = _with_ties(ranks[x[:, pair] != 0, pair], max(positive[pair], negative[pair]))
     return np.minimum(p, 1), np.sign(positive - negative)
+
+
+def _with_ties(ranks: np.ndarray, larger: float) -> float:
+    """The p-value given the ranks of the units that are not zero, and the larger of the two sums of ranks."""
+    if not len(ranks):
+        return 1.0
+    if len(ranks) > _MOST_EXACT:
+        error = float(np.sqrt((ranks**2).sum() / 4))
+        return float(2 * special.ndtr(-(larger - ranks.sum() / 2) / error))
+    # Mean ranks are halves at most: twice a rank is an integer.
+    return float(2 * _tail_of(tuple(np.rint(2 * ranks).astype(int).tolist()))[round(2 * larger)])
 
 
 @lru_cache(maxsize=_MOST_EXACT)
 def signed_rank_tail(n: int) -> np.ndarray:
     """P(T ≥ t) for t = 0…n(n+1)/2, of the sum T of the positive ranks of n units without ties."""
-    ways = np.zeros(n * (n + 1) // 2 + 1)
+    return _tail_of(range(1, n + 1))
+
+
+def _tail_of(ranks: Sequence[int]) -> np.ndarray:
+    """P(T ≥ t) for t = 0…Σ ranks, of the sum T of those ranks that are positive: each with a chance of one half."""
+    ways = np.zeros(sum(ranks) + 1)
     ways[0] = 1
-    for rank in range(1, n + 1):
+    for rank in ranks:
         ways[rank:] = ways[rank:] + ways[:-rank]
-    tail: np.ndarray = ways[::-1].cumsum()[::-1] / 2.0**n
+    tail: np.ndarray = ways[::-1].cumsum()[::-1] / 2.0 ** len(ranks)
     return tail
 
 
