@@ -58,7 +58,13 @@ def test_what_is_best_everywhere_is_what_shares_the_first_letter_in_every_run(fo
 
     one, two = found.titles
     plain = dict.fromkeys(table["method"], "c")
-    assert "is not distinguishable from random orders on net_1" in told({one: plain, two: plain})
+    said = told({one: plain, two: plain})
+    assert said.startswith("The best method is not significantly better than random orders on net_1")
+    tests = (table["run"] == one).sum() - 1  # each method against random
+    few = int(table.loc[table["run"] == one, "groups"].max())
+    assert (f"{one} has too few groups of images for that: {few}, and at least" in said) == (2 * tests / 2**few >= 0.05)
+    table["groups"] = 40
+    assert told({one: plain, two: plain}) == said.partition(f" {one} has too few")[0]
     # The first method in both runs is gradient x input.
     assert set(table.loc[table["rank"] == 1, "method"]) == {"gradient-x-input"}
     alone = plain | {"gradient-x-input": "a"}

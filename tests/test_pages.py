@@ -1,5 +1,6 @@
 """Pages over several runs: a study, the studies of two networks, runs beside each other; and what refuses a study."""
 
+import html
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import faithmap
 from faithmap.cli import app
 from faithmap.errors import FaithmapError
 from faithmap.protocol import Protocol
-from faithmap.studies.pages import beside_page, networks_page, studies_in
+from faithmap.studies.pages import beside_page, networks_page, networks_verdict, studies_in
 from tests.conftest import TinyNet
 from tests.test_study import METHODS, pixels
 from tests.web.tools import axe, violations
@@ -90,6 +91,32 @@ def test_several_networks_on_one_page(folder):
     assert ranks_on(folder / "report.html", "logit")["edge"][2:] == ["–", "–"]
     assert len(data_of(folder / "report.html")["choices"]) == 4
     assert studies_in(folder / "one") == {}
+
+
+def test_what_holds_on_several_networks_is_what_each_of_them_says(folder):
+    """The page, the terminal and the studies themselves: who is first, how often, and what so few images can show."""
+    studies = studies_in(folder)
+    text = html.unescape((folder / "report.html").read_text())
+    for score in ("logit", "probability"):
+        said = networks_verdict(studies, "srg", score)
+        for line, (name, study) in zip(said[1:], studies.items(), strict=True):
+            own = study.verdict(score=score)
+            assert line.startswith(f"{name}: {own[0]}")
+            method = study.winner(score=score).method
+            if method not in (None, "random"):
+                assert line == f"{name}: {own[0]} {own[1]}"
+                assert "With 4 images none of" in line
+            assert line in text
+
+
+def test_networks_of_which_one_has_a_single_setting_so_far(folder, tmp_path):
+    shutil.copytree(folder / "one", tmp_path / "one")
+    shutil.copytree(folder / "two", tmp_path / "two", ignore=shutil.ignore_patterns("coarse"))
+    studies = studies_in(tmp_path)
+    said = networks_verdict(studies, "srg", "logit")
+    assert said[0] == "No method is first most often on every network by logit."
+    assert said[2] == f"two <b>: {studies['two <b>'].verdict()[0]}"
+    assert networks_page(studies, tmp_path / "report.html").is_file()
 
 
 def test_several_networks_in_a_table(folder):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faithmap import statistics
+from faithmap.statistics.comparing import comparison
 from faithmap.text import display_name
 from tests.frames import frame_from, frame_of, grouped_frame
 
@@ -138,6 +139,14 @@ def opinions_clash(first: pd.DataFrame, other: pd.DataFrame, pairs: pd.DataFrame
     for word, text in words.items():
         if text in said and tests[1][again] != word:
             wrong.append(text)
+    few = {}
+    for family in ("random", "pairs"):
+        of = pairs[pairs["family"] == family]
+        few[family] = bool(len(of)) and bool(2 * of["p"].notna().sum() >= 0.05 * 2.0 ** of["groups"].max())
+    if few["random"] and "not distinguishable from random" in said:
+        wrong.append("too few to say so")
+    if few["pairs"] and "not distinguishable from" in said.replace("not distinguishable from random", ""):
+        wrong.append("too few to say so of two methods")
     own = pairs[((pairs["a"] == again) | (pairs["b"] == again)) & (pairs["family"] == "pairs")]
     if "every other method" in said and not own["significant"].all():
         wrong.append("not better than all")
@@ -245,6 +254,21 @@ def test_too_few_groups_for_any_significance(groups: int, images: int) -> None:
     assert "at least 9 are needed" in said
     nine = check(grouped_frame(effects, 9, images))
     assert f"With 9 {unit} none of 21 pairs of methods can be significantly different; at least 10 are needed" in nine
+    for count, standing in ((groups, ""), (9, ", significantly better than random orders")):
+        frame = grouped_frame(effects, count, images).assign(probability=lambda one: one["logit"])
+        again = statistics.verdict(frame)[1]
+        assert again == f"By probability the answer is the same: a is first{standing}."
+
+
+def test_two_methods_that_nothing_shows_to_be_better_than_random_are_not_tested_either() -> None:
+    """Six groups are enough for one pair, and too few for two comparisons with random orders."""
+    found = comparison(statistics.measured(grouped_frame({"a": 9.0, "b": 4.0, "random": 0.0}, 6)))
+    assert (found.fewest("random"), found.fewest("pairs")) == (7, 7)
+    assert found.too_few("pairs")
+    assert not found.pairs["significant"].any()
+    alone = comparison(statistics.measured(grouped_frame({"a": 9.0, "b": 4.0}, 6)))
+    assert alone.fewest("pairs") == 6
+    assert alone.pairs["significant"].all()
 
 
 def test_one_image() -> None:

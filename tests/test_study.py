@@ -271,6 +271,92 @@ def test_a_study_never_contradicts_its_tables(seed):
         assert counts == [5, 5]
 
 
+def same_in_all(groups, methods, settings=4, images=6, lead=5.0, spread=1.0, noun="photo"):
+    """Settings that differ by noise; the first method leads, random is 0."""
+    rng = np.random.default_rng(groups + methods)
+    ids = np.array([f"{g:03}/{i}" for g in range(groups) for i in range(images)], dtype=object)
+    of = np.array([name[:3] for name in ids], dtype=object)
+    means = np.r_[10 + lead, np.linspace(10, 9, methods - 1), 0]
+    found = {}
+    for at in range(settings):
+        noise = np.repeat(rng.normal(0, spread, (groups, methods + 1)), images, axis=0)
+        values = means + noise + 0.01 * rng.normal(size=(groups * images, methods + 1))
+        names = [f"m{i}" for i in range(methods)] + ["random"]
+        found[f"s{at}"] = Measured("SRG", True, ids, of, names, values, "logit", noun)
+    return found
+
+
+RANDOM_FEW = "With 8 photos none of 8 comparisons with random orders can be significant; at least 9 are needed."
+
+
+@pytest.mark.parametrize(
+    ("groups", "methods", "images", "says"),
+    [
+        (8, 8, 6, [RANDOM_FEW, "With 8 photos none of 28 pairs of methods can be significantly different"]),
+        (8, 8, 1, ["With 8 images none of 28 pairs of methods can be significantly different; at least 11 are needed"]),
+        (
+            10,
+            8,
+            6,
+            [
+                "It is significantly better than random orders in 4 of 4 settings.",
+                "With 10 photos none of 28 pairs of methods can be significantly different; at least 11 are needed",
+            ],
+        ),
+        (6, 2, 6, ["With 6 photos two methods cannot be significantly different; at least 7 are needed"]),
+        (5, 1, 6, ["With 5 photos its comparison with random orders cannot be significant; at least 6 are needed."]),
+        (1, 3, 6, ["One photo gives no test."]),
+    ],
+)
+def test_a_study_of_too_few_groups_says_how_many_it_takes(groups, methods, images, says):
+    found = same_in_all(groups, methods, images=images)
+    said = leads(found, "m0")
+    assert all(part in said for part in says)
+    assert "in 0 of 4 settings" not in said  # what cannot be is not counted
+    # At the numbers that it names the same lead is significant.
+    for count in map(int, re.findall(r"at least (\d+) are needed", said)):
+        enough = same_in_all(count, methods, images=images, spread=0.001)
+        assert "in 4 of 4 settings" in leads(enough, "m0")
+    fewest = max(map(int, re.findall(r"at least (\d+) are needed", said)), default=0)
+    if fewest:
+        assert "are needed" not in leads(same_in_all(fewest, methods, images=images, spread=0.001), "m0")
+
+
+def test_a_study_whose_lead_takes_more_groups_says_about_how_many():
+    found = same_in_all(14, 4, settings=6, lead=1.0, spread=1.0)
+    said = leads(found, "m0")
+    assert re.search(r"every other method in [01] of 6 settings", said)
+    count = int(re.search(r"but not significantly, about (\d+) photos would show it; here are 14\.", said)[1])
+    assert count > 14
+    needed = []
+    for one in found.values():
+        pairs = statistics.compare(one)
+        own = pairs[(pairs["family"] == "pairs") & ((pairs["a"] == "m0") | (pairs["b"] == "m0"))]
+        if (own["a"] == "m0").all() and not own["significant"].all():
+            needed.append(own.loc[~own["significant"], "groups_needed"].max())
+    assert count == pytest.approx(np.median(needed), abs=5.1)
+    shown = leads(same_in_all(2 * count, 4, settings=6, lead=1.0, spread=1.0), "m0")
+    assert int(re.search(r"every other method in (\d) of 6", shown)[1]) >= 3
+
+
+def test_some_settings_of_too_few_groups_are_counted():
+    few, many = same_in_all(8, 8, settings=1), same_in_all(30, 8, settings=2)
+    said = leads({"few": few["s0"], **many}, "m0")
+    assert "than every other method in 2 of 3 settings" in said
+    assert "With 8 photos none of 28 pairs of methods can be significantly different in 1 of 3 settings" in said
+
+
+def test_a_setting_that_ties_all_methods_takes_no_number_from_the_others():
+    found = same_in_all(12, 4, settings=3)
+    tied = found["s0"]
+    tied = Measured("SRG", True, tied.images, tied.groups, tied.methods, np.ones_like(tied.values), "logit", "photo")
+    without, agreement = statistics.agreement_of_settings(found), statistics.agreement_of_settings({**found, "t": tied})
+    assert agreement.tau == pytest.approx(without.tau)
+    assert agreement.tau_low == pytest.approx(without.tau_low)
+    means = np.stack([[np.mean(column) for column in one.values.T] for one in [*found.values(), tied]])
+    assert agreement.tau == pytest.approx(statistics.mean_tau(means))
+
+
 def test_the_default_grid_covers_fills_and_region_sizes():
     settings = resolve_settings("consistency", (224, 224))
     fills, sides = ({getattr(one, part) for one in settings.values()} for part in ("fill", "region_size"))

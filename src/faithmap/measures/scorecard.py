@@ -13,6 +13,7 @@ from faithmap.measures.measure import Measure
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import comparison
 from faithmap.statistics.measured import SCORE_MEASURES, Measured, measured, measured_from
+from faithmap.statistics.significance import split_letters
 from faithmap.statistics.tables import measure_table
 from faithmap.text import decimals, display_name, interval, number, tex
 
@@ -150,8 +151,8 @@ def winners(card: pd.DataFrame) -> dict[str, list[str]]:
     found = {}
     for name, rows in card.groupby("measure", sort=False):
         ranked = rows.sort_values("rank")
-        best = set(str(ranked["letters"].iloc[0]))
-        first = [str(row.method) for row in ranked.itertuples() if best & set(str(row.letters))]
+        best = set(split_letters(str(ranked["letters"].iloc[0])))
+        first = [str(row.method) for row in ranked.itertuples() if best & set(split_letters(str(row.letters)))]
         found[str(name)] = [] if RANDOM in first else first
     return found
 

@@ -105,8 +105,19 @@ class Comparison:
     confidence: float
 
     def fewest(self, family: str) -> int:
-        """How many groups are needed before anything in this family can be significant."""
-        return fewest_units(max(1, self.comparisons(family)), 1 - self.confidence)
+        """How many groups are needed before anything in this family can be significant.
+
+        Pairs are asked about only where something differs from random orders, so that they need as many as that does.
+        """
+        own = fewest_units(max(1, self.comparisons(family)), 1 - self.confidence)
+        if family == PAIRS and self.comparisons(VS_RANDOM):
+            return max(own, self.fewest(VS_RANDOM))
+        return own
+
+    def too_few(self, family: str) -> bool:
+        """Whether no comparison of this family rests on enough groups to be significant."""
+        groups = self.pairs.loc[self.pairs["family"] == family, "groups"]
+        return bool(len(groups)) and int(groups.max()) < self.fewest(family)
 
     def comparisons(self, family: str) -> int:
         """How many pairs of this family have a test."""

@@ -171,7 +171,7 @@ class _Facts:
         return "better" if method in self.better else "worse" if method in self.worse else "unclear"
 
     def standing_in_words(self) -> str:
-        if not self.has_interval:
+        if not self.has_interval or (self.standing() == "unclear" and self._too_few_for_random()):
             return ""
         words = {
             "better": ", significantly better than random orders",
@@ -183,6 +183,8 @@ class _Facts:
 
     def alike_in_words(self) -> str:
         if self.standing() not in ("better", "alone") or not self.others or not self.has_interval:
+            return ""
+        if not self._enough_for_pairs():
             return ""
         return f"{',' if self.standing() == 'alone' else ' and'} {self._among_others()}"
 
@@ -256,7 +258,7 @@ class _Facts:
         return bool(self._row["groups"] < self.found.fewest(VS_RANDOM))
 
     def _enough_for_pairs(self) -> bool:
-        return self._most(PAIRS) >= self.found.fewest(PAIRS)
+        return not self.found.too_few(PAIRS)
 
     def _most(self, family: str) -> int:
         """Groups of the pair that has most of them; a run that is half finished has fewer for some."""

@@ -33,7 +33,8 @@ class Settings:
         methods: those that all settings have; what follows rests on them.
         left_out: methods that some setting lacks.
         w, w_low, w_high: Kendall's coefficient of concordance, with its interval.
-        tau, tau_low, tau_high: mean of Kendall's τ over the pairs of settings, with its interval.
+        tau, tau_low, tau_high: mean of Kendall's τ over the pairs of settings, with its interval; pairs in which one
+            setting ties all methods have none and are left out.
         pairs: settings × settings, Kendall's τ.
         with_rest: per setting: tau (mean with all others), rest (mean among the others), below (rest − tau),
             below_low (its lower end), disagrees.
@@ -153,8 +154,8 @@ def agreement_of_settings(
     tau, w = taus(means[None])[0], kendalls_w(means)
     resampled_tau, resampled_w = _resampled(common, seed, resamples)
     off = np.triu_indices(len(tables), 1)
-    mean_tau = float(tau[off].mean())
-    tau_low, tau_high = correlation_interval(mean_tau, resampled_tau[:, off[0], off[1]].mean(1), confidence)
+    mean_tau = float(_mean_of_those(tau[off]))
+    tau_low, tau_high = correlation_interval(mean_tau, _mean_of_those(resampled_tau[:, off[0], off[1]]), confidence)
     w_low, w_high = correlation_interval(w, resampled_w, confidence)
     names = list(tables)
     return Settings(
@@ -352,16 +353,24 @@ def _resampled(values: np.ndarray, seed: int, resamples: int) -> tuple[np.ndarra
     return np.concatenate(tau), np.concatenate(w)
 
 
+def _mean_of_those(taus: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of those that there are: a setting that ties all methods has no τ with any."""
+    finite = np.isfinite(taus)
+    with np.errstate(invalid="ignore"):
+        mean: np.ndarray = np.where(finite, taus, 0.0).sum(-1) / finite.sum(-1)
+    return mean
+
+
 def _with_rest(tau: np.ndarray, resampled: np.ndarray, names: list[str], confidence: float) -> pd.DataFrame:
     def split(of: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
         others = [i for i in range(len(names)) if i != at]
         first, second = np.triu_indices(len(others), 1)
         rest = (
-            of[:, np.array(others)[first], np.array(others)[second]].mean(1)
+            _mean_of_those(of[:, np.array(others)[first], np.array(others)[second]])
             if len(others) > 1
             else of[:, 0, 0] * np.nan
         )
-        return of[:, at, others].mean(1), rest
+        return _mean_of_those(of[:, at, others]), rest
 
     rows = []
     for at, name in enumerate(names):

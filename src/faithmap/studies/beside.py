@@ -11,9 +11,10 @@ import pandas as pd
 from faithmap.arguments import checked
 from faithmap.errors import ProtocolError, shown
 from faithmap.measures.scorecard import winners
-from faithmap.protocol import Steps
+from faithmap.protocol import RANDOM, Steps
 from faithmap.run import Run, titles_of
 from faithmap.statistics import shown_measure
+from faithmap.statistics.significance import fewest_units
 from faithmap.text import display_name, words
 
 # Parts that do not change what is asked: they name it, or say how often chance is drawn.
@@ -61,12 +62,23 @@ class Beside:
         first = winners(self.table)
         none = [title for title in self.titles if not first[title]]
         if none:
-            return f"The best method is not distinguishable from random orders on {'; '.join(none)}."
+            few = [text for title in none if (text := self._too_few(title))]
+            said = f"The best method is not significantly better than random orders on {'; '.join(none)}."
+            return " ".join([said, *few])
         common = [name for name in first[self.titles[0]] if all(name in some for some in first.values())]
         if not common:
             return f"No method is among the best of all {len(self.titles)} runs."
         names = ", ".join(display_name(name) for name in common)
         return f"Best, or not distinguishable from the best, in all {len(self.titles)} runs: {names}."
+
+    def _too_few(self, title: str) -> str:
+        """That a run has too few groups for anything to be better than random orders; empty where it has enough."""
+        rows = self.table[(self.table["run"] == title) & (self.table["method"] != RANDOM)]
+        rows = rows[rows["groups"] > 0]
+        if rows.empty or rows["groups"].max() >= (fewest := fewest_units(len(rows), 0.05)):
+            return ""
+        most = rows["groups"].max()
+        return f"{title} has too few groups of images for that: {most}, and at least {fewest} are needed."
 
 
 @checked()

@@ -13,7 +13,7 @@ import pandas as pd
 from faithmap.protocol import RANDOM
 from faithmap.report import BETWEEN, Several, ranks_part, values_part, write_several
 from faithmap.run import Run
-from faithmap.studies.beside import beside
+from faithmap.studies.beside import beside, named_score
 from faithmap.studies.study import STUDY, Study
 from faithmap.text import display_name
 
@@ -62,13 +62,17 @@ def networks_page(studies: Mapping[str, Study], path: Path, measure: str = "srg"
 
 def networks_verdict(studies: Mapping[str, Study], measure: str, score: str) -> list[str]:
     """Which method is first most often on every network, and what holds on each."""
-    firsts = {network: study.winner(measure, score).method for network, study in studies.items()}
+    firsts = {
+        network: study.winner(measure, score).method if len(study.runs()) > 1 else None
+        for network, study in studies.items()
+    }
+    by = named_score({network: next(iter(study.runs().values())) for network, study in studies.items()}, score)
     if len(found := set(firsts.values())) == 1 and None not in found:
-        name = display_name(str(next(iter(found))))
-        said = f"{name} is first most often on all {len(studies)} networks by {score}."
+        name = "Random orders are" if RANDOM in found else f"{display_name(str(next(iter(found))))} is"
+        said = f"{name} first most often on all {len(studies)} networks by {by}."
     else:
-        said = f"No method is first most often on every network by {score}."
-    return [said, *(f"{network}: {study.verdict(measure, score)[0]}" for network, study in studies.items())]
+        said = f"No method is first most often on every network by {by}."
+    return [said, *(f"{network}: {study.answer(measure, score)}" for network, study in studies.items())]
 
 
 def beside_page(runs: Sequence[Run], path: Path, measure: str | None = None, score: str | None = None) -> Path:

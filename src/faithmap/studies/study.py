@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
 from faithmap import plots, statistics
@@ -19,12 +21,13 @@ from faithmap.protocol import RANDOM, Score
 from faithmap.report import Several, ranks_part, write_several
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
-from faithmap.statistics.comparing import PAIRS, VS_RANDOM, comparison
+from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
+from faithmap.statistics.power import about
 from faithmap.store.folder import Store
 from faithmap.store.manifest import damaged
 from faithmap.store.storage import LocalStorage, open_storage
 from faithmap.studies.settings import is_name
-from faithmap.text import display_name, printable
+from faithmap.text import display_name, grouped, printable, several
 
 STUDY = "study.json"
 # Those that show a study; all others show a run.
@@ -216,13 +219,25 @@ class Study:
         first, *rest = [winner(agreement) for agreement in found]
         said = [first.sentence(scores[0] and (name or scores[0]))]
         if first.method is not None:
-            said.append(leads(self.measured(measure, scores[0]), first.method))
+            said.append(self._leads(measure, scores[0], first.method))
         for by, again in zip(scores[1:], rest, strict=True):
             same = again.method == first.method
             said.append(f"{'' if same else 'The scores differ: '}{again.sentence(by, again=same)}")
         if len(runs) < len(self.settings):
             said.append(f"{len(runs)} of {len(self.settings)} settings are there so far: all of this is preliminary.")
         return [line for line in said + found[0].sentences() if line and not line.startswith("First in")]
+
+    def answer(self, measure: str, score: str) -> str:
+        """Who is first, in how many settings, and in how many significantly; of one setting, its own answer."""
+        said = self.verdict(measure, score)[0]
+        method = self.winner(measure, score).method if len(self.runs()) > 1 else None
+        return said if method is None else " ".join(filter(None, [said, self._leads(measure, score, method)]))
+
+    def _leads(self, measure: str, score: str | None, method: str) -> str:
+        found, known = self.measured(measure, score), self._read.leads
+        if (measure, score) not in known:
+            known[measure, score] = leads(found, method)
+        return known[measure, score]
 
 
 @dataclass
@@ -232,7 +247,7 @@ class Read:
     Attributes:
         state: setting → what its folder held; see `Store.state`.
         runs, frames: setting → run, scores.
-        measured, agreements, grades: what was asked for → the answer.
+        measured, agreements, grades, leads: what was asked for → the answer.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
@@ -241,6 +256,7 @@ class Read:
     measured: dict[tuple[str, str | None], dict[str, Measured]] = field(default_factory=dict)
     agreements: dict[tuple[str, str | None, float], Settings] = field(default_factory=dict)
     grades: dict[tuple[str, str], Grade] = field(default_factory=dict)
+    leads: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def scores(self, setting: str) -> pd.DataFrame:
         """The scores of a setting's run, read when they are asked for."""
@@ -295,22 +311,93 @@ def winner(agreement: Settings) -> Winner:
 
 
 def leads(by_setting: Mapping[str, Measured], method: str) -> str:
-    """In how many settings a method's lead is significant, in words; empty for random orders."""
+    """In how many settings a method's lead is significant, in words; empty for random orders.
+
+    Where groups are too few for a significant lead, or for one of this size, it says so and how many it takes.
+    """
     if method == RANDOM:
         return ""
-    said = []
-    pairs = {name: comparison(one, power=None) for name, one in by_setting.items()}
-    for family, what in ((VS_RANDOM, "random orders"), (PAIRS, "every other method")):
-        count = tested = 0
-        for found in pairs.values():
-            rows = found.pairs[found.pairs["family"] == family]
-            own = rows[(rows["a"] == method) | (rows["b"] == method)]
+    found = [comparison(one) for one in by_setting.values()]
+    words = {
+        VS_RANDOM: ("random orders", "comparisons with random orders can be significant"),
+        PAIRS: ("every other method", "pairs of methods can be significantly different"),
+    }
+    alone = {
+        VS_RANDOM: "its comparison with random orders cannot be significant",
+        PAIRS: "two methods cannot be significantly different",
+    }
+    of = {family: _Lead.of(found, method, family) for family in words}
+    counts = [text for family, lead in of.items() if (text := lead.counted(words[family][0]))]
+    said = [f"It is significantly better than {' and than '.join(counts)}."] if counts else []
+    said += [lead.too_few(*words[family], alone[family]) for family, lead in of.items()]
+    return " ".join(dict.fromkeys(text for text in said if text))
+
+
+@dataclass(frozen=True)
+class _Lead:
+    """A method's lead over random orders, or over every other method, in several settings.
+
+    Attributes:
+        tested: settings that have such comparisons of the method.
+        significant: settings in which all of them are significant.
+        impossible: settings with too few groups for any.
+        few, comparisons, fewest: of the settings with too few, the most: groups there are, comparisons that are
+            corrected for, groups that these take before any can be significant.
+        groups: the most in a setting whose lead is not significant.
+        needed: groups at which half of the leads that are not significant would be, with a chance of 0.8; infinite
+            where no number is enough, NaN where there are no such leads.
+        noun: what one group is called.
+    """
+
+    tested: int = 0
+    significant: int = 0
+    impossible: int = 0
+    few: int = 0
+    comparisons: int = 0
+    fewest: int = 0
+    groups: int = 0
+    needed: float = math.nan
+    noun: str = "image"
+
+    @classmethod
+    def of(cls, settings: Sequence[Comparison], method: str, family: str) -> _Lead:
+        tested = significant = impossible = few = comparisons = fewest = groups = 0
+        noun, needed = cls.noun, []
+        for found in settings:
+            pairs = found.pairs[(found.pairs["family"] == family) & (found.pairs["groups"] > 0)]
+            own = pairs[(pairs["a"] == method) | (pairs["b"] == method)]
             ahead = own["a" if found.measured.higher_is_better else "b"] == method
             tested += bool(len(own))
-            count += bool(len(own)) and bool((own["significant"] & ahead).all())
-        if tested:
-            said.append(f"{what} in {count} of {tested} settings")
-    return f"It is significantly better than {' and than '.join(said)}." if said else ""
+            if own.empty or (own["significant"] & ahead).all():
+                significant += bool(len(own))
+                continue
+            most = int(own["groups"].max())
+            groups, noun = max(groups, most), "image" if (own["groups"] == own["n"]).all() else found.measured.noun
+            if found.too_few(family):
+                impossible, few = impossible + 1, max(few, most)
+                comparisons, fewest = max(comparisons, found.comparisons(family)), max(fewest, found.fewest(family))
+            if ahead.all():  # behind another method, no number of groups makes it lead
+                counts = own.loc[~own["significant"], "groups_needed"]
+                needed.append(math.inf if counts.isna().any() else float(counts.max()))
+        middle = float(np.median(needed)) if needed else math.nan
+        return cls(tested, significant, impossible, few, comparisons, fewest, groups, middle, noun)
+
+    def counted(self, whom: str) -> str:
+        """In how many settings it is significant; empty where it can be in none."""
+        return f"{whom} in {self.significant} of {self.tested} settings" if self.tested > self.impossible else ""
+
+    def too_few(self, whom: str, several_can: str, one_cannot: str) -> str:
+        """That groups are too few, and how many it takes; empty where that is not what is missing."""
+        size = about(self.needed) if math.isfinite(self.needed) and self.needed > self.groups else 0
+        if not self.impossible:
+            more = f"about {several(size, self.noun)} would show it; here are {grouped(self.groups)}"
+            return f"Where it is ahead of {whom} but not significantly, {more}." if size else ""
+        if self.few < 2:
+            return f"One {self.noun} gives no test."
+        none = f"none of {self.comparisons} {several_can}" if self.comparisons > 1 else one_cannot
+        where = "" if self.impossible == self.tested else f" in {self.impossible} of {self.tested} settings"
+        more = f", and about {grouped(size)} for a lead like this one" if size > self.fewest else ""
+        return f"With {several(self.few, self.noun)} {none}{where}; at least {self.fewest} are needed{more}."
 
 
 def is_study(folder: str | Path) -> bool:
