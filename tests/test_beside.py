@@ -65,11 +65,11 @@ def test_what_is_best_everywhere_is_what_shares_the_first_letter_in_every_run(fo
     assert (f"{one} has too few groups of images for that: {few}, and at least" in said) == (2 * tests / 2**few >= 0.05)
     table["groups"] = 40
     assert told({one: plain, two: plain}) == said.partition(f" {one} has too few")[0]
-    # The first method in both runs is gradient x input.
+    # The first method in both runs is gradient × input.
     assert set(table.loc[table["rank"] == 1, "method"]) == {"gradient-x-input"}
     alone = plain | {"gradient-x-input": "a"}
     assert told({one: alone, two: alone}) == (
-        "Best, or not distinguishable from the best, in all 2 runs: gradient x input."
+        "Best, or not distinguishable from the best, in all 2 runs: gradient × input."
     )
 
 
@@ -121,7 +121,7 @@ def test_compare_prints_one_column_per_run(folder, tmp_path):
     found = invoke("compare", folder / "a", folder / "b", "--figure", tmp_path / "both.png")
     assert found.exit_code == 0, found.output
     assert "run 2: <b>other</b>, tensor" in found.output
-    assert "–" in next(line for line in found.output.splitlines() if "smoothgrad" in line)
+    assert "–" in next(line for line in found.output.splitlines() if "SmoothGrad" in line)
     assert (tmp_path / "both.png").stat().st_size > 5000
     narrow = invoke("compare", *[folder / "a", folder / "b"] * 4, columns=60)
     assert narrow.exit_code == 0, narrow.output

@@ -119,6 +119,43 @@ def test_networks_of_which_one_has_a_single_setting_so_far(folder, tmp_path):
     assert networks_page(studies, tmp_path / "report.html").is_file()
 
 
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory):
+    """The studies of a classifier and of a network whose outputs are no classes, which comes first."""
+    base = tmp_path_factory.mktemp("unlike")
+    faithmap.study(network("classes"), pixels(4), METHODS[:2], SETTINGS, base / "classes")
+    ages = network("ages", 1)
+    ages = faithmap.Classifier(ages.module, mean=ages.mean, std=ages.std, name="ages", score="identity")
+    faithmap.study(ages, pixels(4), METHODS[:2], SETTINGS, base / "ages")
+    return base
+
+
+def test_networks_of_unlike_scores_keep_the_names_of_their_scores(unlike):
+    studies = studies_in(unlike)
+    assert [study.scores for study in studies.values()] == [["logit"], ["logit", "probability"]]
+    page = networks_page(studies, unlike / "report.html")
+    text, data = page.read_text(), data_of(page)
+    assert re.findall(r'name="score" value="(\w+)"[^>]*><span>([^<]*)', text) == [
+        ("logit", "score or logit"),
+        ("probability", "score or probability"),
+    ]
+    assert "network by score (ages) or logit (classes)" in text or "networks by score (ages) or logit" in text
+    # What a network without a probability has stays in sight, whatever the switch says.
+    ages = text[text.index('<div data-choice="r0"') : text.index('<div data-choice="r1"')]
+    assert "by-" not in ages
+    assert "by score" in ages
+    for score in ("logit", "probability"):
+        shown = ranks_on(page, score)
+        for name, study in studies.items():
+            wide = study.ranks(score=study.own_score(score)).pivot(index="method", columns="setting", values="rank")
+            first = 0 if name == "ages" else len(SETTINGS)
+            for method, ranks in wide.iterrows():
+                cells = shown[faithmap.text.display_name(method)][first : first + len(SETTINGS)]
+                assert cells == [f"{ranks[setting]:g}" for setting in SETTINGS]
+    assert list(data["choices"]["r0"]["curves"]) == ["logit"]
+    assert list(data["choices"]["r2"]["curves"]) == ["logit", "probability"]
+
+
 def test_several_networks_in_a_table(folder):
     from faithmap.cli.studying import networks_table
 
@@ -126,7 +163,7 @@ def test_several_networks_in_a_table(folder):
     shown = {column.header: list(column.cells) for column in networks_table(studies).columns}
     assert list(shown) == ["method", "one", "two <b>"]
     for title, study in studies.items():
-        places = study.agreement().places()
+        places = study.agreement().places().rename(index=faithmap.text.display_name)
         for method, cell in zip(shown["method"], shown[title], strict=True):
             row = places.loc[method] if method in places.index else None
             assert cell == ("–" if row is None else f"{row['mean']:.1f} ({row['first']:g}/{row['settings']:g})")

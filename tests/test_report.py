@@ -425,6 +425,31 @@ def test_a_notebook_says_why_a_method_is_missing(run):
     assert "Grad-CAM is missing: no &lt;convolution&gt;" in run_html(part)
 
 
+def test_the_page_says_why_a_method_is_missing_and_names_one_reason_once(run):
+    part = changed(run)
+    reason = "grad-cam fails: no <convolution>"
+    part.skipped = [faithmap.store.Skipped(f"{place}.png", "grad-cam", reason) for place in range(9)]
+    part.skipped += [faithmap.store.Skipped(name, None, "no picture") for name in ("x", "y")]
+    assert sections.missing(summarise(part)) == [f"Not measured: {reason}"]
+    page = report_html(part, examples=0)
+    assert page.count("no &lt;convolution&gt;") == 2  # below the ranking, and among what was skipped
+    shown = [(row["image"], row["method"]) for row in sections.details(summarise(part))["skipped"]]
+    assert shown == [("9 images", "Grad-CAM"), ("x, y", "all")]
+
+
+def test_no_method_at_all_is_said_once(run):
+    frame = run.scores()
+    summary = summarise(changed(run, frame[frame["method"] == "random"]))
+    found = sections.answer(summary, "logit")
+    assert found["sentence"].startswith("No heatmap method was measured")
+    assert not [said for said in found["others"] if "No heatmap method" in said]
+
+
+def test_a_grade_beside_its_sentence_is_not_said_twice(run):
+    for item in sections.graded(summarise(run), "logit")["items"]:
+        assert not item["grade"] or f": {item['grade']}" not in item["sentence"]
+
+
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
 def test_labels_are_spread_in_their_order(places):
     moved = spread(places, 13.0, 0.0, 200.0)

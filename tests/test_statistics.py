@@ -408,7 +408,12 @@ def test_a_large_run_needs_no_loop_over_images() -> None:
 
 
 def test_names_for_people() -> None:
-    assert display_name("lrp-alpha-beta:2,1") == "LRP-α-β (2,1)"
+    assert display_name("lrp-alpha-beta:2,1") == "LRP-αβ (2, 1)"
+    assert display_name("attn-lrp:epsilon=0.1") == "AttnLRP (ε=0.1)"
+    assert display_name("smoothgrad:n=25,norm=l2") == "SmoothGrad (n=25, norm=ℓ2)"
+    assert display_name("blend:lrp-epsilon:0.01,share=0.5") == "blend (LRP-ε (0.01), share=0.5)"
+    assert display_name("gradient-x-sign") == "gradient × sign"
+    assert display_name("x-ray") == "x ray"
     assert display_name("random") == "random"
     assert display_name("my\nmethod") == "my\\nmethod"
     assert printable("é$x$\x1b[0m\udcff") == "é$x$\\x1b[0m\\udcff"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +16,25 @@ _WORDS = {
     "alpha": "α",
     "beta": "β",
     "gamma": "γ",
+    "sigma": "σ",
     "l2": "ℓ2",
     "linf": "ℓ∞",
     "zplus": "z⁺",
 }
 _ACRONYMS = {"ig": "IG", "cam": "CAM", "grad": "Grad", "gradcam": "Grad-CAM", "shap": "SHAP", "lime": "LIME"}
+# As their papers write them, where the words alone do not say it.
+_AS_PUBLISHED = {
+    "attn-lrp": "AttnLRP",
+    "deeplift": "DeepLIFT",
+    "excitation-backprop": "excitation backpropagation",
+    "kernelshap": "KernelSHAP",
+    "lrp-alpha-beta": "LRP-αβ",
+    "lrp-epsilon-alpha2-beta1": "LRP-ε-α2β1",
+    "lrp-z-plus": "LRP-z⁺",
+    "rise": "RISE",
+    "shapley": "Shapley values",
+    "smoothgrad": "SmoothGrad",
+}
 
 
 def display_name(method: str) -> str:
@@ -28,12 +43,30 @@ def display_name(method: str) -> str:
     Example:
         >>> display_name("lrp-epsilon:0.01"), display_name("sensitivity:linf"), display_name("random")
         ('LRP-ε (0.01)', 'sensitivity (ℓ∞)', 'random')
+        >>> display_name("attn-lrp"), display_name("blend:gradient-x-input,share=0.5")
+        ('AttnLRP', 'blend (gradient × input, share=0.5)')
     """
-    family, *parts = printable(method).split(":")
-    words = [_WORDS.get(word, _ACRONYMS.get(word, word)) for word in family.split("-")]
-    name = "-".join(words) if words[0] == "LRP" or words[-1] == "CAM" else " ".join(words)
-    parameters = [_WORDS.get(part, part) for part in parts if part]
-    return f"{name} ({', '.join(parameters)})" if parameters else name
+    family, _, rest = printable(method).partition(":")
+    parameters = [_parameter(part) for part in re.split(r"\s*,\s*", rest.strip()) if part]
+    return f"{_family(family)} ({', '.join(parameters)})" if parameters else _family(family)
+
+
+def _family(name: str) -> str:
+    """A method's name without its parameters."""
+    if name in _AS_PUBLISHED:
+        return _AS_PUBLISHED[name]
+    words = [_WORDS.get(word, _ACRONYMS.get(word, word)) for word in name.split("-")]
+    if words[0] == "LRP" or words[-1] == "CAM":
+        return "-".join(words)
+    return " ".join(["×" if word == "x" and 0 < place < len(words) - 1 else word for place, word in enumerate(words)])
+
+
+def _parameter(text: str) -> str:
+    """A parameter: a value, a name with its value, or the method that a control is made from."""
+    name, mark, value = text.partition("=")
+    if mark:
+        return f"{_WORDS.get(name, name)}={_WORDS.get(value, value)}"
+    return _WORDS.get(text) or (display_name(text) if text[:1].isalpha() else text)
 
 
 def printable(text: str, longest: int = 200) -> str:
@@ -141,6 +174,19 @@ def counted(groups: int, images: int, noun: str = "group") -> str:
     """
     of_images = several(images, "image")
     return of_images if groups == images else f"{several(groups, noun)} ({of_images})"
+
+
+def of_set(image_set: str | None, noun: str = "group") -> str:
+    """What stands after a number of images: which set they are from, unless that says nothing new.
+
+    Args:
+        image_set: the set's name.
+        noun: what a group is, as in `counted`.
+    Example:
+        >>> of_set("imagenette"), of_set("photos", "photo"), of_set(None)
+        (' of imagenette', '', '')
+    """
+    return f" of {printable(image_set)}" if image_set and image_set not in (plural(noun), "images", "tensor") else ""
 
 
 def several(count: float, noun: str) -> str:

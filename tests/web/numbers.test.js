@@ -9,7 +9,7 @@ const vm = require("node:vm");
 const WEB = join(__dirname, "..", "..", "src", "faithmap", "report", "web");
 const page = vm.createContext({});
 for (const name of ["numbers.js", "pictures.js"]) vm.runInContext(readFileSync(join(WEB, name), "utf8"), page);
-const { number, signed, percent, ticks, extent, spread, telling, halfway, ordered, outlines } = page;
+const { number, signed, difference, shownOf, percent, ticks, extent, spread, telling, halfway, ordered, outlines } = page;
 // What comes out of the other context has other prototypes.
 const plain = (value) => JSON.parse(JSON.stringify(value));
 
@@ -24,6 +24,14 @@ test("numbers have the decimals that their unit asks for", () => {
   assert.equal(signed(2.5, 0.1), "+2.5");
   assert.equal(signed(-2.5, 0.1), "−2.5");
   assert.equal(signed(0, 0.1), "0.0");
+  // As a reader subtracts: 22.69 → 2.56, though the numbers themselves are 20.124 apart.
+  assert.equal(difference(22.687, 2.563, 0.01), "−20.13");
+  for (const [from, to] of [[22.685, 2.565], [1.005, 2.015], [-0.125, 0.375]]) {
+    const shown = Number(number(to, 0.01).replace("−", "-")) - Number(number(from, 0.01).replace("−", "-"));
+    assert.equal(difference(from, to, 0.01), signed(shown, 0.01));
+  }
+  assert.equal(difference(-1, 1.5, 0.1), "+2.5");
+  assert.equal(difference(1, 1.004, 0.01), "0.00");
 });
 
 test("probabilities are told in per cent", () => {
@@ -92,4 +100,10 @@ test("one pixel has four edges", () => {
   const { all, own } = outlines([0, 0, 0, 0, 2, 0, 0, 0, 0], 3, 3);
   assert.equal(all[2].match(/[hv]1/g).length, 4);
   assert.equal(own[2], all[2]);
+});
+
+test("a network without a probability shows its only score whatever the switch says", () => {
+  assert.equal(shownOf("probability", { logit: {}, probability: {} }), "probability");
+  assert.equal(shownOf("probability", { logit: {} }), "logit");
+  assert.equal(shownOf("probability", undefined), "probability");
 });

@@ -98,8 +98,8 @@ def show_beside(found: Beside) -> None:
         out.print(table)
     shown = "mean, 95 % interval" if fits else "mean (a wider terminal shows intervals)"
     relative = " relative to random" if found.relative else ""
-    note = f"Rank, {shown} of {found.label}{relative}, letters: same letter, not distinguishable within a run."
-    out.print(Text(note, "dim"))
+    what = f"{shown} of {found.label} by {found.named}{relative}"
+    out.print(Text(f"Rank, {what}, letters: same letter, not distinguishable within a run.", "dim"))
 
 
 def _name(place_: int) -> str:

@@ -16,6 +16,7 @@ from faithmap.cli.console import err, files_of, one_line, out, place
 from faithmap.cli.measuring import command_line
 from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed
 from faithmap.errors import FaithmapError
+from faithmap.text import display_name
 
 if TYPE_CHECKING:
     from faithmap.studies.study import Study
@@ -77,7 +78,7 @@ def study_command(
     `faithmap study --models resnet18,convnext_tiny --images my/photos --out runs/two`: a study for each network, then
     what holds on both, and one page.
     """
-    from faithmap.studies.pages import networks_page, networks_verdict, studies_in
+    from faithmap.studies.pages import networks_page, networks_verdict, scores_of, studies_in
 
     networks = [name.strip() for name in models.split(",")] if models else [inputs.model]
     base = places.out or Path(f"runs/study-{Path(inputs.images).name or 'images'}")
@@ -88,7 +89,7 @@ def study_command(
         show_study(run_study(replace(inputs, model=name), varied, executed, places, methods, folder, heatmaps_from))
     if len(networks) > 1:
         studies = studies_in(base)
-        first, *each = networks_verdict(studies, "srg", next(iter(studies.values())).scores[0])
+        first, *each = networks_verdict(studies, "srg", scores_of(studies)[0])
         out.print(Text(one_line(first), style="bold"))
         for line in each:
             out.print(Text(one_line(line)))
@@ -156,7 +157,7 @@ def show_study(study: Study) -> None:
         row: Any
         for row in agreement.places().itertuples():
             ranks = [f"{row.best:g}", f"{row.mean:.1f}", f"{row.worst:g}"]
-            table.add_row(one_line(str(row.Index)), f"{row.first}/{row.settings}", f"{row.last}", *ranks)
+            table.add_row(one_line(display_name(str(row.Index))), f"{row.first}/{row.settings}", f"{row.last}", *ranks)
         out.print(table)
     out.print(Text("How far this can be trusted:", style="bold"))
     for line in study.grade().sentences():
@@ -183,7 +184,7 @@ def networks_table(studies: Mapping[str, Study]) -> Table:
             else "–"
             for found in places.values()
         ]
-        table.add_row(one_line(method), *cells)
+        table.add_row(one_line(display_name(method)), *cells)
     return table
 
 

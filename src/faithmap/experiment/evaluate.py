@@ -262,11 +262,10 @@ def check_methods(experiment: Experiment, store: Store, skipped: Sequence[Skippe
         raise FaithmapError(f"not one heatmap could be computed: {reasons}")
     left_out = {one.method for one in skipped if one.on_all and one.method is not None}
     for name in left_out & set(missing):
-        warnings.warn(f"{failed[name]} It is left out.", MethodWarning, stacklevel=3)
+        warnings.warn(f"{failed[name].rstrip('.')}. It is left out.", MethodWarning, stacklevel=3)
     if lost := [name for name in missing if name in failed and name not in left_out]:
-        raise FaithmapError(
-            f"no image could be measured with '{lost[0]}': {failed[lost[0]]} All else is measured and stored."
-        )
+        reason = failed[lost[0]].rstrip(".")
+        raise FaithmapError(f"no image could be measured with '{lost[0]}': {reason}. All else is measured and stored.")
 
 
 def plan(

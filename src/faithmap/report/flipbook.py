@@ -174,9 +174,9 @@ def outlined(summary: Summary, example: Example) -> dict[str, Any]:
     height, width = example.pixels.shape[1:]
     return {
         "image": printable(example.image),
-        "label_name": summary.class_name(example.label),
-        "predicted_name": summary.class_name(example.predicted),
-        "target_name": summary.class_name(example.target),
+        "label_name": summary.output_name(example.label),
+        "predicted_name": summary.output_name(example.predicted),
+        "target_name": summary.output_name(example.target),
         "height": height,
         "width": width,
         "thumbnail": thumbnail(example.pixels, channels=summary.channels),

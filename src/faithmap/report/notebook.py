@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from faithmap.protocol import RANDOM
 from faithmap.report import sections
 from faithmap.report.summary import Line, Summary, summarise
 from faithmap.report.templates import template
-from faithmap.text import display_name, number, printable
+from faithmap.text import number, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,22 +31,9 @@ def run_html(run: StoredRun) -> str:
         measure=sections.label_of(summary),
         unfinished=sections.unfinished(summary),
         figure=figure(summary, answer["ranking"]["rows"]),
-        missing=missing(summary),
+        missing=sections.missing(summary),
         folder=printable(run.store.url),
     )
-
-
-def missing(summary: Summary) -> list[str]:
-    """Methods without a single score, and why."""
-    shown = {line.method for line in summary.lines}
-    skipped = [one for one in summary.run.skipped if one.method is not None and one.method not in shown]
-    reasons: dict[str, Counter[str]] = {}
-    for one in skipped:
-        reasons.setdefault(str(one.method), Counter())[one.reason] += 1
-    return [
-        f"{display_name(name)} is missing: {printable(found.most_common(1)[0][0], 300)}"
-        for name, found in sorted(reasons.items())
-    ]
 
 
 def figure(summary: Summary, ranked: list[dict[str, Any]]) -> dict[str, Any]:

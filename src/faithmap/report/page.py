@@ -144,7 +144,8 @@ def _page(
     }
     if several is not None:
         context["several"], shared = _choices(*several)
-        context["scores"] = {part["score"]: part["named"] for part in context["several"]["parts"]}
+        context["scores"] = {part["score"]: _all_names(part["score"], several[1]) for part in several[0].parts}
+        context["score"] = shared["score"] = next(iter(context["scores"]))
         data |= shared
         context["title"] = context["kicker"] = printable(several[0].title)
     return render(summary, book, blobs, data, context, files=files)
@@ -177,10 +178,23 @@ def _choices(several: Several, found: Mapping[str, Summary]) -> tuple[dict[str, 
         tables = [value_table(summary, figure["curves"], score) for score in summary.shown_scores]
         choices.append(one | {"tables": tables, "views": figure["views"]})
     names = next(iter(found.values())).score_names
-    parts = [{**part, "named": part["named"] or names.get(part["score"], part["score"])} for part in several.parts]
+    parts = [
+        {
+            **part,
+            "named": part["named"] or names.get(part["score"], part["score"]),
+            "by": f"by-{part['score']}" if len(several.parts) > 1 else "",
+        }
+        for part in several.parts
+    ]
     context = {"noun": several.noun, "parts": parts, "choices": choices}
     shared = {line.id: line.to_json() for summary in found.values() for line in summary.lines}
     return context, {"choices": figures, "methods": list(shared.values())}
+
+
+def _all_names(score: str, found: Mapping[str, Summary]) -> str:
+    """What a score is called on any of several runs."""
+    names = (one.score_names.get(score, next(iter(one.score_names.values()))) for one in found.values())
+    return " or ".join(dict.fromkeys(names))
 
 
 def flipbook_html(
@@ -240,8 +254,9 @@ def value_table(summary: Summary, curves: Mapping[str, Any], score: str) -> dict
         return ["–" if value is None else number(value, unit) for value in found]
 
     rows = [{"label": line.label, "cells": row(shown[line.id]["mean"])} for line in summary.lines if line.id in shown]
-    named = summary.score_names[score]
-    return {"score": score, "named": named, "steps": [summary.points[place] for place in places], "rows": rows}
+    steps = [summary.points[place] for place in places]
+    named, by = summary.score_names[score], summary.by(score)
+    return {"score": score, "by": by, "named": named, "steps": steps, "rows": rows}
 
 
 def render(

@@ -18,7 +18,7 @@ from faithmap.report.citing import STATISTICS, bibliography, cited, cited_by
 from faithmap.report.page import write_text
 from faithmap.statistics import SCORE_MEASURES, Measured
 from faithmap.store.reading import StoredRun
-from faithmap.text import counted, decimals, display_name, number, tex, words
+from faithmap.text import counted, decimals, display_name, number, of_set, tex, words
 
 _INTERVALS = {
     "student": "Student's t",
@@ -198,7 +198,7 @@ def _inputs(run: StoredRun, measured: Measured) -> str:
     prepared = "; ".join(f"{key}: {words(value)}" for key, value in classifier.preprocessing.items())
     return (
         f"The network is {tex(classifier.name)} (fingerprint \\texttt{{{tex(classifier.fingerprint)}}}; images "
-        f"prepared with {tex(prepared)}). It was run on {tex(images)}{f' of {tex(words(name))}' if name else ''}"
+        f"prepared with {tex(prepared)}). It was run on {tex(images)}{tex(of_set(name, manifest.group_noun))}"
         f"{_staged(run)}."
     )
 

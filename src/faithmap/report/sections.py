@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from faithmap.protocol import RANDOM, Order, Placement
 from faithmap.report.summary import Line, Summary, as_json
 from faithmap.statistics import SCORE_MEASURES, attainable_sentence, decided
 from faithmap.statistics.comparing import Comparison, comparison
+from faithmap.statistics.grade import Graded
 from faithmap.statistics.headline import second_opinion, sentence
 from faithmap.statistics.power import about
 from faithmap.statistics.significance import split_letters
@@ -26,6 +29,7 @@ from faithmap.text import (
     interval,
     moment,
     number,
+    of_set,
     plain,
     printable,
     several,
@@ -34,6 +38,8 @@ from faithmap.text import (
 
 _MOST_SUBSETS = 200
 _MANY = 100_000
+# Images that were skipped for one reason are named up to so many.
+_NAMED_IMAGES = 5
 # How to read the curves: (whether regions are restored, whether the most relevant go first) → what a good heatmap does.
 _GOOD = {
     (False, True): ("most relevant first", "makes the score fall early: a high curve is good"),
@@ -47,13 +53,14 @@ def opening(summary: Summary) -> dict[str, Any]:
     """What stands at the top of the page."""
     manifest = summary.run.manifest
     classifier, image_set = printable(manifest.classifier.name), manifest.image_set
-    images = how_many(summary)
+    images, noun = how_many(summary), manifest.group_noun
     protocol = summary.run.protocol
     return {
         "title": f"{classifier}, {images}",
-        "kicker": f"{classifier} on {images}" + (f" of {printable(image_set)}" if image_set else ""),
+        "kicker": f"{classifier} on {images}{of_set(image_set, noun)}",
         "answers": [answer(summary, score) for score in summary.shown_scores],
         "unfinished": unfinished(summary),
+        "missing": missing(summary),
         "facts": f"{protocol.name}: {summary.steps} steps of {region(summary)}, fill {printable(protocol.fill)}, "
         f"{summary.draws} {'draw' if summary.draws == 1 else 'draws'}; {grouped(len(summary.frame))} scores",
     }
@@ -81,6 +88,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
         found = compared(summary, score)
         said = sentence(found)
         others = [second_opinion(found, compared(summary, other)) for other in summary.shown_scores if other != score]
+        others = [other for other in others if not other.endswith(said)]  # no method at all, by either score
         if attained := attainable_sentence(summary.measured(score)):
             others.append(attained)
         if score == summary.score and (stages := summary.run.manifest.stages) is not None:
@@ -89,6 +97,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
     except CurveError as error:
         return {
             "score": score,
+            "by": summary.by(score),
             "named": summary.score_names[score],
             "sentence": f"No answer yet: {error}",
             "others": [],
@@ -99,6 +108,7 @@ def answer(summary: Summary, score: str) -> dict[str, Any]:
     ranked = ranking(summary, found)
     return {
         "score": score,
+        "by": summary.by(score),
         "named": summary.score_names[score],
         "sentence": said,
         "others": others,
@@ -150,12 +160,17 @@ def graded(summary: Summary, score: str) -> dict[str, Any]:
     except CurveError:
         return {"line": "", "items": []}
     items = [
-        {"name": item.property, "value": number(item.value, 2), "grade": item.grade, "sentence": item.sentence}
+        {"name": item.property, "value": number(item.value, 2), "grade": item.grade, "sentence": beside_grade(item)}
         for item in grade.items
     ]
     said = [f"{item['name']} {item['grade']} ({item['value']})" for item in items if item["grade"]]
     line = f"How far this ranking can be trusted: {', '.join(said)}." if said else ""
     return {"line": line, "items": items}
+
+
+def beside_grade(item: Graded) -> str:
+    """The sentence of a property that stands beside its grade, without the word again."""
+    return re.sub(rf": {item.grade}(?=[:.])", "", item.sentence, count=1) if item.grade else item.sentence
 
 
 def unfinished(summary: Summary) -> str:
@@ -165,6 +180,21 @@ def unfinished(summary: Summary) -> str:
         return ""
     have, asked = summary.frame["image"].nunique(), len(manifest.images)
     return f"This run is not finished: {have} of {asked} images are there so far. All numbers are preliminary."
+
+
+def missing(summary: Summary) -> list[str]:
+    """Methods without a single score, and why."""
+    shown = {line.method for line in summary.lines}
+    reasons: dict[str, Counter[str]] = {}
+    for one in summary.run.skipped:
+        if one.method is not None and one.method not in shown:
+            reasons.setdefault(str(one.method), Counter())[one.reason] += 1
+    said = []
+    for name, found in sorted(reasons.items()):
+        reason = printable(found.most_common(1)[0][0], 300)
+        named = reason.startswith((f"{printable(name)} ", f"{display_name(name)} "))
+        said.append(f"Not measured: {reason}" if named else f"{display_name(name)} is missing: {reason}")
+    return said
 
 
 def lede(summary: Summary) -> str:
@@ -324,7 +354,10 @@ def subsets(summary: Summary, score: str) -> dict[str, Any]:
             )
         tables.append({"title": title, "methods": [line.label for line in shown], "rows": rows})
     text = f"AOPC relative to random ({summary.score_names[score]}) with its 95 % interval; the best of a row is bold."
-    return {"score": score, "named": summary.score_names[score], "tables": tables, "text": text} if tables else nothing
+    if not tables:
+        return nothing
+    named, by = summary.score_names[score], summary.by(score)
+    return {"score": score, "by": by, "named": named, "tables": tables, "text": text}
 
 
 def _subset_cell(cell: Any, best: float, unit: int) -> dict[str, Any]:
@@ -342,13 +375,17 @@ def details(summary: Summary) -> dict[str, Any]:
     """What was run, as pairs of text."""
     run = summary.run
     manifest = run.manifest
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in run.skipped:
+        which = "every image" if one.on_all else printable(one.image)
+        alike.setdefault((display_name(one.method) if one.method else "all", one.reason), []).append(which)
     skipped = [
         {
-            "image": "every image" if one.on_all else printable(one.image),
-            "method": display_name(one.method) if one.method else "all",
-            "reason": printable(one.reason, 2_000),
+            "image": ", ".join(images) if len(images) <= _NAMED_IMAGES else several(len(images), "image"),
+            "method": method,
+            "reason": printable(reason, 2_000),
         }
-        for one in run.skipped
+        for (method, reason), images in alike.items()
     ]
     about = {
         "classifier": manifest.classifier.name,

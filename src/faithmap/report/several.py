@@ -2,7 +2,7 @@
 
 They are given to the template as plain data:
 
-    parts       one for each score: {score, named, text, others: [sentence], lede, groups: [{name, span}],
+    parts       one for each score: {score, by, named, text, others: [sentence], lede, groups: [{name, span}],
                  columns: [{group, name}], first_in: bool,
                  rows: [{label, hue_class, mean, first, cells: [{text, interval, letters, value, tint: 0 … 4}]}],
                  grade: [{group, name, value, text}]}
@@ -56,6 +56,7 @@ def ranks_part(
     ranks: pd.DataFrame,
     verdict: Sequence[str],
     grade: Sequence[Mapping[str, Any]] = (),
+    named: str = "",
 ) -> dict[str, Any]:
     """Ranks in many settings as the page takes them.
 
@@ -64,6 +65,7 @@ def ranks_part(
         ranks: setting, method, rank, and score where there are several.
         verdict: what holds in all settings, in sentences; the first is the answer.
         grade: name, value, text of each property of the ruler, and the group that it belongs to, if any.
+        named: the score in texts, where the runs call it by other names than the first of them.
     """
     wide = rank_matrix(ranks, score if "score" in ranks else "")
     looks = {line.method: line for line in lines(list(wide.index))}
@@ -82,7 +84,7 @@ def ranks_part(
         }
         for name, first in zip(wide.index, first_in(wide), strict=True)
     ]
-    return _part(score, verdict, "The rank of each method; 1 is best.", list(wide), rows, grade)
+    return _part(score, verdict, "The rank of each method; 1 is best.", list(wide), rows, grade, named)
 
 
 def values_part(
@@ -121,7 +123,7 @@ def values_part(
         }
         for method in methods
     ]
-    return _part(score, verdict, lede, runs, rows) | ({"named": named} if named else {})
+    return _part(score, verdict, lede, runs, rows, named=named)
 
 
 def _cell(text: str, value: str, tint: int) -> dict[str, Any]:
@@ -140,11 +142,13 @@ def _part(
     columns: Sequence[Any],
     rows: Sequence[Mapping[str, Any]],
     grade: Sequence[Mapping[str, Any]] = (),
+    named: str = "",
 ) -> dict[str, Any]:
     heads = [_column(str(name)) for name in columns]
     return {
         "score": score,
-        "named": "",
+        "by": f"by-{score}",
+        "named": named,
         "text": verdict[0],
         "others": list(verdict[1:]),
         "lede": lede,

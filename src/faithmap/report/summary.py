@@ -137,6 +137,10 @@ class Summary:
         """Both scores; the protocol's alone where there is no probability."""
         return [str(score) for score in Score] if has_probability(self.scores) else [self.score]
 
+    def by(self, score: str) -> str:
+        """The class of what belongs to one score: the switch hides it, where there is something to switch to."""
+        return f"by-{score}" if len(self.shown_scores) > 1 else ""
+
     @property
     def score_names(self) -> dict[str, str]:
         """What each score is called in texts."""
@@ -155,6 +159,10 @@ class Summary:
     def labels(self) -> Sequence[str] | None:
         """Class names."""
         return self.run.manifest.classifier.labels
+
+    def output_name(self, index: int | None) -> str:
+        """A class as people know it; nothing where outputs are no classes that have names, as in a regression."""
+        return self.class_name(index) if has_probability(self.scores) or self.labels else ""
 
     def class_name(self, index: int | None) -> str:
         """A class as people know it."""

@@ -20,7 +20,7 @@ from faithmap.report.summary import lines
 from faithmap.report.templates import asset, palette, policy, script_json, template
 from faithmap.run import Run
 from faithmap.statistics import shown_measure
-from faithmap.text import counted, decimals, interval, number, plain, printable
+from faithmap.text import counted, decimals, interval, number, of_set, plain, printable
 
 _MOST_FOLDERS = 100_000
 
@@ -91,26 +91,32 @@ class Leaderboard:
 
     def _heads(self) -> list[dict[str, Any]]:
         plain_heads = [("Network", False), ("Images", True), ("Protocol", False), ("Question", False), ("Rank", True)]
-        heads = [{"name": name, "unit": "", "line": "", "first": "", "num": num} for name, num in plain_heads]
-        heads.append({"name": "Letters", "unit": "", "line": "", "first": "", "num": False})
+        heads = [_head(name, num=num) for name, num in plain_heads]
+        heads.append(_head("Letters"))
         for (name, unit), (line, high) in self.heads.items():
             good = f"{unit}, " * bool(unit) + ("high is good" if high else "low is good")
             first = "descending" if high else ""
-            heads.append({"name": name, "unit": printable(good), "line": printable(line), "first": first, "num": True})
-        return [*heads, {"name": "Run", "unit": "", "line": "", "first": "", "num": False}]
+            label = f"{name} ({unit})" if unit else name
+            heads.append(_head(name, num=True, label=label, unit=printable(good), line=printable(line), first=first))
+        return [*heads, _head("Run")]
 
     def _rows(self, beside: Path | None) -> list[dict[str, Any]]:
         looks = {line.method: line for line in lines(sorted({row.method for row in self.rows}))}
-        digits = {name: decimals(row.values[name][0] for row in self.rows if name in row.values) for name in self.heads}
+        # A run's numbers have as many decimals as they need: those of another network may be a hundred times as large.
+        values: dict[tuple[str, tuple[str, str]], list[float]] = {}
+        for row in self.rows:
+            for name, value in row.values.items():
+                values.setdefault((row.folder, name), []).append(value[0])
+        digits = {key: decimals(found) for key, found in values.items()}
         return [
             {
                 "label": looks[row.method].label,
                 "hue_class": looks[row.method].hue,
                 "cells": [
                     *(_cell(row.facts[name]) for name in ("network",)),
-                    _cell(row.facts["images"], str(row.facts["count"])),
+                    _cell(row.facts["images"], str(row.facts["count"]), unbroken=True),
                     *(_cell(row.facts[name]) for name in ("protocol", "question", "rank", "letters")),
-                    *(_value(row.values.get(name), digits[name]) for name in self.heads),
+                    *(_value(row.values.get(name), digits.get((row.folder, name), 0)) for name in self.heads),
                     _cell(row.folder) | {"link": _link(row.facts["page"], beside)},
                 ],
             }
@@ -205,7 +211,7 @@ def _facts(run: Run) -> dict[str, Any]:
     page = run.folder / "report.html"
     return {
         "network": printable(manifest.classifier.name),
-        "images": f"{said}{f' of {manifest.image_set}' if manifest.image_set else ''}",
+        "images": f"{said}{of_set(manifest.image_set, manifest.group_noun)}",
         "count": len(images),
         "protocol": f"{protocol.name}: {steps}, {orders}, {protocol.fill}{screening}{whole}",
         "question": manifest.fingerprint[:8],
@@ -213,13 +219,19 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
+def _head(name: str, *, num: bool = False, **more: str) -> dict[str, Any]:
+    return {"name": name, "label": name, "unit": "", "line": "", "first": "", "num": num, **more}
+
+
 def _link(page: Path | None, beside: Path | None) -> str:
     return "" if page is None or beside is None else quote(Path(os.path.relpath(page, beside)).as_posix())
 
 
-def _cell(text: Any, value: str | None = None) -> dict[str, str]:
+def _cell(text: Any, value: str | None = None, *, unbroken: bool = False) -> dict[str, str]:
+    """A cell of text; an unbroken one goes to a new line before a bracket alone."""
     shown = printable(str(text))
-    return {"text": shown, "value": shown if value is None else value, "interval": "", "link": ""}
+    kept = shown.replace(" ", "\u00a0").replace("\u00a0(", " (") if unbroken else shown
+    return {"text": kept, "value": shown if value is None else value, "interval": "", "link": ""}
 
 
 def _value(found: Sequence[float] | None, digits: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -46,33 +47,45 @@ def networks_page(studies: Mapping[str, Study], path: Path, measure: str = "srg"
         if (page := study.folder / "report-settings" / f"{setting}.html").is_file()
     }
     parts = []
-    for score in next(iter(studies.values())).scores:
+    for score in scores_of(studies):
         frames = []
+        graded: list[dict[str, Any]] = []
         for network, study in studies.items():
-            frame = study.ranks(measure, score)
-            frames.append(frame.assign(setting=f"{network}{BETWEEN}" + frame["setting"].astype(str)))
+            own = study.own_score(score)
+            frame = study.ranks(measure, own)
+            frames.append(frame.assign(setting=f"{network}{BETWEEN}" + frame["setting"].astype(str), score=score))
+            graded += [{**one, "group": network} for one in study.graded(measure, own)]
         ranks = pd.concat(frames, ignore_index=True)
-        graded = [
-            {**one, "group": network} for network, study in studies.items() for one in study.graded(measure, score)
-        ]
-        parts.append(ranks_part(score, ranks, networks_verdict(studies, measure, score), graded))
+        verdict, named = networks_verdict(studies, measure, score), named_by(studies, score)
+        parts.append(ranks_part(score, ranks, verdict, graded, named))
     title = f"{len(studies)} networks, {len(runs)} settings"
     return write_several(Several(title, "network and setting", runs, parts, pages), path)
 
 
+def scores_of(studies: Mapping[str, Study]) -> list[str]:
+    """The scores that some network has, that of the first one's protocol first."""
+    return list(dict.fromkeys(score for study in studies.values() for score in study.scores))
+
+
+def named_by(studies: Mapping[str, Study], score: str) -> str:
+    """What a score is called on several networks: one name, or each with the networks that have it."""
+    return named_score({network: next(iter(study.runs().values())) for network, study in studies.items()}, score)
+
+
 def networks_verdict(studies: Mapping[str, Study], measure: str, score: str) -> list[str]:
     """Which method is first most often on every network, and what holds on each."""
+    own = {network: study.own_score(score) for network, study in studies.items()}
     firsts = {
-        network: study.winner(measure, score).method if len(study.runs()) > 1 else None
+        network: study.winner(measure, own[network]).method if len(study.runs()) > 1 else None
         for network, study in studies.items()
     }
-    by = named_score({network: next(iter(study.runs().values())) for network, study in studies.items()}, score)
+    by = named_by(studies, score)
     if len(found := set(firsts.values())) == 1 and None not in found:
         name = "Random orders are" if RANDOM in found else f"{display_name(str(next(iter(found))))} is"
         said = f"{name} first most often on all {len(studies)} networks by {by}."
     else:
         said = f"No method is first most often on every network by {by}."
-    return [said, *(f"{network}: {study.answer(measure, score)}" for network, study in studies.items())]
+    return [said, *(f"{network}: {study.answer(measure, own[network])}" for network, study in studies.items())]
 
 
 def beside_page(runs: Sequence[Run], path: Path, measure: str | None = None, score: str | None = None) -> Path:

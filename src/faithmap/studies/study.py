@@ -19,6 +19,7 @@ from faithmap.errors import FaithmapError, StoreError
 from faithmap.files import as_path
 from faithmap.protocol import RANDOM, Score
 from faithmap.report import Several, ranks_part, write_several
+from faithmap.report.sections import beside_grade
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
 from faithmap.statistics.comparing import PAIRS, VS_RANDOM, Comparison, comparison
@@ -112,6 +113,10 @@ class Study:
         shown = str(first.protocol.score)
         return [shown, *(str(one) for one in Score if str(one) != shown and first.score_name is None)]
 
+    def own_score(self, score: str) -> str:
+        """The score itself; the only one that there is where there is no probability."""
+        return score if score in self.scores else self.scores[0]
+
     @checked()
     def report(self, path: str | Path, measure: str = "srg") -> Path:
         """The answer as one HTML page: the ranks in all settings, the grade, and each setting's answer and figure.
@@ -142,7 +147,7 @@ class Study:
         """The grade as a page takes it; of the properties that each setting has, the first setting's."""
         first = next(iter(self.runs()))
         return [
-            {"name": item.property, "value": item.grade, "text": item.sentence}
+            {"name": item.property, "value": item.grade, "text": beside_grade(item)}
             for item in self.grade(measure, score).items
             if item.setting in ("", first)
         ]

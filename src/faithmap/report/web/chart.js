@@ -156,7 +156,7 @@ class LineChart {
     this.drawAxes(height);
     for (const one of this.series) if (one.band) this.drawBand(one);
     this.series.forEach((one, i) => this.drawLine(one, i));
-    for (const note of this.notes) this.drawNote(note);
+    this.notes.forEach((note, i) => this.drawNote(note, this.notes.slice(0, i)));
     if (wide) this.drawEndLabels();
     this.marker = svg("g", { class: "marker" }, this.root);
     this.drawMarker();
@@ -262,7 +262,7 @@ class LineChart {
   drawEndLabels() {
     const labels = this.series
       .map((one) => ({ one, end: one.values.findLastIndex((value) => value !== null) }))
-      .filter(({ end }) => end >= 0)
+      .filter(({ one, end }) => end >= 0 && one.end !== "")
       .map(({ one, end }) => ({ one, from: this.y(Number(one.values[end])), x: this.x(end) }))
       .sort((a, b) => Math.round(a.from - b.from));
     const heights = spread(labels.map(({ from }) => from), 17, this.top, this.base);
@@ -281,12 +281,16 @@ class LineChart {
     });
   }
 
-  /** @param {{at: number, height: number, hue: string, text: string}} note */
-  drawNote({ at, height, hue, text }) {
+  /**
+   * @param {{at: number, height: number, hue: string, text: string}} note
+   * @param {{at: number}[]} before notes that are there already: a text close to one of theirs stands above it
+   */
+  drawNote({ at, height, hue, text }, before) {
+    const above = before.filter((other) => Math.abs(this.x(other.at) - this.x(at)) < 16).length;
     const [x, y] = [this.x(at), this.y(height)];
     const line = svg("path", { d: `M${x.toFixed(1)} ${y.toFixed(1)}V${this.base}`, class: "note-line" }, this.root);
     line.style.setProperty("--hue", hue);
-    const label = svg("text", { x: x + 4, y: this.base - 5, class: "note-text" }, this.root, text);
+    const label = svg("text", { x: x + 4, y: this.base - 5 - 15 * above, class: "note-text" }, this.root, text);
     label.style.setProperty("--hue", hue);
   }
 

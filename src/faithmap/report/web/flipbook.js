@@ -13,7 +13,7 @@ class Flipbook {
     this.data = data;
     this.book = data.flipbook;
     this.methods = Object.fromEntries(data.methods.map((method) => [method.id, method]));
-    this.score = data.score;
+    this.score = shownOf(data.score, this.book.wins);
     this.names = data.score_names;
     this.pair = [...this.book.pair];
     this.by = 0;
@@ -35,7 +35,7 @@ class Flipbook {
     this.sides = ["a", "b"].map((side) => this.side(side));
     this.chart = new LineChart(this.part("chart"), data.points, {
       height: (width) => (width < 480 ? 230 : 300),
-      zero: data.score === "probability",
+      zero: this.score === "probability",
       narrow: true,
       endLabels: 46,
       onStep: (at) => this.setStep(at),
@@ -137,7 +137,7 @@ class Flipbook {
     if (known) return known;
     const index = String(this.book.examples.indexOf(example));
     const input = el("input", { type: "radio", name: "flipbook-image", value: index, class: "visually-hidden" });
-    const title = `${example.image}: ${example.target_name}`;
+    const title = example.target_name ? `${example.image}: ${example.target_name}` : example.image;
     const picture = el("img", { src: example.thumbnail, alt: title, title, width: "84", height: "84" });
     if (example.file) picture.loading = "lazy";
     const bar = el("span", { class: "lead" });
@@ -211,8 +211,8 @@ class Flipbook {
 
   /** @param {Score} score */
   setScore(score) {
-    this.score = score;
-    this.chart.options.zero = score === "probability";
+    this.score = shownOf(score, this.book.wins);
+    this.chart.options.zero = this.score === "probability";
     this.sortStrip();
     this.draw();
   }
@@ -260,10 +260,10 @@ class Flipbook {
   draw() {
     if (!this.picture) return;
     const { example, picture } = this;
-    const classes = [`scored class: ${example.target_name}`];
+    const classes = example.target_name ? [`scored class: ${example.target_name}`] : [];
     if (example.predicted_name !== example.target_name) classes.push(`predicted: ${example.predicted_name}`);
     if (example.label_name) classes.push(`true class: ${example.label_name}`);
-    this.caption.replaceChildren(el("strong", {}, example.image), ` · ${classes.join(" · ")}`);
+    this.caption.replaceChildren(el("strong", {}, example.image), ...classes.map((name) => ` · ${name}`));
     this.sides.forEach((side, i) => {
       side.select.value = this.pair[i];
       for (const canvas of [side.canvas, side.heatmap]) {
@@ -376,7 +376,7 @@ class Flipbook {
     const [start, value] = [curve[0], curve[this.at]];
     const probability = this.score === "probability";
     const shown = probability ? percent : (/** @type {number | null} */ v) => number(v, 0.01);
-    const change = start !== null && value !== null && !probability ? ` (${signed(value - start, 0.01)})` : "";
+    const change = start !== null && value !== null && !probability ? ` (${difference(start, value, 0.01)})` : "";
     place.append(el("span", { class: "was" }, `${shown(start)} → `), el("b", {}, shown(value)), el("span", {}, change));
     return `${this.methods[this.pair[side]].label} ${shown(value)}`;
   }

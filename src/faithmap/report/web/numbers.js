@@ -26,6 +26,28 @@ function signed(value, step) {
 }
 
 /**
+ * How far a number rose, as the difference of the two numbers that are shown.
+ * @param {number} from
+ * @param {number} to
+ * @param {number} step
+ */
+function difference(from, to, step) {
+  /** @param {number} value */
+  const shown = (value) => Number(number(value, step).replace(MINUS, "-"));
+  return signed(shown(to) - shown(from), step);
+}
+
+/**
+ * A score that is there: the one that is asked for, or the only one of a network without a probability.
+ * @param {Score} score
+ * @param {Partial<Record<Score, unknown>> | undefined} found
+ * @returns {Score}
+ */
+function shownOf(score, found) {
+  return !found || score in found ? score : /** @type {Score} */ (Object.keys(found)[0]);
+}
+
+/**
  * A probability as people say it: 27 %, 0.4 %, under 0.1 %.
  * @param {number | null} probability
  */

@@ -85,7 +85,7 @@ class Figure {
   // The step that is shown first: the last one, or where the best curve is highest if all curves end in nothing.
   first() {
     const last = this.data.points.length - 1;
-    const best = this.data.best[this.score];
+    const best = this.data.best[this.shownScore()];
     const mean = (best && this.curves()[best]?.mean) || [];
     const top = telling(mean, mean.map(() => 0));
     return mean.length && Math.abs(mean[last] ?? 0) < 0.05 * Math.abs(mean[top] ?? 0) ? top : last;
@@ -122,14 +122,19 @@ class Figure {
     this.draw();
   }
 
+  // The score of the switch, or the only one that the run has.
+  shownScore() {
+    return shownOf(this.score, this.data.curves);
+  }
+
   curves() {
-    return this.data.curves?.[this.score][this.against] ?? {};
+    return this.data.curves?.[this.shownScore()][this.against] ?? {};
   }
 
   /** @returns {Line[]} */
   series() {
     const curves = this.curves();
-    const best = this.data.best[this.score];
+    const best = this.data.best[this.shownScore()];
     return this.data.methods
       .filter((method) => curves[method.id] && !this.hidden.has(method.id))
       .map((method) => ({
@@ -142,7 +147,7 @@ class Figure {
   }
 
   draw() {
-    this.chart.set(this.series(), { yLabel: `${this.data.views[this.against]}, ${this.data.score_names[this.score]}` });
+    this.chart.set(this.series(), { yLabel: `${this.data.views[this.against]}, ${this.data.score_names[this.shownScore()]}` });
     this.setStep(this.at);
   }
 
