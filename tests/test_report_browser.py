@@ -283,6 +283,19 @@ def test_it_opens_where_the_curves_part_and_says_when_half_is_gone(report, page)
     assert part(page, "step-text").inner_text() != "3 of 12"
 
 
+def test_marks_and_ends_of_the_curves_do_not_cover_each_other(report, page):
+    run, _ = report
+    chart = page.locator("#flipbook .chart")
+    shown = [chart.locator(f".{name}").count() for name in ("end-label", "tie")]
+    assert shown == [2, 2]  # those of A and B: the reference has no label, so nothing leads to one
+    for method in summarise(run).lines[:2]:  # the same method twice: both marks stand at one step
+        for side in "ab":
+            part(page, f"method-{side}").select_option(method.id)
+        boxes = [note.bounding_box() for note in chart.locator(".note-text").all()]
+        for one, other in itertools.combinations(boxes, 2):
+            assert one["y"] + one["height"] <= other["y"] + 1 or other["y"] + other["height"] <= one["y"] + 1
+
+
 def test_one_switch_for_the_whole_page(report, page):
     run, _ = report
     for score in ("probability", "logit"):

@@ -164,8 +164,10 @@ def show_study(study: Study) -> None:
         out.print(Text(f"· {one_line(line)}"))
     page = study.report(files_of(place(study.url)) / "report.html")
     study.figure("study", page.with_name("study.png"))
-    for file in (page.with_name("study.png"), page):
-        out.print(one_line(str(file)), highlight=False, soft_wrap=True)
+    for name, file in (("figure", page.with_name("study.png")), ("open", page)):
+        out.print(
+            Text.assemble((f"{name:<7}", "dim"), (one_line(str(file)), "bold" * (name == "open"))), soft_wrap=True
+        )
 
 
 def networks_table(studies: Mapping[str, Study]) -> Table:

@@ -98,10 +98,10 @@ class Settings:
         if np.isfinite(self.tau):
             first, second, least = self.smallest
             low, high = number(self.tau_low, 2), number(self.tau_high, 2)
+            alike = f" {first} and {second} are the least alike, {number(least, 2)};" if least < 1 else ""
             said.append(
                 f"Rankings of {len(self.methods)} methods agree with a mean Kendall τ of {number(self.tau, 2)} "
-                f"({100 * self.confidence:g} % interval {low} to {high}); {first} and {second} are the least alike, "
-                f"{number(least, 2)}; Kendall's W is {self.w:.2f}."
+                f"({100 * self.confidence:g} % interval {low} to {high});{alike} Kendall's W is {self.w:.2f}."
             )
         if self.disagreeing:
             said.append(f"Agreeing clearly less with the rest: {', '.join(self.disagreeing)}.")
