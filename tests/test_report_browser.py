@@ -246,7 +246,8 @@ def test_readouts_are_the_measured_scores(report, page):
         start, then = rows[score][0], rows[score][5]
         text = part(page, "readout-a").inner_text().replace("\xa0", " ")
         if score == "logit":
-            change = f"{'+' if then > start else ''}{number(then - start, 2)}"
+            change = number(round(then, 2) - round(start, 2), 2)  # of the numbers that a reader sees
+            change = ("+" if then > start else "") + change
             assert text == f"{number(start, 2)} → {number(then, 2)} ({change})"
         else:
             assert text == f"{per_cent(start)} → {per_cent(then)}"
