@@ -10,6 +10,7 @@ import faithmap
 from faithmap.errors import EngineError
 from faithmap.inference import fused, make_engine, score_chains
 from faithmap.inference.fused import BATCH, FusedNetwork
+from faithmap.inference.incremental.costs import Way
 from tests.test_incremental import draw_chains
 
 
@@ -65,8 +66,8 @@ def test_real_weights(squeezenet):
 
 def test_one_other_bit_and_the_network_as_it_is_runs(monkeypatch):
     classifier = build(Branching())
-    right = fused._Convolution.forward
-    monkeypatch.setattr(fused._Convolution, "forward", lambda self, x: right(self, x).mul_(1 + 1e-6))
+    right = fused.FusedConvolution.forward
+    monkeypatch.setattr(fused.FusedConvolution, "forward", lambda self, x: right(self, x).mul_(1 + 1e-6))
     with torch.inference_mode():
         network = FusedNetwork(classifier, (40, 40))
         for rows in (16, BATCH):
@@ -86,7 +87,7 @@ def test_the_engine_fuses_for_many_scores_and_forgets_a_changed_network(monkeypa
     classifier = build(Branching())
     chains = replace(draw_chains(size=40, chains=6, steps=9, region=7), points=(0, 4, 9))
     monkeypatch.setattr("faithmap.inference.incremental.engine._MANY_SCORES", 8)
-    monkeypatch.setattr("faithmap.inference.incremental.engine.leading_points", lambda *_: 0)
+    monkeypatch.setattr("faithmap.inference.incremental.engine.cheapest_way", lambda *_, **__: Way(0))
     monkeypatch.setattr("faithmap.inference.incremental.engine.WORTHWHILE", 0.0)
     engine = make_engine(classifier, "auto")
     expected = score_chains(make_engine(classifier, "dense"), chains)
@@ -106,7 +107,7 @@ def test_inputs_that_are_not_finite_never_meet_fused_convolutions(monkeypatch):
     classifier = build(Branching())
     chains = replace(draw_chains(size=40, chains=6, steps=9, region=7), points=(0, 4, 9))
     monkeypatch.setattr("faithmap.inference.incremental.engine._MANY_SCORES", 8)
-    monkeypatch.setattr("faithmap.inference.incremental.engine.leading_points", lambda *_: 0)
+    monkeypatch.setattr("faithmap.inference.incremental.engine.cheapest_way", lambda *_, **__: Way(0))
     monkeypatch.setattr("faithmap.inference.incremental.engine.WORTHWHILE", 0.0)
     engine = make_engine(classifier, "auto")
     score_chains(engine, chains)

@@ -11,7 +11,7 @@ from faithmap.errors import EngineError
 from faithmap.inference import Chains, examine, make_engine, score_chains
 from faithmap.inference.incremental import engine as engine_module
 from faithmap.inference.incremental import runner as runner_module
-from faithmap.inference.incremental.costs import leading_points
+from faithmap.inference.incremental.costs import Way, cheapest_way, narrow_ends
 from faithmap.inference.incremental.geometry import Pixels, bounding_rectangles, covered
 from faithmap.inference.incremental.runner import network_of
 from tests.test_incremental import all_logits, classifier_of, draw_chains, from_scratch, settled, small
@@ -104,11 +104,11 @@ def test_the_cheaper_way_is_chosen_chain_by_chain(monkeypatch):
     chains.removal_step[1] = torch.where(chains.removal_step[1] > 6, 0, chains.removal_step[1])  # smaller regions
     small_ones = []
 
-    def leading(network, region, points, copied):
+    def way(network, region, points, **_):
         small_ones.append(region)
-        return 3 if region < 7 else 0
+        return Way(3 if region < 7 else 0)
 
-    monkeypatch.setattr(engine_module, "leading_points", leading)
+    monkeypatch.setattr(engine_module, "cheapest_way", way)
     found = points_of(make_engine(classifier, "auto"), chains)
     assert min(small_ones) < 7 <= max(small_ones)
     incremental = points_of(make_engine(classifier, "incremental"), chains)
@@ -120,10 +120,88 @@ def test_the_cheaper_way_is_chosen_chain_by_chain(monkeypatch):
 
 def test_the_cost_model_takes_what_is_cheaper():
     network_cut = network_of(faithmap.load_classifier("squeezenet1_1-embedded", device="cpu"), (224, 224))
-    assert leading_points(network_cut, 16, range(197)) == 197
-    assert leading_points(network_cut, 16, (0, 50, 100, 150, 196)) == 0
-    assert leading_points(network_cut, 16, (0, 1, 2, 3, 100, 196)) == 4
-    assert leading_points(network_cut, 16, (*range(40), 60, *range(61, 100))) == 80  # across a gap that does not pay
+    assert cheapest_way(network_cut, 16, range(197)) == Way(197)
+    assert cheapest_way(network_cut, 16, (0, 1, 2, 3, 100, 196), shared_end=True) == Way(4)
+    assert cheapest_way(network_cut, 16, (*range(40), 60, *range(61, 100))) == Way(80)  # across a gap that does not pay
+    assert cheapest_way(network_cut, 16, (0, 1), single=True) == Way(2)
+    assert cheapest_way(network_cut, 200, (0, 1), single=True) == Way(0)
+    few = (0, 3, 13, 29, 49, 73, 98, 123, 147, 167, 183, 193, 196)
+    way = cheapest_way(network_cut, 16, few)  # the first maps alone
+    assert way.leading == 13
+    assert network_cut.layers[way.layers - 1].size == (28, 28)
+    assert cheapest_way(network_cut, 16, few, shared_end=True) == Way(12, way.layers)
+    assert cheapest_way(network_cut, 16, (0,)) == Way(0)
+
+
+@pytest.mark.parametrize("body", ["squeezenet1_1", "padded", "mobilenet_v2"])
+def test_an_early_end_of_the_front_gives_the_same_scores(body, monkeypatch):
+    """Behind each layer that is all that the rest reads; to the bit whatever chains are scored together."""
+    classifier = classifier_of(small(body) if body == "mobilenet_v2" else network(body))
+    chains = replace(draw_chains(size=56, chains=5, steps=12, region=7), points=(0, 2, 3, 7, 12))
+    dense = points_of(make_engine(classifier, "dense"), chains)
+    front = network_of(classifier, (56, 56))
+    ends = narrow_ends(front)
+    assert len(ends) >= 3
+    monkeypatch.setattr(engine_module, "WORTHWHILE", 0.0)
+    for layers in ends[:: max(1, len(ends) // 4)]:
+        monkeypatch.setattr(engine_module, "cheapest_way", lambda *_, layers=layers, **__: Way(4, layers))
+        engine = make_engine(classifier, "auto")
+        found = points_of(engine, chains)
+        early = engine._early[layers].plan.network
+        assert [one.name for one in early.layers] == [one.name for one in front.layers[:layers]]
+        assert len(early.tail_inputs) == 1
+        assert (found - dense).abs().max() < 1e-4 * dense.std()
+        assert torch.equal(found[:, 4], dense[:, 4])  # the last point is an image like others
+        some = replace(chains.take(torch.tensor([4, 1])), points=(0, 3, 7, 12))
+        monkeypatch.setattr(engine_module, "cheapest_way", lambda *_, layers=layers, **__: Way(3, layers))
+        assert torch.equal(points_of(engine, some), found[[4, 1]][:, [0, 2, 3, 4]])
+
+
+def test_layers_behind_which_one_map_is_read():
+    front = network_of(classifier_of(network("squeezenet1_1")), (56, 56))
+    for count in range(2, len(front.layers)):
+        first = set(front.layers[:count])
+        read = {source for layer in front.layers[count:] for source in layer.inputs}
+        read |= {one.layer for one in front.tail_inputs}
+        assert (count in narrow_ends(front)) == (len(first & read) == 1)
+
+
+def early(monkeypatch, layers=4):
+    monkeypatch.setattr(engine_module, "cheapest_way", lambda *_, **__: Way(3, layers))
+    return classifier_of(network("squeezenet1_1")), replace(draw_chains(size=56, steps=12, region=7), points=(0, 3, 12))
+
+
+def test_a_wrong_early_end_is_noticed(monkeypatch):
+    classifier, chains = early(monkeypatch)
+    dense = points_of(make_engine(classifier, "dense"), chains)
+    right = runner_module.Tail._run
+    monkeypatch.setattr(runner_module.Tail, "_run", lambda self: (*(found := right(self))[:2], found[2] + 0.01))
+    engine = make_engine(classifier, "auto")
+    with pytest.warns(faithmap.errors.EngineWarning, match="differ from the network's"):
+        assert torch.equal(points_of(engine, chains), dense)
+    assert engine.reason is not None
+
+
+def test_an_early_end_without_memory_or_private_operations(monkeypatch):
+    classifier, chains = early(monkeypatch)
+    dense = points_of(make_engine(classifier, "dense"), chains)
+    engine = make_engine(classifier, "auto")
+    points_of(engine, replace(chains, points=(0, *range(1, 13))))
+    engine.memory = engine._runner.plan.bytes_once()
+    assert torch.equal(points_of(engine, chains), dense)
+    assert engine._early == {4: None}
+    monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    other = make_engine(classifier, "auto")
+    assert (points_of(other, chains) - dense).abs().max() < 1e-4 * dense.std()
+    assert other._early[4] is not None
+
+
+def test_one_runner_at_a_time_keeps_maps(monkeypatch):
+    classifier, chains = early(monkeypatch)
+    engine = make_engine(classifier, "auto")
+    for points, whole in (((0, 3, 12), 0), (range(13), 1), ((0, 3, 12), 0)):
+        points_of(engine, replace(chains, points=tuple(points)))
+        assert [len(engine._runner._states), len(engine._early[4]._states)] == [whole, 1 - whole]
 
 
 def test_a_single_step_over_much_of_the_image_is_run_as_an_image():
@@ -146,7 +224,11 @@ def test_examine_says_which_way_is_taken():
     classifier = classifier_of(network("squeezenet1_1"))
     assert examine(classifier, (64, 64)).leading is None
     assert examine(classifier, (64, 64), points=range(9), region=4).leading == 9
-    assert examine(classifier, (64, 64), points=(0, 100, 200), region=16).leading == 0
+    far = examine(classifier, (64, 64), points=(0, 8, 16), region=16)
+    assert (far.leading, far.until) == (0, None)
+    some = examine(classifier, (64, 64), points=(0, 1, 3, 6, 9, 12, 15, 18), region=8)
+    assert some.leading == 8
+    assert some.until is not None
 
 
 def test_rectangles_of_a_single_step_are_those_of_the_first_of_several():

@@ -33,7 +33,7 @@ class FusedNetwork:
     """
 
     def __init__(self, classifier: Classifier, size: Pair) -> None:
-        if classifier.device.type != "cpu" or classifier.dtype != torch.float32:
+        if not can_fuse(classifier.dtype, classifier.device):
             raise EngineError(f"convolutions are fused on a CPU in float32, not on {classifier.device}")
         self.classifier = classifier
         with evaluation_mode(classifier.module):
@@ -74,23 +74,43 @@ def _fused(traced: Traced) -> fx.GraphModule:
             # Maps are channels_last, which a plain view need not be able to see through.
             node.target = aten.reshape.default if node.target is aten.view.default else node.target
             continue
-        users = list(node.users)
-        relu = len(users) == 1 and users[0].target is aten.relu.default
-        bias = traced.constant(node.args[2]) if len(node.args) > 2 else None
-        root.add_module(node.name, _Convolution(weight, bias, node.args[0].meta["shape"], node.args[3:], relu))
+        convolution, source, relu = fused_convolution(traced, node)
+        root.add_module(node.name, convolution)
         with traced.graph.inserting_before(node):
-            fused = traced.graph.call_module(node.name, (node.args[0],))
+            fused = traced.graph.call_module(node.name, (source,))
         fused.meta = node.meta
-        if relu:
-            users[0].replace_all_uses_with(fused)
-            traced.graph.erase_node(users[0])
+        if relu is not None:
+            relu.replace_all_uses_with(fused)
+            traced.graph.erase_node(relu)
         else:
             node.replace_all_uses_with(fused)
         traced.graph.erase_node(node)
     return fx.GraphModule(root, traced.graph)
 
 
-class _Convolution(nn.Module):
+def can_fuse(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether convolutions of this type are fused on this device at all."""
+    return device.type == "cpu" and dtype == torch.float32
+
+
+def fused_convolution(traced: Traced, node: fx.Node) -> tuple[FusedConvolution, fx.Node, fx.Node | None]:
+    """A convolution with constant weights as a module, what it reads, and the ReLU that it applies.
+
+    It applies one where that alone reads its result.
+
+    Raises:
+        AttributeError, RuntimeError, TypeError: torch has no such operation, or another one.
+    """
+    users, source = list(node.users), node.args[0]
+    assert isinstance(source, fx.Node)
+    relu = users[0] if len(users) == 1 and users[0].target is aten.relu.default else None
+    weight = traced.constant(node.args[1])
+    bias = traced.constant(node.args[2]) if len(node.args) > 2 else None
+    assert weight is not None
+    return FusedConvolution(weight, bias, source.meta["shape"], node.args[3:], relu is not None), source, relu
+
+
+class FusedConvolution(nn.Module):
     """A convolution with its weights in oneDNN's own order, perhaps with a ReLU."""
 
     def __init__(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from faithmap.inference.incremental.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice
@@ -54,6 +54,8 @@ class NetworkCost:
         reason: why the network runs dense; None where it runs incrementally.
         leading: of the points that were asked about, how many, from the first on, are recomputed from the one before;
             all others run as whole images. None where none were asked about.
+        until: the last layer that is recomputed between these points, all behind it being computed whole; None: the
+            front ends where it always does.
     """
 
     layers: list[LayerCost]
@@ -61,6 +63,7 @@ class NetworkCost:
     bytes_per_chain: int
     reason: str | None
     leading: int | None = None
+    until: str | None = None
 
     @property
     def multiply_adds(self) -> int:
@@ -84,35 +87,74 @@ def expected_gain(layers: list[LayerCost]) -> float:
     return sum(layer.multiply_adds for layer in layers) / changed if changed else 1.0
 
 
-def leading_points(network: Network, region: int, points: Sequence[int], copied: float = STATE) -> int:
-    """How many of the points, from the first on, are cheaper recomputed from the one before than run as images.
+@dataclass(frozen=True)
+class Way:
+    """How the scored points of a chain are computed.
+
+    Attributes:
+        leading: so many of them, from the first on, are recomputed from the one before; the rest run as whole images.
+        layers: so many maps of the front are recomputed, and what follows is computed whole; None: all that there are.
+    """
+
+    leading: int
+    layers: int | None = None
+
+
+def cheapest_way(
+    network: Network, region: int, points: Sequence[int], *, single: bool = False, shared_end: bool = False
+) -> Way:
+    """What saves most against running every point as a whole image.
 
     Between two points the regions of all steps in between change their maps: n regions, each of which changes a share
-    s of a map, are supposed to change 1 − (1 − s)ⁿ of it. Decided by network, region and points alone, never by data.
+    s of a map, are supposed to change 1 − (1 − s)ⁿ of it. The first maps are the largest and change least, so between
+    distant points it can pay to recompute these alone. Decided by network, region and points, never by data.
 
     Args:
         region: side of a region in pixels.
         points: the steps that are scored, 0 first.
-        copied: what has to be saved at least, in passes of the network.
+        single: each chain is a single step from an untouched image, whose maps are not copied for it.
+        shared_end: all chains end in the same image, which as a whole image is run once.
     """
-    shares = network.extents.shares(region)
+    gaps = np.diff(points)
+    if len(gaps) == 0:
+        return Way(0)
+    shares = np.array(network.extents.shares(region))[[layer.extent for layer in network.layers]]
+    front = np.array([_front_time(layer) for layer in network.layers])
     tail = float(sum(layer.multiply_adds for layer in layer_costs(network) if layer.path == "dense"))
-    front = []
-    for layer in network.layers:
-        depthwise = isinstance(layer, Convolution) and 1 < layer.groups == layer.channels
-        front.append((shares[layer.extent], (_DEPTHWISE if depthwise else _CONVOLUTION) * _front_work(layer)))
-    image = tail + sum(work for _, work in front)
-    saved, best, leading = 0.0, copied, 0
-    for at, (before, step) in enumerate(pairwise(points)):
-        changed = tail
-        for share, work in front:
-            fraction = 1 - (1 - share) ** (step - before)
-            changed += work * fraction * (_LISTED[0] + _LISTED[1] * fraction)
-        saved += 1 - changed / max(image, 1.0)
+    image = max(tail + front.sum(), 1.0)
+    changed = 1 - (1 - shares) ** gaps[:, None]  # (gaps, layers)
+    # Of the first layers together: what they take on lists of pixels, what they take whole, and how much they hold.
+    listed = (front * changed * (_LISTED[0] + _LISTED[1] * changed)).cumsum(1) / image
+    whole, held = front.cumsum() / image, np.cumsum([_numbers(layer) for layer in network.layers])
+    dense = np.ones(len(gaps))
+    dense[-1] = 0.0 if shared_end else 1.0
+    best, way = 0.0, Way(0)
+    for count in [len(front)] if single else [len(front), *narrow_ends(network)]:
+        saved = np.cumsum(dense - (listed[:, count - 1] + 1 - whole[count - 1]))
+        if not single:
+            saved -= STATE * held[count - 1] / held[-1]
         # Gaps that do not pay by themselves are crossed where what follows makes up for them.
-        if saved >= best:
-            best, leading = saved, at + 2
-    return leading
+        last = len(saved) - 1 - int(saved[::-1].argmax())
+        if saved[last] > best or (saved[last] == best and way.leading == 0):
+            best, way = float(saved[last]), Way(last + 2, None if count == len(front) else count)
+    return way
+
+
+def narrow_ends(network: Network) -> list[int]:
+    """After how many layers of the front a single map is all that what follows reads."""
+    position = {layer: at for at, layer in enumerate(network.layers)}
+    last_reader = {layer: position[layer] for layer in network.layers}
+    for layer in network.layers:
+        for source in layer.inputs:
+            last_reader[source] = max(last_reader[source], position[layer])
+    for one in network.tail_inputs:
+        last_reader[one.layer] = len(network.layers)
+    return [
+        count
+        for count in range(2, len(network.layers))
+        if network.layers[count - 1] in network.made  # it is an operation of the network, not part of one
+        and sum(last_reader[layer] >= count for layer in network.layers[:count]) == 1
+    ]
 
 
 def layer_costs(network: Network) -> list[LayerCost]:
@@ -154,6 +196,17 @@ def multiply_adds(node: fx.Node) -> int:
 def _shape(node: Any) -> tuple[int, ...]:
     shape: tuple[int, ...] = node.meta["shape"]
     return shape
+
+
+def _front_time(layer: Layer) -> float:
+    """Of the whole map, in multiply-adds of a convolution."""
+    depthwise = isinstance(layer, Convolution) and 1 < layer.groups == layer.channels
+    return (_DEPTHWISE if depthwise else _CONVOLUTION) * _front_work(layer)
+
+
+def _numbers(layer: Layer) -> int:
+    """That a map adds to what is kept of a chain, about: other maps are views of these."""
+    return 0 if isinstance(layer, Concat | Slice) else math.prod(layer.size) * layer.channels
 
 
 def _front_work(layer: Layer) -> int:

@@ -23,7 +23,7 @@ from faithmap.errors import EngineError, EngineWarning, InputError, shown
 from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine, free_memory
 from faithmap.inference.fused import FusedNetwork
-from faithmap.inference.incremental.costs import STATE, NetworkCost, expected_gain, layer_costs, leading_points
+from faithmap.inference.incremental.costs import NetworkCost, Way, cheapest_way, expected_gain, layer_costs
 from faithmap.inference.incremental.geometry import Pair, area, bounding_rectangles
 from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
@@ -68,54 +68,75 @@ class IncrementalEngine:
         self.tf32 = tf32
         self.reason: str | None = None  # why the dense engine has taken over
         self._runner: Runner | None = None
+        self._early: dict[int, Runner | None] = {}  # whose fronts end after so many layers; None: there can be none
         self._prepared: Any = None
-        self._compared = False
+        self._compared: set[Runner] = set()
         self._images: DenseEngine | None = None  # for this network as it is now; `dense` runs any, and any input
         self._image_scores = 0
 
     def logits(self, chains: Chains) -> Iterator[Scores]:
         """See `Engine.logits`."""
         # Without steps there is nothing that could be left as it was.
-        some = len(chains) > 0 and chains.scored[-1] > 0
+        some = len(chains) > 0 and (chains.scored[-1] > 0 or (self.required and chains.steps > 0))
         runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if some else None
         finite = bool(chains.pixels.isfinite().all() and chains.fill.isfinite().all())
         if runner is None or not finite:  # fused kernels may swallow a NaN
             yield from self.dense.logits(chains)
             return
         chains = replace(chains, image=first_equal(chains.pixels)[chains.image])
-        leading = self._leading(runner, chains)
-        for count in sorted(set(leading.tolist())):
-            rows = (leading == count).nonzero().squeeze(1)
-            for chain, step, logits in self._by_points(runner, chains.take(rows), count):
+        for way, rows in self._ways(runner, chains):
+            for chain, step, logits in self._by_points(runner, chains.take(rows), way):
                 yield rows[chain], step, logits
 
-    def _leading(self, runner: Runner, chains: Chains) -> Tensor:
-        """How many points of each chain, from the first on, are scored incrementally; the rest as whole images."""
+    def _ways(self, runner: Runner, chains: Chains) -> Iterator[tuple[Way, Tensor]]:
+        """How the points of which chains are scored."""
         points = chains.scored
         single = points == (0, 1)  # maps are not copied for it, and its pixels may be scattered over the image
         if self.required or (len(points) == chains.steps + 1 and not single):
-            return torch.full_like(chains.image, len(points))
+            yield Way(len(points)), torch.arange(len(chains), device=chains.image.device)
+            return
+        removed = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
         if single:
-            pixels = area(bounding_rectangles(chains.removal_step, 1))[0]
-        else:
-            pixels = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
-        sides = (pixels / (1 if single else chains.steps)).sqrt().ceil().clamp(min=1).long().tolist()
-        copied = 0.0 if single else STATE
-        found = {side: leading_points(runner.plan.network, side, points, copied) for side in set(sides)}
-        return torch.tensor([found[side] for side in sides], device=chains.image.device)
+            removed = area(bounding_rectangles(chains.removal_step, 1))[0]
+        whole = removed.amin() == chains.removal_step[0].numel() and points[-1] == chains.steps
+        sides = (removed / (1 if single else chains.steps)).sqrt().ceil().clamp(min=1).long().tolist()
+        network = runner.plan.network
+        ways = {
+            side: cheapest_way(network, side, points, single=single, shared_end=bool(whole) and not single)
+            for side in set(sides)
+        }
+        for way in dict.fromkeys(ways[side] for side in sorted(ways)):
+            rows = [row for row, side in enumerate(sides) if ways[side] == way]
+            yield way, torch.tensor(rows, device=chains.image.device)
 
-    def _by_points(self, runner: Runner, chains: Chains, leading: int) -> Iterator[Scores]:
-        """The first `leading` points incrementally, all others by the network itself."""
+    def _by_points(self, runner: Runner, chains: Chains, way: Way) -> Iterator[Scores]:
+        """The leading points incrementally, all others by the network itself."""
         points = chains.scored
         if self._runner is None:  # the first chains may have shown that it is not to be used
             yield from self.dense.logits(chains)
-        elif leading == 0:
+            return
+        chosen = runner if way.layers is None else self._early_runner(runner, way.layers, chains)
+        if chosen is None or way.leading == 0:
             yield from self._images_engine(chains).logits(chains)
-        else:
-            yield from self._incremental(runner, replace(chains, points=points[:leading]))
-            if leading < len(points):
-                rest = replace(chains, points=(0, *points[leading:]))
-                yield from self._images_engine(rest).removed(rest)
+            return
+        yield from self._incremental(chosen, replace(chains, points=points[: way.leading]))
+        if way.leading < len(points):
+            rest = replace(chains, points=(0, *points[way.leading :]))
+            yield from self._images_engine(rest).removed(rest)
+
+    def _early_runner(self, whole: Runner, layers: int, chains: Chains) -> Runner | None:
+        """A runner whose front ends after so many layers; the chains of all others give their memory back."""
+        if layers not in self._early:
+            self._early[layers] = None
+            others = [whole, *(runner for runner in self._early.values() if runner is not None)]
+            with suppress(EngineError):  # there is no memory for one more
+                size = (chains.pixels.shape[2], chains.pixels.shape[3])
+                network = whole.plan.network
+                with inference(self.tf32):
+                    plan = plan_for(self.classifier, size, self.public, network.operation(network.layers[layers - 1]))
+                most = self._chains_at_a_time(plan, sum(runner.plan.bytes_once() for runner in others))
+                self._early[layers] = Runner(plan, most)
+        return self._early[layers]
 
     def _images_engine(self, chains: Chains) -> DenseEngine:
         """What scores whole images: after many of them with fused convolutions, which take a second to prepare."""
@@ -128,18 +149,22 @@ class IncrementalEngine:
         return self._images or self.dense
 
     def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
+        for other in (self._runner, *self._early.values()):
+            if other is not None and other is not runner:
+                other.forget()
         images, fills = (
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
         scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
-        yield from scores if self._compared else self._comparing(scores, chains)
+        yield from scores if runner in self._compared else self._comparing(runner, scores, chains)
 
     def _ready(self, size: Pair) -> Runner | None:
         """The runner for this network as it is now; None where there is none."""
         now = (size, signature(self.classifier.module))
         if now != self._prepared:
-            self._prepared, self._runner, self.reason, self._compared = now, None, None, False
+            self._prepared, self._runner, self.reason = now, None, None
+            self._early, self._compared = {}, set()
             self._images, self._image_scores = None, 0
             try:
                 plan = self._plan(size)
@@ -160,8 +185,9 @@ class IncrementalEngine:
             raise EngineError(f"{plan.network.stop}, a step takes {gain:.2f} times less work than an image")
         return plan
 
-    def _chains_at_a_time(self, plan: Plan) -> int:
-        free = self.memory if self.memory is not None else free_memory(plan.device) // 2
+    def _chains_at_a_time(self, plan: Plan, taken: int = 0) -> int:
+        """As many as there is memory for, besides the bytes that other plans have taken of it."""
+        free = (self.memory if self.memory is not None else free_memory(plan.device) // 2) - taken
         fits = plan.most_chains_within(free)
         if fits < 1:
             raise EngineError(
@@ -173,7 +199,7 @@ class IncrementalEngine:
         return min(fits, plan.most_chains(), max(8, _HELD_BYTES // (400 * classes)))
 
     def _give_up(self, reason: str) -> None:
-        self.reason, self._runner = reason, None
+        self.reason, self._runner, self._early = reason, None, {}
         if self.required:
             raise EngineError(
                 f"{self.classifier.name} cannot be run incrementally: {reason}. Use engine 'auto' or 'dense'."
@@ -208,11 +234,11 @@ class IncrementalEngine:
         logits = self.classifier.check_logits(outputs, len(outputs))
         return self.classifier.scores(logits, targets).unsqueeze(1) if self.classifier.score_kind == CUSTOM else logits
 
-    def _comparing(self, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
+    def _comparing(self, runner: Runner, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
         """Hold the first scores back until some of them were compared with the network's own."""
         first = torch.argsort(chains.image, stable=True)[: min(2, len(chains))].tolist()
         points = chains.scored
-        steps = sorted({0, points[1], points[len(points) // 2], points[-1]})
+        steps = sorted({0, *points[1:2], points[len(points) // 2], points[-1]})
         missing = {(chain, step): None for chain in first for step in steps}
         found: dict[tuple[int, int], Tensor] = {}
         held: list[Scores] = []
@@ -229,12 +255,12 @@ class IncrementalEngine:
         # Rounding grows with the values themselves where the logits hardly differ.
         allowed = TOLERANCE[self.classifier.dtype] * (float(expected.std()) + 1e-2 * float(expected.abs().max()))
         if bool((error <= allowed).all()):
-            self._compared = True
+            self._compared.add(runner)
             yield from held
             yield from scores
             return
         chain, step = pairs[int(error.amax(1).argmax())]
-        layer = self._runner.first_difference(self.classifier, chains, chain, step) if self._runner else "?"
+        layer = runner.first_difference(self.classifier, chains, chain, step)
         self._give_up(
             f"the incremental logits differ from the network's by {float(error.max()):.2g} at step {step} "
             f"(allowed {allowed:.2g}); they part at {layer}"
@@ -262,8 +288,12 @@ def examine(
         runner = engine._ready(size)
     if runner is not None:
         plan = runner.plan
-        leading = None if points is None else leading_points(plan.network, region, points)
-        return NetworkCost(layer_costs(plan.network), plan.network.stop, plan.bytes_per_chain(), None, leading)
+        costs = layer_costs(plan.network)
+        if points is None:
+            return NetworkCost(costs, plan.network.stop, plan.bytes_per_chain(), None)
+        way = cheapest_way(plan.network, region, points)
+        until = None if way.layers is None else plan.network.layers[way.layers - 1].name
+        return NetworkCost(costs, plan.network.stop, plan.bytes_per_chain(), None, way.leading, until)
     try:
         network = network_of(classifier, size)
     except EngineError as error:

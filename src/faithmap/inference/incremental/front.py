@@ -41,12 +41,19 @@ class Front:
     Args:
         handlers: ATen operation → how it joins the front.
         otherwise: how all other operations do.
+        until: the last operation of the graph that may make a layer, by number; those behind it belong to the tail.
     """
 
     def __init__(
-        self, traced: Traced, size: Pair, region: int, handlers: Mapping[Any, Handler], otherwise: Handler
+        self,
+        traced: Traced,
+        size: Pair,
+        region: int,
+        handlers: Mapping[Any, Handler],
+        otherwise: Handler,
+        until: int | None = None,
     ) -> None:
-        self.traced = traced
+        self.traced, self.until = traced, until
         self.handlers, self.otherwise = handlers, otherwise
         self.extents = Extents(size, region)
         self.values: dict[fx.Node, Value] = {}
@@ -56,14 +63,14 @@ class Front:
         self.dtype: torch.dtype = torch.float32
 
     def run(self) -> Network:
-        for node in self.traced.graph.nodes:
+        for number, node in enumerate(self.traced.graph.nodes):
             if node.op == "placeholder":
                 _, channels, *size = node.meta["shape"]
                 self.dtype = node.meta["dtype"]
                 layer = Input("the input", (), channels, (size[0], size[1]), 0)
                 self._add(node, layer)
             elif node.op == "call_function":
-                self._operation(node)
+                self._operation(node, self.until is None or number <= self.until)
         tail, inputs = self._tail()
         needed: set[Layer] = set()
         for one in reversed(self.layers):
@@ -103,7 +110,7 @@ class Front:
             return value.layer if {d % 4 for d in node.args[1]} == {2, 3} else None  # type: ignore[union-attr,operator]
         return None
 
-    def _operation(self, node: fx.Node) -> None:
+    def _operation(self, node: fx.Node, may_be_layer: bool) -> None:
         sources = [s for s in node.all_input_nodes if s.op != "get_attr"]
         if not sources or not all(s in self.values for s in sources):
             return
@@ -114,6 +121,8 @@ class Front:
         elif isinstance(made, Value):
             self.values[node] = made
             self.made.setdefault(made.layer, []).append(node)
+        elif not may_be_layer:
+            self.stops.append(f"from {node.meta['layer']} on whole maps were asked for")
         elif self.extents.share(made.extent) > WHOLE:
             self.stops.append(f"a region changes the whole map at {node.meta['layer']} ({node.target})")
         else:

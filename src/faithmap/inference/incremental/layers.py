@@ -169,3 +169,7 @@ class Network:
     stop: str
     made: dict[Layer, list[fx.Node]]
     layouts: dict[fx.Node, str]
+
+    def operation(self, layer: Layer) -> int:
+        """The number of the operation in the graph that makes this layer; others may have joined it."""
+        return list(self.traced.graph.nodes).index(self.made[layer][0])

@@ -23,7 +23,7 @@ from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area,
 from faithmap.inference.incremental.kernels import CHUNK_BYTES, Kernel, Scratch, kernel_for
 from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network
 from faithmap.inference.incremental.state import Layout, Place, State
-from faithmap.inference.incremental.tail import LARGEST_BATCH, Tail, batch_size, working_bytes
+from faithmap.inference.incremental.tail import LARGEST_BATCH, LARGEST_OF_EARLY, Tail, batch_size, working_bytes
 from faithmap.inference.incremental.tracing import trace
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
@@ -65,40 +65,48 @@ class Plan:
         an untouched image, packed weights, gathered windows and a batch of the tail are there once.
         """
         lists = _BYTES_PER_LISTED_PIXEL * sum(math.prod(extent.size) for extent in self.network.extents.all)
+        return (memory - self.bytes_once()) // (self.bytes_per_chain() + lists)
+
+    def bytes_once(self) -> int:
+        """Memory that does not grow with the number of chains."""
         weights = 2 * self._itemsize * sum(one.numel() for one in self.network.traced.constants.values())
         scratch = _SCRATCH_BUFFERS * CHUNK_BYTES[kind_of(self.device)]
-        once = self.bytes_per_chain() + weights + scratch + working_bytes(self.network, self._itemsize)
-        return (memory - once) // (self.bytes_per_chain() + lists)
+        return self.bytes_per_chain() + weights + scratch + working_bytes(self.network, self._itemsize)
 
     @property
     def _itemsize(self) -> int:
         return torch.finfo(self.dtype).bits // 8
 
 
-def network_of(classifier: Classifier, size: Pair) -> Network:
+def network_of(classifier: Classifier, size: Pair, until: int | None = None) -> Network:
     """Trace a classifier's network and cut it.
 
+    Args:
+        until: where the front ends at the latest; see `cut`.
     Raises:
         EngineError: why it cannot be recorded.
     """
     dtype, device = classifier.dtype, classifier.device
-    batch = LARGEST_BATCH[kind_of(device)]
+    batch = (LARGEST_BATCH if until is None else LARGEST_OF_EARLY)[kind_of(device)]
     with evaluation_mode(classifier.module):
-        network = cut(trace(classifier.module, (batch, classifier.channels, *size), dtype, device), size)
+        network = cut(trace(classifier.module, (batch, classifier.channels, *size), dtype, device), size, until=until)
         if (fits := batch_size(network, kind_of(device))) != batch:
-            network = cut(trace(classifier.module, (fits, classifier.channels, *size), dtype, device), size)
+            network = cut(
+                trace(classifier.module, (fits, classifier.channels, *size), dtype, device), size, until=until
+            )
     return network
 
 
-def plan_for(classifier: Classifier, size: Pair, public: bool = False) -> Plan:
+def plan_for(classifier: Classifier, size: Pair, public: bool = False, until: int | None = None) -> Plan:
     """Prepare a classifier for inputs of one size.
 
     Args:
         public: use public operations of torch only.
+        until: where the front ends at the latest; see `cut`.
     Raises:
         EngineError: why it cannot be run incrementally.
     """
-    network = network_of(classifier, size)
+    network = network_of(classifier, size, until)
     dtype, device = classifier.dtype, classifier.device
     layout, scratch = Layout(network.layers), Scratch(dtype, device)
     kernels = []
@@ -106,7 +114,9 @@ def plan_for(classifier: Classifier, size: Pair, public: bool = False) -> Plan:
         kernel = kernel_for(layer, scratch, _unplaced(layer, layout), public)
         if kernel is not None:
             kernels.append((layer, kernel))
-    return Plan(network, layout, kernels, Tail(network, dtype, device, public), dtype, device)
+    # After an early end, most of the network is the tail.
+    tail = Tail(network, dtype, device, public, fused=until is not None)
+    return Plan(network, layout, kernels, tail, dtype, device)
 
 
 def _unplaced(layer: Layer, layout: Layout) -> list[tuple[Layer, int]]:
@@ -207,6 +217,10 @@ class Runner:
     def shrink(self) -> None:
         """Half as many chains at a time."""
         self.most = max(1, self.most // 2)
+        self.forget()
+
+    def forget(self) -> None:
+        """Give back the memory of the chains."""
         self._states = {}
         self.plan.tail.clear()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from faithmap.inference.dense import LEAST
+from faithmap.inference.fused import can_fuse, fused_convolution
 from faithmap.inference.incremental.kernels import GRID, Product, random_numbers, rounded_up, rows_are_independent
 from faithmap.inference.incremental.layers import NHW, NHWC, Network, TailInput
 from faithmap.inference.incremental.state import State
 from faithmap.inference.incremental.tracing import aten
 
 LARGEST_BATCH = {"cpu": 256, "device": 512}
+LARGEST_OF_EARLY = {"cpu": 32, "device": 512}  # where the front ends early: large maps stay near the cache
 _LARGEST_OF_MAPS = {"cpu": 128, "device": 512}  # where the last batch is always filled up
 _ROWWISE = frozenset({aten.flatten.using_ints, aten.linear.default, aten.relu.default, "output"})
 _BATCH_BYTES = 256_000_000  # all inputs of the widest operation of a batch
@@ -67,12 +70,15 @@ class Tail:
 
     Args:
         public: use public operations of torch only.
+        fused: let convolutions apply the ReLU behind them where torch can; inputs have to be finite.
     """
 
-    def __init__(self, network: Network, dtype: torch.dtype, device: torch.device, public: bool) -> None:
+    def __init__(
+        self, network: Network, dtype: torch.dtype, device: torch.device, public: bool, fused: bool = False
+    ) -> None:
         self.inputs = network.tail_inputs
         self.batch = network.traced.batch
-        self.module = _compiled(network, public)
+        self.module = _compiled(network, public, fused and not public and can_fuse(dtype, device))
         products = [one.product for one in self.module.modules() if isinstance(one, _Linear)]
         self.any_count = _is_rowwise(network) and all(product.any_count for product in products)
         self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
@@ -197,8 +203,15 @@ class _Linear(nn.Module):
         return self.product(rows).view(*inputs.shape[:-1], -1)
 
 
-def _compiled(network: Network, public: bool) -> fx.GraphModule:
+def _compiled(network: Network, public: bool, fused: bool) -> fx.GraphModule:
     """The tail as a module of its own."""
+    if fused:
+        with suppress(AttributeError, RuntimeError, TypeError):  # operations that torch does not promise
+            return _tail_module(network, public, fused=True)
+    return _tail_module(network, public, fused=False)
+
+
+def _tail_module(network: Network, public: bool, fused: bool) -> fx.GraphModule:
     root, graph = nn.Module(), fx.Graph()
     new: dict[fx.Node, Any] = {}
     for at, one in enumerate(network.tail_inputs):
@@ -213,12 +226,19 @@ def _compiled(network: Network, public: bool) -> fx.GraphModule:
         return found
 
     for node in network.tail:
+        if node in new:
+            continue  # a ReLU that the convolution before it applies
         weight = network.traced.constant(node.args[1]) if len(node.args) > 1 else None
         if node.target is aten.linear.default and weight is not None and isinstance(node.args[0], fx.Node):
             bias = network.traced.constant(node.args[2]) if len(node.args) > 2 else None
             rows = math.prod(node.args[0].meta["shape"][:-1])
             root.add_module(node.name, _Linear(weight, bias, rows, public))
             new[node] = graph.call_module(node.name, (new[node.args[0]],))
+            continue
+        if fused and node.target is aten.conv2d.default and weight is not None:
+            convolution, source, relu = fused_convolution(network.traced, node)
+            root.add_module(node.name, convolution)
+            new[node] = new[relu or node] = graph.call_module(node.name, (new[source],))
             continue
         if node.target is aten.conv2d.default and weight is not None:
             name = str(node.args[1].target)  # type: ignore[union-attr]
