@@ -196,12 +196,16 @@ def test_an_early_end_without_memory_or_private_operations(monkeypatch):
     assert other._early[4] is not None
 
 
-def test_one_runner_at_a_time_keeps_maps(monkeypatch):
+def test_where_memory_is_bounded_one_runner_at_a_time_keeps_maps(monkeypatch):
     classifier, chains = early(monkeypatch)
-    engine = make_engine(classifier, "auto")
+    engine = make_engine(classifier, "auto", memory=4 << 30)
     for points, whole in (((0, 3, 12), 0), (range(13), 1), ((0, 3, 12), 0)):
         points_of(engine, replace(chains, points=tuple(points)))
-        assert [len(engine._runner._states), len(engine._early[4]._states)] == [whole, 1 - whole]
+        assert [engine._runner.bytes_kept() > 0, engine._early[4].bytes_kept() > 0] == [whole, 1 - whole]
+    engine.memory = None
+    points_of(engine, replace(chains, points=tuple(range(13))))
+    assert engine._runner.bytes_kept() > 0
+    assert engine._early[4].bytes_kept() > 0
 
 
 def test_a_single_step_over_much_of_the_image_is_run_as_an_image():

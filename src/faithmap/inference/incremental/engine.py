@@ -149,15 +149,22 @@ class IncrementalEngine:
         return self._images or self.dense
 
     def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
-        for other in (self._runner, *self._early.values()):
-            if other is not None and other is not runner:
-                other.forget()
+        self._make_room(runner)
         images, fills = (
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
         scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
         yield from scores if runner in self._compared else self._comparing(runner, scores, chains)
+
+    def _make_room(self, runner: Runner) -> None:
+        """Give back what the chains of other runners take, unless there is plenty of memory for both."""
+        needed = runner.most * runner.plan.bytes_per_chain() - runner.bytes_kept()
+        if self.memory is None and needed <= free_memory(runner.plan.device) // 2:
+            return
+        for other in (self._runner, *self._early.values()):
+            if other is not None and other is not runner:
+                other.forget()
 
     def _ready(self, size: Pair) -> Runner | None:
         """The runner for this network as it is now; None where there is none."""

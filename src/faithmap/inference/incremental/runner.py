@@ -219,6 +219,10 @@ class Runner:
         self.most = max(1, self.most // 2)
         self.forget()
 
+    def bytes_kept(self) -> int:
+        """Memory that the maps of chains take now."""
+        return max(self._states, default=0) * self.plan.bytes_per_chain()
+
     def forget(self) -> None:
         """Give back the memory of the chains."""
         self._states = {}
