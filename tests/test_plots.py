@@ -416,3 +416,17 @@ def test_two_methods_of_one_colour_differ_in_dashes_and_markers():
         if one.colour == other.colour:
             assert one.dash != other.dash
             assert one.marker != other.marker
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_colour_bar_of_an_agreement_is_as_long_as_its_label(count: int) -> None:
+    own = [name for name in METHODS if name != "random"][:count]
+    frame = frame_of()
+    ax = plots.agreement(frame[frame["method"].isin([*own, "random"])])
+    figure = ax.get_figure()
+    assert figure is not None
+    drawn(figure)
+    bar = next(other for other in figure.axes if other is not ax)
+    box = bar.yaxis.label.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.height

@@ -666,6 +666,12 @@ def test_the_flipbook_in_a_notebook(context, report, tmp_path):
     expected = faithmap.perturb(example.pixels, run.removal_step(example, method), run.fill(example, method=method), 12)
     assert (got - expected).abs().max() <= 1 / 255 + 1e-6
     assert inside.locator(".card").count() == 0
+    for width in (1280, 760, 375):  # wherever it is scrolled to, the step can be moved
+        page.set_viewport_size({"width": width, "height": 900})
+        box = inside.locator('[data-part="play"]').bounding_box()
+        outer = page.locator("iframe").bounding_box()
+        assert outer["y"] <= box["y"], width
+        assert box["y"] + box["height"] <= outer["y"] + outer["height"], width
     assert complaints == []
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.locator("body > div svg path").count() > 3

@@ -140,6 +140,10 @@ def agreement(
     table = table.loc[methods, methods].rename(index=display_name, columns=display_name)
     size = size_of(style)
     with themed(size):
-        ax = matrix(table, ax, size, label="rank correlation over images", cmap="RdBu_r", limits=(-1, 1), decimals=2)
+        # As much as the colour bar has room for.
+        label = {0: "", 1: "correlation", 2: "rank correlation", 3: "rank correlation"}.get(
+            len(table), "rank correlation over images"
+        )
+        ax = matrix(table, ax, size, label=label, cmap="RdBu_r", limits=(-1, 1), decimals=2)
         title_of(ax, title, size)
     return ax
