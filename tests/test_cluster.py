@@ -15,7 +15,7 @@ import torch
 from benchmarks.chaos import measure, network
 
 import faithmap
-from faithmap.errors import FaithmapError, MethodError
+from faithmap.errors import ClassifierError, FaithmapError, MethodError
 from faithmap.run import Run
 
 ray = pytest.importorskip("ray")
@@ -183,6 +183,36 @@ def test_what_a_worker_refuses_is_said_as_if_it_were_here(cluster, tmp_path):
             tmp_path / "run",
             executor=RayExecutor(cluster.address, workers=2),
         )
+
+
+def in_place(module):
+    with torch.no_grad():
+        module[6].weight.mul_(2)
+
+
+def through_data(module):
+    module[0].weight.data.add_(1)
+
+
+@pytest.mark.parametrize("change", [in_place, through_data])
+def test_a_method_that_changes_a_workers_network_is_named(cluster, tmp_path, change):
+    classifier = network()
+    module = classifier.module
+
+    def careless(inputs, targets):
+        change(module)
+        return inputs.abs().sum(1)
+
+    with pytest.raises(ClassifierError, match=r"heatmap method 'mine' changed the (network|weights of) small"):
+        faithmap.evaluate(
+            classifier,
+            torch.rand(3, 3, 24, 24),
+            {"mine": careless},
+            faithmap.Protocol.preset(steps=2, region_size=4, draws=1),
+            tmp_path / "run",
+            executor=RayExecutor(cluster.address, workers=1),
+        )
+    assert not list((tmp_path / "run" / "scores").glob("*")), "scores of another network were stored"
 
 
 def test_bad_settings_are_refused():

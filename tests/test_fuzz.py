@@ -2,7 +2,9 @@
 
 import copy
 import inspect
+import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ import pandas as pd
 import pytest
 import torch
 from benchmarks import fuzz
+from benchmarks.fuzzing.api import called
 from benchmarks.fuzzing.hostile import NEAR
-from benchmarks.fuzzing.valid import calls, measured_run, network, pixels, protocol
+from benchmarks.fuzzing.valid import calls, function_of, further_calls, measured_run, network, pixels, protocol
 
 import faithmap
 from faithmap.report.page import write_text
@@ -53,6 +56,109 @@ def test_arguments_that_once_ended_in_a_traceback():
     for channels in (np.zeros((2, 2)), np.array([]), torch.rand(3)):
         with pytest.raises(faithmap.errors.InputError, match="channels is"):
             measured_run().report("unused.html", channels=channels)
+
+
+class Endless:
+    """Has a length, and never comes to its end."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return 1
+
+
+class NoPath(os.PathLike):
+    """A path that is none, or that fails."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __fspath__(self):
+        if self.answer is None:
+            raise RuntimeError("no path")
+        return self.answer
+
+
+class Deaf:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
+    def __eq__(self, other):
+        raise RuntimeError("no equality")
+
+    __hash__ = None
+
+
+MISBEHAVING = {
+    "frame": pd.DataFrame,
+    "frame of something else": lambda: pd.DataFrame({"image": [1]}),
+    "mapping": dict,
+    "series": lambda: pd.Series([1, 2]),
+    "no values": lambda: np.array([]),
+    "records": lambda: np.array([(1, 2)], dtype=[("a", "i4"), ("b", "i4")]),
+    "missing": lambda: pd.NA,
+    "measured": lambda: measured_run().measured(),
+    "pair": tuple,
+    "same twice": lambda: ("edge", "edge"),
+    "endless": Endless,
+    "no end": lambda: itertools.repeat("a"),
+    "deaf": Deaf,
+    "class": lambda: Deaf,
+    "half a character": lambda: "\ud800",
+    "half a character in a path": lambda: Path("\ud800"),
+    "long path": lambda: Path("a" * 300),
+    "no path": lambda: NoPath(None),
+    "path of a number": lambda: NoPath(3),
+    "path of bytes": lambda: NoPath(b"abc"),
+}
+# Of each family some that answer at once; the fuzzer calls all of them.
+QUICK = [
+    "heatmaps", "aopc", "Protocol.preset", "attribution.resolve_methods", "measures.masks.load_masks",
+    "studies.leaderboard.leaderboard", "statistics.boundary", "statistics.decided", "statistics.verdict",
+    "statistics.measured_from", "Classifier",
+]  # fmt: skip
+
+
+@pytest.fixture
+def alarm(monkeypatch):
+    """A case that takes longer than ten seconds of processor time is ended, and is a finding."""
+    monkeypatch.setattr(fuzz, "SECONDS", 10)
+    before = {one: signal.signal(one, fuzz.too_long) for one in (signal.SIGALRM, signal.SIGPROF)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("name", QUICK)
+def test_objects_that_misbehave_end_in_a_result_or_a_sentence(name):
+    """Each of them as each argument."""
+    make = {**further_calls(), **CALLS}[name]
+    known = inspect.signature(function_of(name)).parameters.values()
+    arguments = [one.name for one in known if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+    wrong = {
+        f"{argument} is {kind}": found
+        for argument in arguments
+        for kind, value in MISBEHAVING.items()
+        if (found := fuzz.outcome(lambda: called(function_of(name), {**make(), argument: value()}))) is not None  # noqa: B023
+    }
+    assert not wrong, "\n".join(f"{what}:\n{how}" for what, how in wrong.items())
+
+
+def test_figures_may_be_as_coarse_as_is_said(tmp_path):
+    axes = measured_run().plot()
+    assert faithmap.plots.save(axes, tmp_path / "f.png", dpi=20).stat().st_size
+    with pytest.raises(faithmap.FaithmapError, match="dots per inch from 20 to 2400"):
+        faithmap.plots.save(axes, tmp_path / "f.png", dpi=19)
+
+
+def test_classes_that_are_no_numbers_are_named():
+    frame = measured_run().scores()
+    with pytest.raises(faithmap.errors.CurveError, match="column 'label' of"):
+        faithmap.statistics.subsets(frame.assign(label="x"))
 
 
 # Argument → the function that takes it, with arguments that are valid.

@@ -1,5 +1,6 @@
 """Images that belong together: photos and their crops, patients, videos."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 
 import faithmap
+from faithmap import grouping
 from faithmap.errors import InputError
+from faithmap.grouping import groups_by_id
 from faithmap.images import Images, TensorImage
 
 
@@ -153,3 +156,25 @@ def test_a_run_says_once_that_names_suggest_groups(tiny, tmp_path):
     assert not said
     assert set(run.scores()["group"].unique()) == {"cat", "dog"}
     assert run.manifest.groups()["cat-left.png"] == "cat"
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"((?:a|a)*)b", r"(.*.*.*.*.*.*.*.*.*.*)0"])
+def test_a_pattern_that_tries_too_many_ways_is_ended(monkeypatch, pattern):
+    monkeypatch.setattr(grouping, "SECONDS", 0.5)
+    with pytest.raises(InputError, match=r"takes longer than 0\.5 s on 2 names.*a repeat stands in a repeat"):
+        named("a.png", "a" * 300 + "!.png").grouped(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(" * 3000 + ")" * 3000, "(a{99999999999999999999})", "(?P<1>a)", r"(\udf)", "(\ud800"]
+)
+def test_what_cannot_be_compiled_is_no_regular_expression(pattern):
+    with pytest.raises(InputError, match="is no regular expression"):
+        named("a.png").grouped(pattern)
+
+
+def test_a_search_in_another_process_finds_the_same():
+    ids = [f"日本/p{number}_é\u2028x.png" for number in range(2000)] + ["none", "p_"]
+    pattern = r"(?i)P(\d+)_"
+    expected = {name: found[1] if (found := re.search(pattern, name)) else None for name in ids}
+    assert groups_by_id(pattern, ids) == expected

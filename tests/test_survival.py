@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from benchmarks.chaos import measure, network
+from benchmarks.chaos import Question, measure, network
 
 import faithmap
 from faithmap.errors import InputError, StoreError
@@ -48,6 +48,15 @@ def test_killed_again_and_again(further):
     done = subprocess.run(command, cwd=Path(SRC).parent, env={**os.environ, "PYTHONPATH": SRC}, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(b"6 kills")
+
+
+def test_fewer_points_have_the_bits_of_all_of_them(whole, tmp_path):
+    """Which is what runs that change their points between kills are compared with."""
+    few = measure(tmp_path / "few", question=Question(steps=6, points=2, draws=1)).scores()
+    keys = ["image", "method", "order", "draw", "step"]
+    few, every = (one.astype(dict.fromkeys(keys[:3], "str")).set_index(keys) for one in (few, whole.scores()))
+    assert set(few.index.get_level_values("step")) == {0, 6}
+    assert few["logit"].equals(every.loc[few.index, "logit"])
 
 
 def test_every_damaged_part_is_computed_again(run, whole):

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
-from faithmap.checks import as_fraction, as_integer, as_text, as_texts, check_flag, one_of
+from faithmap.checks import as_fraction, as_integer, as_list, as_text, as_texts, check_flag, one_of
 from faithmap.errors import FaithmapError, shown
 from faithmap.protocol import Direction, Order, Score
 
@@ -22,13 +21,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _Error = type[FaithmapError]
 LARGEST_SEED = 2**63 - 1
 MOST_RESAMPLES = 1_000_000
-_NUMBERS = ("step", "draw", "logit", "probability", "value", "rank")
+LEAST_DPI = 20  # below, letters are smaller than a pixel, which matplotlib cannot draw
+_NUMBERS = ("step", "draw", "logit", "probability", "value", "rank", "label", "target", "predicted")
 
 
 def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> Callable[[_F], _F]:
     """Check the arguments of a function whose names stand in this module's table, and those whose type is given.
 
-    None passes where it is the default.
+    None passes where it is the default. What is a number or a list of them reaches the function as such, whatever it
+    came in.
 
     Args:
         error: what is raised.
@@ -56,11 +57,12 @@ def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> 
                     continue
                 if name in kinds and not isinstance(value, kinds[name]):
                     raise error(f"{name} is {shown(value)}: give a {_named(kinds[name])}.")
-                if isinstance(value, pd.DataFrame):
-                    _frame(value, name, error)
+                annotation = str(known[name].annotation)
+                if name in ("frame", "frames"):
+                    _tables(value, name, error, annotation)
                 elif name in _BY_NAME and name not in kinds:
                     plain = _BY_NAME[name](value, name, error)
-                    if isinstance(plain, int | float):  # of a number in an array or tensor
+                    if plain is not None:  # numbers and lists, whatever they came in
                         bound.arguments[name] = plain
             return function(*bound.args, **bound.kwargs)
 
@@ -93,13 +95,11 @@ def _frame(value: Any, name: str, error: _Error) -> None:
             raise error(f"{name} has the column '{column}' with missing values: expected a name in every row.")
 
 
-def _measured(value: Any, name: str, error: _Error) -> None:
-    """A frame, frames by name, or values that were measured."""
-    if isinstance(value, Mapping):
-        for one in value.values():
-            _measured(one, name, error)
-    elif not _is_measured(value):
-        _frame(value, name, error)
+def _tables(value: Any, name: str, error: _Error, annotation: str) -> None:
+    """A frame; where the annotation says so, several by name, or values that were measured."""
+    for one in value.values() if "Mapping" in annotation and isinstance(value, Mapping) else [value]:
+        if not ("Measured" in annotation and _is_measured(one)):
+            _frame(one, name, error)
 
 
 def _is_measured(value: Any) -> bool:
@@ -114,23 +114,18 @@ def _settings(value: Any, name: str, error: _Error) -> None:
             raise error(f"{name} holds {shown(one)}: give what `measured` returns.")
 
 
-def _integers(value: Any, name: str, error: _Error) -> None:
-    try:
-        found = None if isinstance(value, str | Mapping) or callable(value) or len(value) < 0 else list(value)
-    except Exception:  # anybody's object
-        found = None
-    if found is None:
-        raise error(f"{name} is {shown(value)}: give a list of integers.")
-    for one in found:
-        as_integer(one, f"an entry of {name}", 0, 2**31 - 1, error)
+def _integers(value: Any, name: str, error: _Error) -> list[int]:
+    found = as_list(value, name, "integers", error)
+    return [as_integer(one, f"an entry of {name}", 0, 2**31 - 1, error) for one in found]
 
 
-def _rising(value: Any, name: str, error: _Error) -> None:
-    listed = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1)
-    if not listed or not all(isinstance(one, Real) for one in value):
+def _rising(value: Any, name: str, error: _Error) -> list[float]:
+    found = as_list(value, name, "numbers", error)
+    if not all(isinstance(one, Real) for one in found):
         raise error(f"{name} is {shown(value)}: give a list of numbers.")
-    if any(not 0 < one <= 1 for one in value):
+    if any(not 0 < one <= 1 for one in found):
         raise error(f"{name} is {shown(value)}: give numbers more than 0 and at most 1.")
+    return [float(one) for one in found]
 
 
 def _labels(value: Any, name: str, error: _Error) -> None:
@@ -144,8 +139,8 @@ def _words(value: Any, name: str, error: _Error) -> None:
 
 
 def _dpi(value: Any, name: str, error: _Error) -> None:
-    if not isinstance(value, int | float) or value is True or not 1 <= value <= 2400:
-        raise error(f"{name} is {shown(value)}: give dots per inch from 1 to 2400.")
+    if not isinstance(value, int | float) or not LEAST_DPI <= value <= 2400:
+        raise error(f"{name} is {shown(value)}: give dots per inch from {LEAST_DPI} to 2400.")
 
 
 def _numbers(low: int, high: int) -> Callable[[Any, str, _Error], Any]:
@@ -169,8 +164,6 @@ _BY_NAME: dict[str, Callable[[Any, str, _Error], Any]] = {
     "dpi": _dpi,
     "folder": check_flag,
     "fractions": _rising,
-    "frame": _measured,
-    "frames": _measured,
     "higher_is_better": check_flag,
     "image": as_text,
     "label": as_text,

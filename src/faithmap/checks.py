@@ -6,7 +6,8 @@ Nothing here changes an argument: what is converted is a copy.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from numbers import Real
 from typing import Any
 
@@ -19,6 +20,7 @@ from faithmap.errors import FaithmapError, InputError, among, shown
 
 LARGEST_SIDE = 32_768
 LARGEST_STEP = 2**31 - 1
+MOST_ENTRIES = 10_000_000  # of a list; others' objects may go on for ever
 
 
 def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:
@@ -30,6 +32,10 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
     if isinstance(value, Tensor):
         return _dense(value, name, error)
     if value is None or isinstance(value, (str, bytes, bytearray, memoryview)) or callable(value):
+        raise error(f"{name} is {_kind(value)}, expected a tensor or an array.")
+    known = isinstance(value, Sequence) or any(has_attribute(value, one) for one in _ARRAYS)
+    if hasattr(type(value), "__getitem__") and not known:
+        # NumPy would ask for one entry after the other, as long as there are any.
         raise error(f"{name} is {_kind(value)}, expected a tensor or an array.")
     try:
         array = np.asarray(value)
@@ -204,10 +210,14 @@ def as_text(value: Any, name: str, error: type[FaithmapError] = InputError) -> s
     """Text.
 
     Raises:
-        FaithmapError: (of the type `error`) anything else.
+        FaithmapError: (of the type `error`) anything else, and what UTF-8 cannot write.
     """
     if not isinstance(value, str):
         raise error(f"{name} is {shown(value)}: give text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a character, as in names of files that are no text
+        raise error(f"{name} is {shown(value)}, which cannot be written as UTF-8: give another.") from None
     return value
 
 
@@ -220,10 +230,32 @@ def as_texts(value: Any, name: str, error: type[FaithmapError] = InputError) -> 
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or callable(value):
         raise error(f"{name} is {shown(value)}: give a list of texts.")
     try:
-        found = list(value)
+        found = list(islice(value, MOST_ENTRIES + 1))
     except Exception as problem:  # anybody's object
         raise error(f"{name} is {shown(value)}, which is no list ({type(problem).__name__}).") from None
+    if len(found) > MOST_ENTRIES:
+        raise error(f"{name} is {shown(value)} of more than {MOST_ENTRIES:,} texts: give fewer.")
     return [as_text(one, f"an entry of {name}", error) for one in found]
+
+
+def as_list(value: Any, name: str, what: str, error: type[FaithmapError] = InputError) -> list[Any]:
+    """The entries of a list, tuple, array or series.
+
+    Args:
+        value, name: what it is, and how messages call it.
+        what: its entries, in words.
+    Raises:
+        FaithmapError: (of the type `error`) anything without a length and an order, or with too many entries.
+    """
+    try:
+        ordered = hasattr(type(value), "__getitem__") and not isinstance(value, str | bytes | Mapping | type)
+        one_row = ordered and getattr(value, "ndim", 1) == 1 and len(value) <= MOST_ENTRIES
+        found = list(islice(value, len(value))) if one_row else None
+    except Exception:  # anybody's object
+        found = None
+    if found is None:
+        raise error(f"{name} is {shown(value)}: give a list of {what}.")
+    return found
 
 
 def check_flag(value: Any, name: str, error: type[FaithmapError] = InputError) -> None:
@@ -256,6 +288,28 @@ def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapEr
         near = among(value[:99] if isinstance(value, str) else "", known)
         raise error(f"unknown {name} {shown(value)}{near}")
     return value
+
+
+def attribute(value: Any, name: str, default: Any = None) -> Any:
+    """An attribute of anybody's object, or the default; an object that raises when it is asked has none.
+
+    Example:
+        >>> attribute(3, "real"), attribute(3, "unreal")
+        (3, None)
+    """
+    try:
+        return getattr(value, name, default)
+    except Exception:
+        return default
+
+
+def has_attribute(value: Any, name: str) -> bool:
+    """Whether anybody's object has an attribute."""
+    return attribute(value, name, _NOTHING) is not _NOTHING
+
+
+_NOTHING = object()
+_ARRAYS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
 def _dense(value: Tensor, name: str, error: type[FaithmapError]) -> Tensor:

@@ -118,9 +118,18 @@ def as_path(value: object, name: str) -> Path:
     Raises:
         StoreError: no path.
     """
-    if not isinstance(value, str | os.PathLike) or not str(value).strip() or "\0" in str(value):
-        raise StoreError(f"{name} is {shown(value)}: give a path.")
-    return expanded(Path(value))
+    try:
+        text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+        if isinstance(text, str) and text.strip() and "\0" not in text:
+            path = expanded(Path(text))
+            os.lstat(path)
+            return path
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # of all others, whoever opens it says what is wrong
+            return path
+    except Exception:  # half a character, which is in no file's name; and anybody's object
+        pass
+    raise StoreError(f"{name} is {shown(value)}: give a path.")
 
 
 def writable(value: object, name: str = "the file") -> Path:

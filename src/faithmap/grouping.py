@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from faithmap.errors import InputError, shown
 from faithmap.files import expanded, read_bytes
+from faithmap.text import several
 
 Groups = str | Path | Mapping[str, str] | None
 GROUP_NOUN = "group"
 """What a group is called where nobody says that it is a photo, a patient, a video."""
+SECONDS = 30
+"""How long a regular expression may take on all names together; a million names take one or two."""
 # What stands behind the name of a photo when there are several images of it: cat-top-left, cat_crop3, cat-2.
 _SEVERAL = re.compile(
     r"^(?P<stem>.*?[^-_. ])[-_. ]+"
@@ -37,33 +43,70 @@ def named(groups: Groups) -> str:
     return "as a mapping" if isinstance(groups, Mapping) else f"'{groups}'"
 
 
-def group_function(groups: str | Path | Mapping[str, str]) -> Callable[[str], str | None]:
-    """Image id → group."""
+def groups_by_id(groups: str | Path | Mapping[str, str], ids: Sequence[str]) -> dict[str, str | None]:
+    """The group of each image; None where there is none.
+
+    Raises:
+        InputError: a pattern without exactly one capture, or one that takes too long; a file that cannot be read.
+    """
     if isinstance(groups, Mapping):
-        return lambda name: None if groups.get(name) is None else str(groups[name])
+        return {name: None if groups.get(name) is None else str(groups[name]) for name in ids}
     if not isinstance(groups, str | Path):
         raise InputError(f"groups is {shown(groups)}: give 'folder', a CSV file, a regular expression or a mapping.")
     if groups == "folder":
-        return lambda name: str(parent) if (parent := PurePosixPath(name).parent) != PurePosixPath() else name
+        return {
+            name: name if (parent := PurePosixPath(name).parent) == PurePosixPath() else str(parent) for name in ids
+        }
     if isinstance(groups, Path) or groups.endswith(".csv"):
-        return _group_table(Path(groups))[1].get
+        table = _group_table(Path(groups))[1]
+        return {name: table.get(name) for name in ids}
     try:
-        pattern = re.compile(groups)
-    except re.error as error:
-        raise InputError(f"groups '{groups}' is no regular expression ({error}): give one with one capture.") from None
-    if pattern.groups != 1:
+        captures = re.compile(groups).groups
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(
-            f"groups '{groups}' has {pattern.groups} captures, expected one, such as r'(patient\\d+)_'; or give "
+            f"groups {shown(groups)} is no regular expression ({error}): give one with one capture."
+        ) from None
+    if captures != 1:
+        raise InputError(
+            f"groups {shown(groups)} has {captures} captures, expected one, such as r'(patient\\d+)_'; or give "
             "'folder', a CSV file or a mapping."
         )
-    return lambda name: match[1] if (match := pattern.search(name)) else None
+    return dict(zip(ids, _captured(groups, ids), strict=True))
+
+
+# In a process of its own, because Python cannot end a search that tries too many ways: (a+)+$ on a long name takes
+# longer than the universe is old.
+_SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+search = re.compile(pattern).search
+json.dump([found[1] if (found := search(name)) else None for name in names], sys.stdout)
+"""
+
+
+def _captured(pattern: str, names: Sequence[str]) -> list[str | None]:
+    """What a regular expression with one capture finds in each name, within `SECONDS`."""
+    command = [sys.executable, "-I", "-S", "-c", _SEARCH]
+    asked = json.dumps([pattern, list(names)])
+    try:
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"groups {shown(pattern)} takes longer than {SECONDS} s on {several(len(names), 'name')}, as happens where "
+            "a repeat stands in a repeat: give a simpler regular expression, such as r'(patient\\d+)_', or a CSV file."
+        ) from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise InputError(f"groups {shown(pattern)} cannot be searched ({said}): give a CSV file.")
+    found: list[str | None] = json.loads(done.stdout)
+    return found
 
 
 def group_noun(groups: str | Path | Mapping[str, str]) -> str:
     r"""What one group is called: the name of the capture or of the CSV's column, "folder", or "group".
 
     Args:
-        groups: that `group_function` takes.
+        groups: that `groups_by_id` takes.
     Example:
         >>> group_noun(r"(?P<patient>\d+)_"), group_noun(r"(\d+)_"), group_noun("folder")
         ('patient', 'group', 'folder')

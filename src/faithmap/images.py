@@ -26,10 +26,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from faithmap.checks import as_integer, as_shaped_pixels, as_text
+from faithmap.checks import as_integer, as_list, as_shaped_pixels, as_text
 from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
-from faithmap.grouping import GROUP_NOUN, Groups, group_function, group_noun, named, suggestion
+from faithmap.grouping import GROUP_NOUN, Groups, group_noun, groups_by_id, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 from faithmap.text import first_line, printable
 
@@ -235,15 +235,10 @@ class Images(Sequence[AnyImage]):
         if not isinstance(items, Sequence) or not all(isinstance(item, AnyImage) for item in items):
             raise InputError(f"items is {shown(items)}: give a list of images, or load them with load_images.")
         self.items = list(items)
-        ids = [as_text(item.id, "the id of an image") for item in self.items]
+        ids = [as_text(item.id, "an image id") for item in self.items]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise InputError(f"two images have the id '{twice}': give every image its own.")
-        for name in ids:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise InputError(f"the image id {name!r} cannot be written as UTF-8: give another.") from None
 
     @overload
     def __getitem__(self, index: int) -> AnyImage: ...
@@ -289,12 +284,12 @@ class Images(Sequence[AnyImage]):
                 mapping id → group. None leaves the groups as they are. A capture with a name,
                 ``r"(?P<patient>\d+)_"``, or another name of the CSV's second column says what a group is called.
         Raises:
-            InputError: a pattern without exactly one capture, a file that cannot be read, or images without a group.
+            InputError: a pattern without exactly one capture or one that takes longer than half a minute, a file that
+                cannot be read, or images without a group.
         """
         if groups is None:
             return self
-        group_of = group_function(groups)
-        found = {item.id: group_of(item.id) for item in self}
+        found = groups_by_id(groups, [item.id for item in self])
         lacking = [name for name, group in found.items() if not group]
         if lacking:
             raise InputError(
@@ -426,8 +421,8 @@ def as_shown_channels(channels: Any) -> tuple[int, ...] | None:
     """
     if channels is None:
         return None
-    given = (channels,) if isinstance(channels, int) else channels
-    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) not in (1, 3):
+    given = [channels] if isinstance(channels, int) else as_list(channels, "channels", "one channel or three")
+    if len(given) not in (1, 3):
         raise InputError(f"channels is {shown(channels)}: give one channel, or three for red, green and blue.")
     return tuple(as_integer(one, "a channel (counted from 1)", 1, sys.maxsize) for one in given)
 

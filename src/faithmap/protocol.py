@@ -180,7 +180,8 @@ class Protocol:
             9
         """
         if not isinstance(name, str) or name not in PRESETS:
-            raise ProtocolError(f"unknown protocol {shown(name)}{among(str(name)[:99], PRESETS)}")
+            near = among(name[:99] if isinstance(name, str) else "", PRESETS)
+            raise ProtocolError(f"unknown protocol {shown(name)}{near}")
         return PRESETS[name].override(**overrides)
 
     def override(self, **overrides: Any) -> Protocol:
@@ -212,7 +213,9 @@ class Protocol:
         known = {f.name for f in fields(cls)}
         for part in parts:
             if part not in known:
-                raise ProtocolError(f"a protocol has no part '{part}': it was written by another version of faithmap.")
+                raise ProtocolError(
+                    f"a protocol has no part {shown(part)}: it was written by another version of faithmap."
+                )
         return cls(**_checked(parts))
 
     @property

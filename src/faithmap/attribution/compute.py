@@ -17,7 +17,7 @@ from faithmap.attribution.batch import Batch
 from faithmap.attribution.given import Precomputed
 from faithmap.attribution.method import Method
 from faithmap.attribution.registry import as_method
-from faithmap.checks import as_floats, as_integer, as_pixels, as_targets, as_tensor
+from faithmap.checks import as_floats, as_integer, as_pixels, as_targets, as_tensor, attribute
 from faithmap.classifiers import Classifier, check_classifier
 from faithmap.classifiers.watch import left_as_it_was, weights_signature
 from faithmap.errors import ClassifierError, EngineWarning, FaithmapError, HeatmapError, MethodError
@@ -104,7 +104,7 @@ def is_foreign(method: Method) -> bool:
     function: Any = method.compute
     while isinstance(function, partial):
         function = function.func
-    module = getattr(function, "__module__", None) or type(function).__module__
+    module = attribute(function, "__module__") or type(function).__module__
     return method.batching == "whole" or not str(module).startswith("faithmap.")
 
 

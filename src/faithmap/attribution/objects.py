@@ -17,6 +17,7 @@ from zennit.attribution import Attributor, identity
 
 from faithmap.attribution.batch import Batch
 from faithmap.attribution.method import Method
+from faithmap.checks import has_attribute
 from faithmap.errors import MethodError
 from faithmap.identity import UNKNOWN, callable_identity, callable_name
 from faithmap.randomness import generator
@@ -51,7 +52,7 @@ def from_callable(function: Any, arguments: Mapping[str, Any] | None = None) -> 
     named = partial(function, **arguments) if arguments and callable(function) else function
     found = callable_identity((function, arguments) if arguments else function)
     about = function.func if isinstance(function, partial) else function
-    about = about if hasattr(about, "__qualname__") else type(about)
+    about = about if has_attribute(about, "__qualname__") else type(about)
     spec = {"callable": f"{about.__module__}.{about.__qualname__}", "identity": found.digest}
     if found.unknown is not None:
         spec[UNKNOWN] = found.unknown
@@ -60,7 +61,7 @@ def from_callable(function: Any, arguments: Mapping[str, Any] | None = None) -> 
         name = callable_name(partial(_nothing, **arguments)).replace("_nothing", name, 1)
     if isinstance(function, Attributor):
         return Method(name, spec, partial(_zennit, function), batching="whole")
-    if hasattr(function, "attribute"):
+    if has_attribute(function, "attribute"):
         kind = type(function).__name__
         if kind in _REFUSED:
             raise MethodError(f"{kind} is refused: {_REFUSED[kind]}.")

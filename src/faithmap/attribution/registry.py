@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any, Literal
 
 from faithmap.attribution import given, objects
 from faithmap.attribution.method import METHODS, HeatmapMethod, Method
-from faithmap.checks import one_of
+from faithmap.checks import has_attribute, one_of
 from faithmap.declarations import split_names
 from faithmap.errors import MethodError, MethodWarning
+from faithmap.files import as_path
 from faithmap.identity import UNKNOWN
 from faithmap.protocol import RANDOM, Protocol, as_protocol
 
@@ -105,7 +105,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _is_object(one: Any) -> bool:
-    return callable(one) or hasattr(one, "attribute")
+    return callable(one) or has_attribute(one, "attribute")
 
 
 def _has_arguments(one: Any) -> bool:
@@ -213,6 +213,6 @@ def _from_heatmaps(source: Any) -> Method:
     if isinstance(source, Mapping):
         found, digest = given.from_arrays(source)
         return Method("arrays", {"heatmaps": digest}, found, batching="whole")
-    path = Path(source)
+    path = as_path(source, "a method")
     found, digest = given.from_path(path)
     return Method(path.stem, {"heatmaps": digest}, found, batching="whole")

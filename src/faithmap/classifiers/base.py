@@ -16,7 +16,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from faithmap.checks import as_integer, as_numbers, as_shaped_pixels, as_text, as_texts, check_flag
+from faithmap.checks import (
+    as_integer,
+    as_numbers,
+    as_shaped_pixels,
+    as_text,
+    as_texts,
+    attribute,
+    check_flag,
+    has_attribute,
+)
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -55,7 +64,7 @@ class ScoreOnly(nn.Module):
         super().__init__()
         self.function = function
         self.output = output
-        kind = function if hasattr(function, "__qualname__") else type(function)
+        kind = function if has_attribute(function, "__qualname__") else type(function)
         self.by_name = description is None
         self.description = description or f"{kind.__module__}.{kind.__qualname__}"
 
@@ -137,7 +146,7 @@ class Classifier:
         self.labels = list(labels) if labels is not None else None
         # Of the inputs, where it was asked for; a default that nobody set is no contradiction to anything.
         self.asked_size = preprocessing.crop if preprocessing is not None else None
-        self.name = name or str(getattr(module, "__name__", type(module).__name__))
+        self.name = name or str(attribute(module, "__name__", type(module).__name__))
         self.score = score
         self.shown_channels = as_shown_channels(shown_channels)
         self.mean_is_given = mean is not None or std is not None

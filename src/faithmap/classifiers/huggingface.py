@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def huggingface_classifier(name: str) -> Classifier:
         network = AutoModelForImageClassification.from_pretrained(name)
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, http.client.HTTPException, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if Path(name).is_dir():
+        if os.path.isdir(name):
             raise ClassifierError(f"the folder {name} holds no image classifier: {first_line(error)}") from error
         if isinstance(error, OSError | http.client.HTTPException):
             raise DownloadError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def onnx_classifier(name: str) -> Classifier:
         )
     if find_spec("onnxruntime") is None:
         raise ClassifierError(missing(f"'onnx:{name}' needs", "onnxruntime", extra="onnx"))
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise ClassifierError(f"there is no file {file}.")
     session = _open(Path(file))
     resize, size = (_pixels(name, settings, key, usual) for key, usual in (("resize", 256), ("size", 224)))

@@ -88,7 +88,7 @@ def _one_each(targets: Any, count: int) -> list[Any]:
         found: list[Any] = list(targets)
         shape: tuple[int, ...] = (len(found),)
     else:
-        tensor = as_integers(targets, "targets") if not hasattr(targets, "is_floating_point") else targets
+        tensor = as_integers(targets, "targets") if not isinstance(targets, Tensor) else targets
         shape = tuple(tensor.shape)
         if len(shape) == 2:
             raise InputError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Batch, Method
+from faithmap.checks import attribute, has_attribute
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, MeasureError
 from faithmap.identity import UNKNOWN, callable_identity
@@ -35,12 +36,13 @@ def foreign(metric: Any) -> Measure:
     if any(base.__module__.partition(".")[0] == "quantus" for base in kind.__mro__):
         return _measure(metric, _quantus, f"{kind.__module__}.{kind.__qualname__}", _quantus_facts(metric))
     inner = metric.func if isinstance(metric, partial) else metric
-    if str(getattr(inner, "__module__", "")).startswith("captum.metrics"):
+    if str(attribute(inner, "__module__", "")).startswith("captum.metrics"):
         facts = {"higher_is_better": False, "source": "captum", "line": f"captum's {inner.__name__}"}
         facts["set"] = "robustness" if "sensitivity" in inner.__name__ else "faithfulness"
         return _measure(metric, _captum, f"captum.{inner.__name__}", facts)
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    facts = {key: getattr(metric, key) for key in ("higher_is_better", "unit", "line", "set") if hasattr(metric, key)}
+    named = inner if has_attribute(inner, "__qualname__") else type(inner)
+    asked = ("higher_is_better", "unit", "line", "set")
+    facts = {key: getattr(metric, key) for key in asked if has_attribute(metric, key)}
     return _measure(metric, _own, f"{named.__module__}.{named.__qualname__}", facts, needs="network")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from faithmap.checks import as_tensor
 from faithmap.errors import FaithmapError, MeasureError, shown
-from faithmap.files import expanded, files_in, read_bytes
+from faithmap.files import as_path, files_in, read_bytes
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
 from faithmap.measures.measure import Measure
 from faithmap.mosaics import MosaicImage
@@ -63,7 +63,7 @@ def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
         )
     if not isinstance(source, str | os.PathLike):
         raise MeasureError(f"masks is {shown(source)}: give a folder, a COCO file, or image id → mask.")
-    path = expanded(Path(source))
+    path = as_path(source, "masks")
     if path.is_file() and path.suffix == ".json":
         return _Coco(path, category)
     if path.is_dir():

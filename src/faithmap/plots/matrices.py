@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
+from faithmap.checks import has_attribute
 from faithmap.errors import FaithmapError
 from faithmap.plots.registry import figure
 from faithmap.plots.series import series_of
@@ -66,7 +67,7 @@ def matrix(
 
 
 def _study_inputs(study: Any, options: dict[str, Any]) -> dict[str, Any]:
-    if not hasattr(study, "ranks"):
+    if not has_attribute(study, "ranks"):
         raise FaithmapError("figure 'study' shows many settings side by side: give the folder of a study.")
     return {"ranks": study.ranks()}
 
@@ -119,7 +120,7 @@ def _table_of(name: str, what: str) -> Callable[[Any, dict[str, Any]], dict[str,
     """Inputs of a figure whose table a run or a study hands out under a name."""
 
     def inputs(run: Any, options: dict[str, Any]) -> dict[str, Any]:
-        if not hasattr(run, name):
+        if not has_attribute(run, name):
             raise FaithmapError(f"{type(run).__name__} has no {what}: {name}() is missing.")
         table = getattr(run, name)()
         return {"table": table.table() if hasattr(table, "table") else table}

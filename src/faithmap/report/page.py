@@ -78,8 +78,9 @@ def write_several(several: Several, path: str | Path, *, examples: int = SEVERAL
     found = summaries(several)
     first = next(iter(found.values()))
     book, blobs = flipbook(first, first.run.examples(examples) if examples else [])
-    write_text(Path(path), _page(first, book, blobs, several=(several, found)))
-    return Path(path)
+    path = as_path(path, "path")
+    write_text(path, _page(first, book, blobs, several=(several, found)))
+    return path
 
 
 def _write_folder(run: StoredRun, path: Path, examples: int | None, channels: Sequence[int] | None) -> Path:

@@ -10,12 +10,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
 from faithmap.arguments import checked
-from faithmap.errors import CurveError
+from faithmap.errors import CurveError, shown
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured
@@ -149,6 +150,7 @@ def decided(
         CurveError: looks that do not rise or exceed `at_most`, more groups than this look's, or a method that was not
             measured.
     """
+    _check_contrast(contrast)
     if not looks or looks[-1] > at_most:
         raise CurveError(
             f"looks are at {list(looks)} groups of at most {at_most}: give the number at each look so far."
@@ -172,6 +174,13 @@ def decided(
     return Decision(yes, leader, now, looks[-1], at_most, sentence)
 
 
+def _check_contrast(contrast: Any) -> None:
+    words = isinstance(contrast, str) and contrast in ("leader", "random")
+    pair = isinstance(contrast, tuple) and len(contrast) == 2 and all(isinstance(one, str) for one in contrast)
+    if not words and not (pair and contrast[0] != contrast[1]):
+        raise CurveError(f"contrast is {shown(contrast)}: give 'leader', 'random' or two methods.")
+
+
 def _holds(found: Comparison, leader: str, contrast: str | tuple[str, str]) -> bool:
     pairs = found.pairs
     own = pairs[(pairs["a"] == leader) | (pairs["b"] == leader)]
@@ -180,8 +189,6 @@ def _holds(found: Comparison, leader: str, contrast: str | tuple[str, str]) -> b
     better = own["a" if found.measured.higher_is_better else "b"] == leader
     if contrast == "random":
         own, better = own[own["family"] == VS_RANDOM], better[own["family"] == VS_RANDOM]
-    elif contrast != "leader":
-        raise CurveError(f"contrast is '{contrast}': give 'leader', 'random' or two methods.")
     return bool(len(own)) and bool((own["significant"] & better).all())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from faithmap._version import __version__
 from faithmap.errors import FaithmapError, StoreError
-from faithmap.files import as_folder
+from faithmap.files import as_folder, as_path
 from faithmap.protocol import RANDOM, Placement
 from faithmap.report.page import write_text
 from faithmap.report.summary import lines
@@ -86,8 +86,9 @@ class Leaderboard:
         Raises:
             StoreError: a path that cannot be written.
         """
-        write_text(Path(path), self.html(Path(path).absolute().parent))
-        return Path(path)
+        path = as_path(path, "path")
+        write_text(path, self.html(path.absolute().parent))
+        return path
 
     def _heads(self) -> list[dict[str, Any]]:
         plain_heads = [("Network", False), ("Images", True), ("Protocol", False), ("Question", False), ("Rank", True)]
