@@ -54,7 +54,7 @@ def test_arguments_that_once_ended_in_a_traceback():
     assert seeds[0].equals(seeds[1])
     assert seeds[0].equals(seeds[2])
     for channels in (np.zeros((2, 2)), np.array([]), torch.rand(3)):
-        with pytest.raises(faithmap.errors.InputError, match="channels is|a channel .* is"):
+        with pytest.raises(faithmap.errors.InputError, match=r"channels is|a channel .* is"):
             measured_run().report("unused.html", channels=channels)
 
 
