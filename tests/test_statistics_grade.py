@@ -138,6 +138,20 @@ def test_both_ends_is_the_mean_tau_of_each_image() -> None:
     assert np.isnan(reliability.both_ends(frame[frame["order"] == "morf"]).value)
 
 
+def test_intervals_of_agreement_stay_where_agreement_can_be() -> None:
+    """Few images that nearly agree: Student's t and a shifted percentile would reach beyond 1."""
+    tops = []
+    for seed in range(30):
+        rates = {"a": 0.05, "b": 0.03, "c": 0.02, "random": 0.015}
+        frame = frame_of(images=5, draws=1, methods=rates, orders=("morf", "lerf"), seed=seed)
+        one = reliability.both_ends(frame)
+        alpha = reliability.per_image_agreement(made(noisy([0, 1, 2, 3], 4, seed, noise=0.3)), resamples=99)
+        for value in (one, alpha):
+            assert -1 <= value.low <= value.value <= value.high <= 1
+        tops.append(one.high == 1 and one.value < 1)
+    assert any(tops)
+
+
 def test_blends_in_the_right_order() -> None:
     names = ["lrp", "random", *(f"blend:lrp{s}" for s in (",share=0.25", "", ",share=0.75"))]
     values = noisy([4.0, 0.0, 3.5, 2.0, 2.1], 30, noise=0.3)

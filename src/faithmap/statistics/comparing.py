@@ -56,7 +56,7 @@ def compare(
         groups_needed (groups at which such a difference is significant with a chance of 0.8; NaN when there is none),
         more_groups (groups_needed − groups; 0 when significant), images_needed (with as many images per group as here).
     Source:
-        Wilcoxon 1945; Holm 1979; Westfall and Krishen 2001 for serial gatekeeping; `power.units_needed`.
+        Wilcoxon 1945; Holm 1979; Westfall and Krishen 2001 for gates between families; `power.units_needed`.
     """
     return compared(_measured(frame, score, step, order, direction, measure), confidence, seed)
 
@@ -221,7 +221,7 @@ def _tests(difference: np.ndarray, means: Means, family: np.ndarray, level: floa
         p_holm[at], p_mean_holm[at] = holm(p[at]), holm(means.p[at])
     # A difference is in the mean, in the ranks, to the same side, and visible in the interval that stands beside it.
     significant = (p_holm < level) & (p_mean_holm < level) & (side * means.mean > 0) & (means.low * means.high > 0)
-    # Serial gatekeeping: with a reference, pairs are asked about only where some method differs from it. So where
+    # A gate: with a reference, pairs are asked about only where some method differs from it. So where
     # nothing differs, both families together are wrong as rarely as the first one alone.
     against_random = family == VS_RANDOM
     if against_random.any() and not significant[against_random].any():

@@ -181,7 +181,7 @@ def per_image_agreement(one: Measured, confidence: float = 0.95, seed: int = 0, 
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     # A group drawn twice agrees with itself, so that resamples sit too high by about 1/groups: shift them back.
     shift = float(np.nanmean(drawn)) - value
-    return Value(value, min(value, float(low) - shift), max(value, float(high) - shift))
+    return Value(value, min(value, float(low) - shift), min(1.0, max(value, float(high) - shift)))
 
 
 def krippendorff_alpha(value_counts: Int[np.ndarray, "units values"]) -> float:
@@ -224,7 +224,8 @@ def both_ends(
     if not np.isfinite(tau).any():
         return NOTHING
     means = mean_intervals(group_means(tau[:, None], morf.groups), confidence, seed)
-    return Value(float(means.mean[0]), float(means.low[0]), float(means.high[0]))
+    low, high = np.clip([means.low[0], means.high[0]], -1, 1)  # the interval of a mean knows no bounds, τ has some
+    return Value(float(means.mean[0]), float(low), float(high))
 
 
 def draws_of(frame: pd.DataFrame, measure: str, score: str, direction: str) -> list[Measured]:

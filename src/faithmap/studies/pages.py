@@ -80,9 +80,10 @@ def networks_verdict(studies: Mapping[str, Study], measure: str, score: str) -> 
         for network, study in studies.items()
     }
     by = named_by(studies, score)
+    both = "both networks" if len(studies) == 2 else f"all {len(studies)} networks"
     if len(found := set(firsts.values())) == 1 and None not in found:
         name = "Random orders are" if RANDOM in found else f"{display_name(str(next(iter(found))))} is"
-        said = f"{name} first most often on all {len(studies)} networks by {by}."
+        said = f"{name} first most often on {both} by {by}."
     else:
         said = f"No method is first most often on every network by {by}."
     return [said, *(f"{network}: {study.answer(measure, own[network])}" for network, study in studies.items())]
