@@ -152,6 +152,25 @@ def test_intervals_of_agreement_stay_where_agreement_can_be() -> None:
     assert any(tops)
 
 
+def test_what_cannot_be_graded_has_no_number_and_no_warning() -> None:
+    """All methods equal on every image; settings without a common method; images of one method each."""
+    equal = made(np.ones((6, 4)))
+    half = reliability.split_half(equal, splits=20)
+    assert np.isnan(half.whole.value)
+    assert np.isnan(half.groups_needed)
+    assert half.groups == 6
+    assert np.isnan(reliability.per_image_agreement(made(np.where(np.eye(4, 3), 1.0, np.nan)), resamples=20).value)
+    apart = {
+        "s": made(np.c_[noisy([1.0], 6), np.full((6, 1), np.nan)]),
+        "t": made(np.c_[np.full((6, 1), np.nan), noisy([1.0], 6)]),
+    }
+    agreed = statistics.agreement_of_settings(apart, resamples=20)
+    assert np.isnan(agreed.w)
+    assert np.isnan(agreed.tau)
+    assert agreed.left_out == ["m0", "m1"]
+    assert agreed.sentences()[-1].startswith("Not in every setting")
+
+
 def test_blends_in_the_right_order() -> None:
     names = ["lrp", "random", *(f"blend:lrp{s}" for s in (",share=0.25", "", ",share=0.75"))]
     values = noisy([4.0, 0.0, 3.5, 2.0, 2.1], 30, noise=0.3)

@@ -72,6 +72,8 @@ def split_half(one: Measured, confidence: float = 0.95, seed: int = 0, splits: i
     if groups < _FEWEST_GROUPS or methods < 3:
         return SplitHalf(NOTHING, NOTHING, groups, np.nan)
     value = _split_half_tau(table, seed, splits)
+    if not np.isfinite(value):
+        return SplitHalf(NOTHING, NOTHING, groups, np.nan)
     blocks = np.array_split(np.random.default_rng(seed).permutation(groups), min(groups, 20))
     kept = [np.delete(table, block, axis=0) for block in blocks]
     without = np.array([_split_half_tau(part, seed, splits) for part in kept if len(part) >= 2])
@@ -96,7 +98,9 @@ def _split_half_tau(table: Float[np.ndarray, "groups methods"], seed: int, split
     second = np.zeros_like(halves)  # of the same size, where n is odd
     np.put_along_axis(second, other[:, : n // 2], True, axis=1)
     means = np.stack([weighted_means(half.astype(float), table) for half in (halves, second)], 1)
-    return float(np.nanmean(taus(means)[:, 0, 1]))
+    tau = taus(means)[:, 0, 1]
+    finite = tau[np.isfinite(tau)]  # a half that ties all methods has no ranking
+    return float(finite.mean()) if finite.size else np.nan
 
 
 def between_draws(
@@ -178,6 +182,8 @@ def per_image_agreement(one: Measured, confidence: float = 0.95, seed: int = 0, 
         for counts in counts_of(len(names), resamples, seed)
         for row in counts
     ]
+    if not np.isfinite(value) or not np.isfinite(drawn).any():
+        return Value(value)
     low, high = np.nanquantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     # A group drawn twice agrees with itself, so that resamples sit too high by about 1/groups: shift them back.
     shift = float(np.nanmean(drawn)) - value

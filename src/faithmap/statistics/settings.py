@@ -151,7 +151,7 @@ def agreement_of_settings(
     everywhere = np.isfinite(values).any(1).all(0)
     common = values[:, :, everywhere]
     means = np.stack([weighted_means(np.ones((1, len(groups))), table)[0] for table in common])
-    tau, w = taus(means[None])[0], kendalls_w(means)
+    tau, w = taus(means[None])[0], float(_kendalls_w(means[None])[0])  # NaN where no method is in all settings
     resampled_tau, resampled_w = _resampled(common, seed, resamples)
     off = np.triu_indices(len(tables), 1)
     mean_tau = float(_mean_of_those(tau[off]))
@@ -228,7 +228,7 @@ def _kendalls_w(scores: Float[np.ndarray, "rows settings methods"]) -> Float[np.
     _, m, n = scores.shape
     ranks = stats.rankdata(scores, axis=-1)
     total = ranks.sum(1)
-    squares = ((total - total.mean(-1, keepdims=True)) ** 2).sum(-1)
+    squares = ((total - m * (n + 1) / 2) ** 2).sum(-1)  # the mean of all totals, whatever the ties
     # Σ over ties of t³ − t is n³ − n minus 12 times the sum of squares of the ranks around their mean.
     ties = (n**3 - n) - 12 * ((ranks - (n + 1) / 2) ** 2).sum(-1)
     largest = m**2 * (n**3 - n) - m * ties.sum(-1)
