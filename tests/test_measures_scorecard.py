@@ -130,3 +130,10 @@ def test_measures_from_scores_stand_beside_the_others(tiny, tmp_path):
     assert float(found["mean"].iloc[0]) == pytest.approx(expected.values[:, at].mean())
     assert set(found.unit) == {"logit"}
     assert SRG_ALONE.to_dict() | {"spec": 0} == SRG.to_dict() | {"spec": 0}
+
+
+def test_letters_beyond_z_are_read_as_letters():
+    """Of a1 and b1 neither the letter nor the number is shared."""
+    rows = [("one", 1, "a1"), ("two", 2, "b1"), ("three", 3, "ba1"), ("random", 4, "c1")]
+    card = pd.DataFrame(rows, columns=["method", "rank", "letters"]).assign(measure="gini")
+    assert winners(card) == {"gini": ["one", "three"]}
