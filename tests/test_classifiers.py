@@ -299,6 +299,27 @@ def test_a_plain_function_is_a_classifier():
     assert faithmap.Classifier(lambda x: x).fingerprint() != classifier.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda logits: logits.to("meta"), "odd returned logits without values"),
+        (lambda logits: exec("raise SystemExit(2)"), "odd fails on an input of shape"),
+        (lambda logits: 1 / 0, "odd fails on an input of shape"),
+    ],
+)
+def test_a_network_that_returns_nothing_or_ends_the_process_is_named(tiny, fault, says):
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = tiny.module
+
+        def forward(self, x):
+            return fault(self.network(x))
+
+    with pytest.raises(ClassifierError, match=says):
+        faithmap.evaluate(faithmap.Classifier(Odd(), name="odd"), torch.rand(2, 3, 24, 24), "edge")
+
+
 def test_extras_are_imported_only_when_they_are_asked_for():
     code = "import sys, faithmap; print([m for m in ('timm', 'transformers', 'onnxruntime') if m in sys.modules])"
     path = str(Path(faithmap.__file__).parents[1])

@@ -235,7 +235,7 @@ class Classifier:
                     output = output.to_dense()
             except (torch.cuda.OutOfMemoryError, MemoryError, FaithmapError):
                 raise
-            except Exception as error:  # a network may be anybody's code
+            except (Exception, SystemExit) as error:  # a network may be anybody's code
                 if "out of memory" in str(error) or "can't allocate memory" in str(error):
                     raise
                 raise ClassifierError(
@@ -265,6 +265,8 @@ class Classifier:
             raise ClassifierError(
                 f"{self.name} returned {type(logits).__name__}, expected one tensor (B, classes): {remedy}."
             )
+        if logits.is_meta:
+            raise ClassifierError(f"{self.name} returned logits without values (device 'meta'): give it its weights.")
         found: Tensor = per_class(logits, self.score_kind)
         good = found.is_floating_point() and found.ndim > 0 and len(found) == batch
         if self.score_kind == CUSTOM and good:

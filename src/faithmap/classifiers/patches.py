@@ -45,7 +45,8 @@ def patch_side(classifier: Classifier, size: tuple[int, int]) -> int | None:
         return None
     watch = _FirstConvolution()
     example = torch.full((1, len(classifier.mean), *size), 0.5, dtype=classifier.dtype, device=classifier.device)
-    with torch.no_grad(), evaluation_mode(classifier.module), watch, contextlib.suppress(Exception):
+    quiet = contextlib.suppress(Exception, SystemExit)
+    with torch.no_grad(), evaluation_mode(classifier.module), watch, quiet:
         classifier.module(classifier.normalise(example))  # what is wrong with a network is said where it is scored
     return watch.side
 
