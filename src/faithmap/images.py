@@ -592,8 +592,8 @@ def image_id(relative: Path) -> str:
 
 def _tensors(source: Any) -> Images:
     pixels = as_shaped_pixels(source, "images")
-    digits = len(str(len(pixels) - 1))
-    return Images("tensor", [TensorImage(f"{i:0{digits}d}", image) for i, image in enumerate(pixels)])
+    # Not padded: the same picture has the same id in a longer tensor, and its run goes on.
+    return Images("tensor", [TensorImage(str(i), image) for i, image in enumerate(pixels)])
 
 
 def _files(paths: Sequence[Path]) -> Images:
