@@ -70,6 +70,12 @@ FIGURES = (
         "benchmarks.points --count 4 --repeats 1",
     ),
     Figure(
+        "fine",
+        "The same with small regions",
+        "As above.",
+        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 2 --repeats 1",
+    ),
+    Figure(
         "perturbing",
         "Heatmap methods that perturb the input, against captum",
         "`ratio` is captum's time over ours for the same number of scores.",
