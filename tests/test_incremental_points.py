@@ -129,7 +129,7 @@ def test_the_cost_model_takes_what_is_cheaper():
     way = cheapest_way(network_cut, 16, few)  # the first maps alone
     assert way.leading == 13
     assert network_cut.layers[way.layers - 1].size == (28, 28)
-    assert cheapest_way(network_cut, 16, few, shared_end=True) == Way(12, way.layers)
+    assert cheapest_way(network_cut, 16, few, shared_end=True).leading == 12
     assert cheapest_way(network_cut, 16, (0,)) == Way(0)
 
 
