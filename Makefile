@@ -42,7 +42,7 @@ package: install  ## build the wheel and the sdist into dist/, and check them
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m pytest tests/test_package.py
 
-bench: install  ## all benchmarks on one page, benchmarks/README.md (under 30 minutes)
+bench: install  ## all benchmarks on one page, benchmarks/README.md (half an hour)
 	$(BIN)/python -m benchmarks.page --out benchmarks/README.md
 
 clean:  ## remove what make made

@@ -1,6 +1,6 @@
 """All figures of the benchmarks on one page, with machine, command and time: `make bench` writes it.
 
-    python -m benchmarks.page --out benchmarks/README.md          # everything, under 30 minutes on two idle cores
+    python -m benchmarks.page --out benchmarks/README.md          # everything, half an hour on two idle cores
     python -m benchmarks.page --only points perturbing            # print some of it
 
 Each figure is the printed table of one of the benchmarks here, run in a process of its own, one after the other. Ratios

@@ -15,8 +15,8 @@ from faithmap.inference.incremental.tracing import aten
 
 # How long a multiply-add takes, that of a convolution in the network itself being 1: filters of one channel move more
 # than they count. On lists of pixels it takes _LISTED[0] + _LISTED[1] · (changed fraction of the map) times as long:
-# the more of a map changes, the less of it stays in the cache. Fitted to SqueezeNet on two processors, at 1 to 100 regions
-# per point.
+# the more of a map changes, the less of it stays in the cache. Fitted to SqueezeNet on two processors, at 1 to 100
+# regions per point.
 _CONVOLUTION, _DEPTHWISE = 1.0, 8.0
 _LISTED = 0.8, 0.6
 STATE = 0.8  # copying the untouched image's maps for a chain, in passes of the network
