@@ -124,13 +124,14 @@ def test_a_folder_is_extended_by_what_is_missing(network, folder, tmp_path):
     assert Run(out).protocol == whole.protocol
 
 
-def test_images_of_a_longer_tensor_have_their_ids_and_are_not_computed_again(network, tmp_path):
+def test_a_tensor_whose_images_have_other_names_is_refused(network, tmp_path):
     pixels, out = torch.rand(12, 3, SIZE, SIZE), tmp_path / "grown"
-    few = faithmap.evaluate(network, pixels[:5], {"edges": edges}, protocol(draws=1), out).scores()
-    grown = faithmap.evaluate(network, pixels, {"edges": edges}, protocol(draws=1), out)
-    assert [example.id for example in faithmap.load_images(pixels)] == [str(i) for i in range(12)]
-    assert grown.scores().image.nunique() == 12
-    same(grown.scores()[lambda t: t.image.isin(set(few.image))].reset_index(drop=True), few)
+    faithmap.evaluate(network, pixels[:5], {"edges": edges}, protocol(draws=1), out)
+    grown = faithmap.evaluate(network, pixels[:8], {"edges": edges}, protocol(draws=1), out)
+    assert grown.scores().image.nunique() == 8
+    with pytest.raises(StoreError, match="called like '0', these are called like '00'"):
+        faithmap.evaluate(network, pixels, {"edges": edges}, protocol(draws=1), out)
+    assert Run(out).scores().image.nunique() == 8
 
 
 def test_a_lost_part_is_computed_again(network, folder, tmp_path):

@@ -421,7 +421,7 @@ def as_shown_channels(channels: Any) -> tuple[int, ...] | None:
     """
     if channels is None:
         return None
-    given = [channels] if isinstance(channels, int) else as_list(channels, "channels", "one channel or three")
+    given = [channels] if isinstance(channels, int) else as_list(channels, "channels", "one channel, or three")
     if len(given) not in (1, 3):
         raise InputError(f"channels is {shown(channels)}: give one channel, or three for red, green and blue.")
     return tuple(as_integer(one, "a channel (counted from 1)", 1, sys.maxsize) for one in given)
@@ -592,8 +592,8 @@ def image_id(relative: Path) -> str:
 
 def _tensors(source: Any) -> Images:
     pixels = as_shaped_pixels(source, "images")
-    # Not padded: the same picture has the same id in a longer tensor, and its run goes on.
-    return Images("tensor", [TensorImage(str(i), image) for i, image in enumerate(pixels)])
+    digits = len(str(len(pixels) - 1))
+    return Images("tensor", [TensorImage(f"{i:0{digits}d}", image) for i, image in enumerate(pixels)])
 
 
 def _files(paths: Sequence[Path]) -> Images:

@@ -16,7 +16,7 @@ from faithmap.attribution import Method, resolve_methods
 from faithmap.checks import as_integer
 from faithmap.classifiers import Classifier, check_classifier, kind_of
 from faithmap.classifiers.patches import patch_side
-from faithmap.errors import EngineError, GroupWarning, InputError, ProtocolError
+from faithmap.errors import EngineError, GroupWarning, InputError, ProtocolError, StoreError
 from faithmap.experiment.executors import Executor, blocks
 from faithmap.experiment.measuring import asked_measures
 from faithmap.experiment.targets import Targets, chosen_targets
@@ -32,7 +32,7 @@ from faithmap.perturbation.regions import check_regions_fit
 from faithmap.perturbation.segments import resolve_segments
 from faithmap.protocol import PRESETS, PROBABILISTIC, Placement, Protocol, Score, as_protocol
 from faithmap.store.folder import HeatmapParts, Store
-from faithmap.store.index import Chain
+from faithmap.store.index import Chain, StepRuns
 from faithmap.store.manifest import Manifest, plain
 from faithmap.store.reading import EXAMPLES, StoredRun, no_run, sample
 
@@ -240,6 +240,7 @@ def missing(images: Images, experiment: Experiment, store: Store, keep: Iterable
     values = asked_measures(methods, experiment.measures, protocol.draws)
     valued = measured_before(store) if values else {}
     index = store.index()
+    check_ids_of_tensors(images, index)
     known: dict[bytes, list[tuple[tuple[int, ...], tuple[ChainKey, ...]]]] = {}
     alike: dict[Lacking, list[AnyImage]] = defaultdict(list)
     for image in images:
@@ -256,6 +257,22 @@ def missing(images: Images, experiment: Experiment, store: Store, keep: Iterable
         own = {image.id: heatmaps.pop(image.id) for image in together if image.id in heatmaps}
         tasks.append(Task(tuple(together), keys, steps, own, measures))
     return tasks
+
+
+def check_ids_of_tensors(images: Images, index: StepRuns) -> None:
+    """Refuse a longer tensor whose images would be taken for others than those that are stored.
+
+    Ids of a tensor's images have as many digits as the last of them: those of ten are 0…9, those of eleven 00…10.
+    """
+    width = next((len(image.id) for image in images if isinstance(image, TensorImage) and image.id.isdecimal()), 0)
+    for digits in range(1, 8):
+        first = "0" * digits
+        if width not in (0, digits) and index.of_image(first).steps():
+            raise StoreError(
+                f"the run holds images of a tensor that are called like '{first}', these are called like "
+                f"'{'0' * width}', because there are more or fewer: the same picture would count twice. Take another "
+                "folder, or give images as files, which keep their names."
+            )
 
 
 def missing_chains(
