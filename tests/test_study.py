@@ -387,6 +387,13 @@ def test_a_study_does_not_stop_when_one_setting_is_decided(tiny_net, tmp_path):
     assert not (tmp_path / "one").exists()
 
 
+@pytest.mark.parametrize("wrong", [1, "yes", torch.zeros(2), None])
+def test_whether_heatmaps_are_saved_is_asked_before_work_starts(tiny_net, tmp_path, wrong):
+    with pytest.raises(faithmap.FaithmapError, match="save_heatmaps is"):
+        faithmap.study(tiny_net, torch.rand(2, 3, 12, 12), "edge", "quick", tmp_path / "s", save_heatmaps=wrong)
+    assert not (tmp_path / "s").exists()
+
+
 def test_names_of_settings_are_folders():
     assert setting_name(Protocol.preset("srg", fill="constant:#80ff00", region_size=9)) == "constant-80ff00-9"
     assert setting_name(Protocol.preset(placement="centre")) == "uniform-centre-9"

@@ -94,3 +94,9 @@ def test_a_method_that_is_the_input_alone_is_exposed(beds):
     assert table["gradient"] < 0.9
     assert set(table.index) == {"input", "gradient"}
     assert faithmap.testbeds is testbeds
+
+
+@pytest.mark.parametrize("seed", [-1, "0", 0.5, None, torch.zeros(2), 2**63])
+def test_a_seed_that_is_none_is_refused(beds, seed):
+    with pytest.raises(faithmap.FaithmapError, match="seed is"):
+        beds[False].measure("random", seed=seed)

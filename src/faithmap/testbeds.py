@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from faithmap.arguments import checked
+from faithmap.arguments import LARGEST_SEED, checked
 from faithmap.attribution import Batch, resolve_methods
 from faithmap.checks import as_integer, check_flag
 from faithmap.classifiers import Classifier
@@ -59,6 +59,7 @@ class TestBed:
         Returns:
             Columns image, group, method, measure, draw, value.
         """
+        seed = as_integer(seed, "seed", 0, LARGEST_SEED)
         pixels = torch.stack([image.read(self.classifier.preprocessing) for image in self.images])
         ids = [image.id for image in self.images]
         subject = Subject(self.classifier, pixels, self.classifier.predict(pixels), ids, seed, masks=self.masks)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from faithmap.checks import check_callable
+from faithmap.checks import check_callable, check_flag
 from faithmap.classifiers import Classifier, check_classifier
 from faithmap.errors import FaithmapError, ProtocolError, shown
 from faithmap.experiment.evaluate import evaluate
@@ -64,6 +64,7 @@ def study(
     classifier, images = check_classifier(classifier), load_images(images, groups=groups)
     if not isinstance(progress, bool):
         check_callable(progress, "progress", FaithmapError)
+    check_flag(save_heatmaps, "save_heatmaps", FaithmapError)
     if how.get("until") is not None:
         raise ProtocolError(
             f"until is {shown(how['until'])}, and a study has the same images in every setting: stop one run when it "
