@@ -157,6 +157,30 @@ def test_an_early_end_of_the_front_gives_the_same_scores(body, monkeypatch):
         assert torch.equal(points_of(engine, some), found[[4, 1]][:, [0, 2, 3, 4]])
 
 
+def test_whom_a_chain_meets_changes_no_bit_of_it(monkeypatch):
+    """A chain whose end is no whole removal does not take the common end from the others."""
+    classifier = classifier_of(network("squeezenet1_1"))
+    whole = torch.arange(64).reshape(8, 8).add(1).repeat_interleave(7, 0).repeat_interleave(7, 1)
+    part = torch.where(whole > 63, 0, whole)
+    images = draw_chains(size=56, chains=3)
+    chains = replace(images, removal_step=torch.stack([whole, part, whole.flip(0)]).int(), steps=64, points=(0, 9, 64))
+    asked = []
+
+    def way(*_, shared_end, **__):
+        asked.append(shared_end)
+        return Way(2 if shared_end else 3)
+
+    monkeypatch.setattr(engine_module, "cheapest_way", way)
+    engine = make_engine(classifier, "auto")
+    together = points_of(engine, chains)
+    assert sorted(asked) == [False, True]
+    for row in range(3):
+        assert torch.equal(points_of(engine, chains.take(torch.tensor([row]))), together[row : row + 1])
+    dense, own = (points_of(make_engine(classifier, name), chains) for name in ("dense", "incremental"))
+    assert torch.equal(together[[0, 2], 2], dense[[0, 2], 2])
+    assert torch.equal(together[1], own[1])
+
+
 def test_layers_behind_which_one_map_is_read():
     front = network_of(classifier_of(network("squeezenet1_1")), (56, 56))
     for count in range(2, len(front.layers)):

@@ -95,18 +95,21 @@ class IncrementalEngine:
         if self.required or (len(points) == chains.steps + 1 and not single):
             yield Way(len(points)), torch.arange(len(chains), device=chains.image.device)
             return
-        removed = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
         if single:
-            removed = area(bounding_rectangles(chains.removal_step, 1))[0]
-        whole = removed.amin() == chains.removal_step[0].numel() and points[-1] == chains.steps
-        sides = (removed / (1 if single else chains.steps)).sqrt().ceil().clamp(min=1).long().tolist()
-        network = runner.plan.network
+            changed = area(bounding_rectangles(chains.removal_step, 1))[0]
+            sides, ends = changed.sqrt(), torch.zeros_like(changed, dtype=torch.bool)
+        else:
+            changed = ((chains.removal_step > 0) & (chains.removal_step <= chains.steps)).flatten(1).sum(1)
+            sides = (changed / chains.steps).sqrt()
+            ends = (changed == chains.removal_step[0].numel()) & (points[-1] == chains.steps)
+        # Each chain for itself: which others it meets must not change a bit of its scores.
+        kinds = list(zip(sides.ceil().clamp(min=1).long().tolist(), ends.tolist(), strict=True))
         ways = {
-            side: cheapest_way(network, side, points, single=single, shared_end=bool(whole) and not single)
-            for side in set(sides)
+            (side, end): cheapest_way(runner.plan.network, side, points, single=single, shared_end=end)
+            for side, end in sorted(set(kinds))
         }
-        for way in dict.fromkeys(ways[side] for side in sorted(ways)):
-            rows = [row for row, side in enumerate(sides) if ways[side] == way]
+        for way in dict.fromkeys(ways.values()):
+            rows = [row for row, kind in enumerate(kinds) if ways[kind] == way]
             yield way, torch.tensor(rows, device=chains.image.device)
 
     def _by_points(self, runner: Runner, chains: Chains, way: Way) -> Iterator[Scores]:
@@ -115,7 +118,7 @@ class IncrementalEngine:
         if self._runner is None:  # the first chains may have shown that it is not to be used
             yield from self.dense.logits(chains)
             return
-        chosen = runner if way.layers is None else self._early_runner(runner, way.layers, chains)
+        chosen = runner if way.layers is None else self._early_runner(runner, way.layers)
         if chosen is None or way.leading == 0:
             yield from self._images_engine(chains).logits(chains)
             return
@@ -124,16 +127,16 @@ class IncrementalEngine:
             rest = replace(chains, points=(0, *points[way.leading :]))
             yield from self._images_engine(rest).removed(rest)
 
-    def _early_runner(self, whole: Runner, layers: int, chains: Chains) -> Runner | None:
-        """A runner whose front ends after so many layers; the chains of all others give their memory back."""
+    def _early_runner(self, whole: Runner, layers: int) -> Runner | None:
+        """A runner whose front ends after so many layers of the whole one's; None where there is no memory for it."""
         if layers not in self._early:
             self._early[layers] = None
             others = [whole, *(runner for runner in self._early.values() if runner is not None)]
-            with suppress(EngineError):  # there is no memory for one more
-                size = (chains.pixels.shape[2], chains.pixels.shape[3])
-                network = whole.plan.network
+            network = whole.plan.network
+            until = network.operation(network.layers[layers - 1])
+            with suppress(EngineError):
                 with inference(self.tf32):
-                    plan = plan_for(self.classifier, size, self.public, network.operation(network.layers[layers - 1]))
+                    plan = plan_for(self.classifier, network.layers[0].size, self.public, until)
                 most = self._chains_at_a_time(plan, sum(runner.plan.bytes_once() for runner in others))
                 self._early[layers] = Runner(plan, most)
         return self._early[layers]
