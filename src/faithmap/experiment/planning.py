@@ -264,15 +264,14 @@ def check_ids_of_tensors(images: Images, index: StepRuns) -> None:
 
     Ids of a tensor's images have as many digits as the last of them: those of ten are 0…9, those of eleven 00…10.
     """
-    width = next((len(image.id) for image in images if isinstance(image, TensorImage) and image.id.isdecimal()), 0)
-    for digits in range(1, 8):
-        first = "0" * digits
-        if width not in (0, digits) and index.of_image(first).steps():
-            raise StoreError(
-                f"the run holds images of a tensor that are called like '{first}', these are called like "
-                f"'{'0' * width}', because there are more or fewer: the same picture would count twice. Take another "
-                "folder, or give images as files, which keep their names."
-            )
+    new = next((image.id for image in images if isinstance(image, TensorImage) and image.id.isdecimal()), None)
+    stored = next((name for name in index.names["image"] if name.isdecimal() and len(name) != len(new or name)), None)
+    if stored is not None:
+        raise StoreError(
+            f"the run holds images of a tensor that are called like '{stored}', these are called like '{new}', because "
+            "there are more or fewer: the same picture would count twice. Take another folder, or give images as "
+            "files, which keep their names."
+        )
 
 
 def missing_chains(
