@@ -96,6 +96,19 @@ def test_an_estimate_counts_what_is_missing_and_writes_nothing(run, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_an_estimate_says_how_many_points_and_random_orders(tmp_path, capsys):
+    from faithmap.cli.show import show_estimate
+
+    protocol = faithmap.Protocol.preset("srg", region_size=4, points=6, random_draws=3)
+    found = estimate(plan(network(), torch.rand(2, 3, 24, 24), ["edge"], protocol, tmp_path / "new"), seconds=0.1)
+    assert (found.draws, found.random_draws, found.points) == (1, 3, 6)
+    assert found.scores == 2 * (1 + 3) * 2 * 6
+    show_estimate(found)
+    assert "2 images × 2 methods × 2 orders × 1 draw (3 of random) × 6 points" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_the_command_says_what_is_wrong(run):
     found = CliRunner().invoke(app, ["doctor", str(run.folder)])
     assert "none missing" in found.stdout

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from faithmap.cli.console import err, one_line, out
-from faithmap.text import duration
+from faithmap.text import duration, several
 
 if TYPE_CHECKING:
     from faithmap.experiment.estimate import Estimate
@@ -24,9 +24,10 @@ def show_estimate(found: Estimate) -> None:
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    asked = f"{found.images} images × {found.methods} methods × {found.orders} orders × {found.draws} draws"
+    draws = several(found.draws, "draw") + f" ({found.random_draws} of random)" * (found.random_draws > found.draws)
+    each = [several(found.images, "image"), several(found.methods, "method"), several(found.orders, "order"), draws]
     rows = {
-        "asked for": f"{asked} × {found.steps + 1} points",
+        "asked for": " × ".join([*each, several(found.points, "point")]),
         "not stored yet": f"{found.scores:,} scores, {found.heatmaps:,} heatmaps",
         "forward passes": f"{found.forward_passes:,} of the whole network, if none were saved",
         "measures": f"{found.measure_passes:,} forward passes, {found.measure_heatmaps:,} heatmaps",

@@ -19,6 +19,7 @@ from faithmap.experiment.planning import Plan, input_size
 from faithmap.experiment.task import Experiment, Task
 from faithmap.inference import score_chains
 from faithmap.measures.compute import measure_cost
+from faithmap.protocol import RANDOM
 from faithmap.store.folder import Store
 
 SECONDS = 20.0
@@ -29,7 +30,7 @@ class Estimate:
     """What is left to do, and what it takes.
 
     Attributes:
-        images, methods, orders, draws, steps: what is asked for.
+        images, methods, orders, draws, random_draws, points: what is asked for; points are the steps that are scored.
         scores: rows that are not stored yet.
         forward_passes: what the dense engine would need for them (step 0 is shared by all methods of a draw).
         heatmaps: how many are computed.
@@ -45,7 +46,8 @@ class Estimate:
     methods: int
     orders: int
     draws: int
-    steps: int
+    random_draws: int
+    points: int
     scores: int
     forward_passes: int
     heatmaps: int
@@ -88,7 +90,8 @@ def estimate(planned: Plan, executor: Executor | None = None, seconds: float = S
         methods=len(experiment.methods),
         orders=len(protocol.orders),
         draws=protocol.draws,
-        steps=protocol.steps,
+        random_draws=protocol.draws_of(RANDOM),
+        points=len(protocol.scored_steps()),
         scores=scores,
         forward_passes=sum(map(forward_passes, tasks)),
         heatmaps=computed,
