@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import os
+import re
+import shutil
 import stat
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from faithmap.errors import StoreError, shown
 
@@ -60,23 +65,53 @@ def file_digest(path: str | Path) -> str:
 
 
 def files_in(folder: str | Path, suffixes: Container[str], most: int = 2_000_000) -> list[Path]:
-    """The regular files of a folder and all below, in name order; links to folders and hidden names are left out.
+    """The regular files of a folder and all below, in name order.
+
+    Links to folders and hidden names are left out, and run folders and studies below: their figures are results.
 
     Args:
         folder: where to look.
         suffixes: in lower case, dot included.
         most: entries that are looked at; a folder such as ``/`` has no end.
     Raises:
-        OSError: more of them.
+        OSError: more of them, or a folder that may not be looked into.
     """
     found, seen = [], 0
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_refused):
+        if root != os.fspath(folder) and is_result(folders, files):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         seen += len(folders) + len(files)
         if seen > most:
             raise OSError(errno.EFBIG, f"it holds more than {most:,} files and folders", str(folder))
         found += [Path(root, name) for name in files if not name.startswith(".") and _suffix(name) in suffixes]
     return sorted(found)
+
+
+def by_id(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    """Path under the folder, without suffix → file.
+
+    Raises:
+        OSError: two files of one name, of which either could be meant.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        name = file.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(name, file) != file:
+            both = f"{found[name].name} and {file.name}"
+            raise OSError(errno.EEXIST, f"{both} are for the same image, keep one", str(folder))
+    return found
+
+
+def _refused(error: OSError) -> None:
+    """What `os.walk` passes over in silence: a folder that cannot be listed."""
+    raise error
+
+
+def is_result(folders: Collection[str], files: Collection[str]) -> bool:
+    """Whether a folder of these names is a run folder or a study."""
+    return not {"manifest.json", "study.json"}.isdisjoint(files) and not {"scores", ".tmp"}.isdisjoint(folders)
 
 
 def _suffix(name: str) -> str:
@@ -136,15 +171,44 @@ def writable(value: object, name: str = "the file") -> Path:
     """Where a file is to be written, ``~`` written out: a new name, or a regular file that may be replaced.
 
     Raises:
-        StoreError: no path, a folder, or a device, which would be replaced by a file.
+        StoreError: no path, a URL, a folder, or a device, which would be replaced by a file.
     """
     path = as_path(value, name)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.:-]+:/", str(path)):
+        raise StoreError(f"{name} is {shown(str(path))}, a URL: give a path on a disk.")
     try:
         if path.exists():
             _check_regular(os.stat(path).st_mode, path)
     except OSError as error:
-        raise StoreError(f"{shown(str(path))} cannot be written ({error.strerror}): give another name.") from None
+        raise StoreError(f"{shown(str(path))} is not a file to write to ({error.strerror}): give another.") from None
     return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; what is there at the end takes the place of `path` as a whole, or nothing does.
+
+    A link stays one, and what it points at is replaced: ``/dev/stdout`` is a link.
+
+    Raises:
+        OSError: no regular file, or a place that cannot be written.
+    """
+    try:
+        target = path.resolve()
+    except RuntimeError:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    if target.exists():
+        _check_regular(os.stat(target).st_mode, path)
+    temporary = target.with_name(f".tmp-{uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        if target.exists():  # who may read it stays as it was
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _check_regular(mode: int, path: str | Path) -> None:

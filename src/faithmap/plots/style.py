@@ -20,7 +20,7 @@ from matplotlib.text import Annotation
 
 from faithmap.arguments import checked
 from faithmap.errors import FaithmapError, nearest, shown
-from faithmap.files import writable
+from faithmap.files import replacing, writable
 from faithmap.plots.series import Series
 from faithmap.text import printable, several
 
@@ -232,8 +232,11 @@ def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
         raise FaithmapError(f"{path} ends in '{path.suffix}', expected .png, .svg or .pdf{nearest(ending, known)}")
     same_bytes = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
     try:
-        with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "faithmap"}):
-            root.savefig(path, dpi=dpi, metadata=same_bytes)
+        with (
+            mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "faithmap"}),
+            replacing(path) as temporary,
+        ):
+            root.savefig(temporary, dpi=dpi, metadata=same_bytes)
     except OSError as error:
         raise FaithmapError(f"{path} cannot be written ({error.strerror or error}): choose another place.") from error
     return path

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from faithmap._version import __version__
 from faithmap.checks import as_integer
 from faithmap.errors import StoreError
-from faithmap.files import as_path
+from faithmap.files import as_path, open_regular, replacing, writable
 from faithmap.protocol import RANDOM
 from faithmap.report import extras, sections
 from faithmap.report.flipbook import FOLDER, flipbook, flipbook_files
@@ -30,6 +27,7 @@ _TABLE_COLUMNS = 10
 _HEIGHT = 700
 # On a page of several runs, whose flipbook is that of the first.
 SEVERAL_EXAMPLES = 12
+_BEGINS = b"<!doctype html>"
 SCRIPTS = ("numbers.js", "chart.js", "pictures.js", "flipbook.js", "page.js")
 
 
@@ -56,11 +54,11 @@ def write_report(
     Raises:
         StoreError: a run without scores, or a path that cannot be written.
     """
-    path = as_path(path, "path")
     if examples is not None:
         as_integer(examples, "examples", 0, 2**31 - 1)
     if folder:
-        return _write_folder(run, path, examples, channels)
+        return _write_folder(run, as_path(path, "path"), examples, channels)
+    path = page_place(path)
     write_text(path, report_html(run, examples=EXAMPLES if examples is None else examples, channels=channels))
     return path
 
@@ -75,10 +73,10 @@ def write_several(several: Several, path: str | Path, *, examples: int = SEVERAL
     Raises:
         StoreError: a run without scores, or a path that cannot be written.
     """
+    path = page_place(path)
     found = summaries(several)
     first = next(iter(found.values()))
     book, blobs = flipbook(first, first.run.examples(examples) if examples else [])
-    path = as_path(path, "path")
     write_text(path, _page(first, book, blobs, several=(several, found)))
     return path
 
@@ -95,23 +93,37 @@ def _write_folder(run: StoredRun, path: Path, examples: int | None, channels: Se
     return path / "index.html"
 
 
+def page_place(value: object) -> Path:
+    """Where a page is to be written: a new name, or a page that may be replaced.
+
+    Raises:
+        StoreError: no path, or a file that is there and is no page, such as a run's manifest.
+    """
+    path = writable(value, "path")
+    try:
+        if path.suffix.lower() in (".html", ".htm") or not path.exists():
+            return path
+        with open_regular(path) as file:
+            if file.read(len(_BEGINS)).lower() == _BEGINS:
+                return path
+    except OSError as error:
+        raise StoreError(f"{path} cannot be looked at ({error.strerror or error}): choose another place.") from error
+    raise StoreError(f"{path} is there already and is no page: choose the name of a new file, such as report.html.")
+
+
 def write_text(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole; whatever is not a regular file is left alone.
 
     Raises:
         StoreError: a path that cannot be written.
     """
-    temporary = path.parent / f".tmp-{uuid4().hex}"
+    path = writable(path)
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
-        if path.exists() and not path.is_file():
-            raise StoreError(f"{path} is not a file: choose the name of a new file, such as report.html.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StoreError(f"{path} could not be written ({error.strerror or error}): choose another place.") from error
 
 

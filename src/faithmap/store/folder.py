@@ -18,7 +18,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from torch import Tensor
 
 from faithmap._version import __version__
 from faithmap.errors import StoreError, StoreWarning
-from faithmap.files import writable
+from faithmap.files import replacing, writable
 from faithmap.store.index import KEYS, Builder, StepRuns
 from faithmap.store.manifest import DamagedError, Manifest
 from faithmap.store.parts import (
@@ -439,7 +438,6 @@ class Store:
     def export(self, path: str | Path, rows: int = 1_000_000) -> Path:
         """All rows as one Parquet file, sorted; holds about `rows` rows at a time."""
         path = writable(path)
-        temporary = path.with_name(f".tmp-{uuid4().hex}")
         parts = self.parts()
         manifest = self._manifest or self.read_manifest()
         groups = manifest.groups() if manifest is not None else {}
@@ -449,7 +447,11 @@ class Store:
         try:
             schema = pa.unify_schemas([schema_of(self._part(name)) for name in parts] or [SCHEMA])
             # An open file, because a name with a colon would be taken for a URL.
-            with open(temporary, "wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            with (
+                replacing(path) as temporary,
+                open(temporary, "wb") as file,
+                pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            ):
                 for start, stop in itertools.pairwise(cuts):
                     frame = self._frame(runs[start:stop], parts)
                     if GROUP in schema.names:
@@ -457,13 +459,8 @@ class Store:
                         frame[GROUP] = images.map(groups).fillna(images)
                     missing = {name: None for name in schema.names if name not in frame}
                     writer.write_table(pa.Table.from_pandas(frame.assign(**missing), schema, preserve_index=False))
-            os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StoreError(f"{path} could not be written ({error.strerror or error}): make room.") from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         return path
 
     def measures(self) -> pd.DataFrame:

@@ -13,9 +13,9 @@ import numpy as np
 
 from faithmap._version import __version__
 from faithmap.errors import FaithmapError, StoreError
-from faithmap.files import as_folder, as_path
+from faithmap.files import as_folder
 from faithmap.protocol import RANDOM, Placement
-from faithmap.report.page import write_text
+from faithmap.report.page import page_place, write_text
 from faithmap.report.summary import lines
 from faithmap.report.templates import asset, palette, policy, script_json, template
 from faithmap.run import Run
@@ -86,7 +86,7 @@ class Leaderboard:
         Raises:
             StoreError: a path that cannot be written.
         """
-        path = as_path(path, "path")
+        path = page_place(path)
         write_text(path, self.html(path.absolute().parent))
         return path
 

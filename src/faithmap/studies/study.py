@@ -16,9 +16,9 @@ import pandas as pd
 from faithmap import plots, statistics
 from faithmap.arguments import checked
 from faithmap.errors import FaithmapError, StoreError
-from faithmap.files import as_path
 from faithmap.protocol import RANDOM, Score
 from faithmap.report import Several, ranks_part, write_several
+from faithmap.report.page import page_place
 from faithmap.report.sections import beside_grade
 from faithmap.run import Run
 from faithmap.statistics import Grade, Measured, Settings
@@ -123,7 +123,7 @@ class Study:
 
         Each setting's own page, with its pictures, is written into a folder beside it.
         """
-        path, runs = as_path(path, "path"), self.runs()
+        path, runs = page_place(path), self.runs()
         pages = {}
         for name, run in runs.items():
             page = f"{path.stem}-settings/{name}.html"
