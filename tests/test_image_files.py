@@ -246,3 +246,38 @@ def test_what_holds_images_is_taken(tiny, tmp_path, source):
     images = inspect.unwrap(load_images)(source)
     assert all(image.read(PLAIN).dtype == torch.float32 for image in images)
     assert not evaluate(tiny, images, channel_sum, PROTOCOL, tmp_path).skipped
+
+
+def claim(shape):
+    """A .npy file of hundred bytes that claims more."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\0" + len(head).to_bytes(2, "little") + head
+
+
+@pytest.mark.parametrize("shape", [(3, 100_000, 1_000_000), (3, 24, 24), (-1, 24, 24)])
+def test_an_array_that_claims_more_than_its_file_holds_costs_one_image(tmp_path, shape):
+    (tmp_path / "a.npy").write_bytes(claim(shape))
+    with pytest.raises(ImageError, match=r"a\.npy' cannot be used: it (claims|is not)"):
+        load_images(tmp_path)[0].read(Preprocessing(crop=(24, 24)))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_integers_that_are_not_of_8_or_16_bits_are_no_grey(tmp_path, dtype, channels):
+    """Pillow cuts them off, or takes them for negative ones."""
+    tifffile = pytest.importorskip("tifffile")
+    values = np.linspace(0, np.iinfo(dtype).max, 576).astype(dtype).reshape(24, 24)
+    tifffile.imwrite(tmp_path / "a.tif", values - 5 if dtype == "int16" else values)
+    with pytest.raises(ImageError, match=r"holds integers from -?\d+ to -?\d+, expected 8 or 16 bits"):
+        load_images(tmp_path)[0].read(Preprocessing(crop=(24, 24), channels=channels))
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png"])
+def test_no_program_is_started_for_a_picture(tmp_path, name, monkeypatch):
+    def started(*_, **__):
+        raise AssertionError("Ghostscript")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 24\n%%EndComments\n{} loop\n")
+    with pytest.raises(ImageError, match="is not an image"):
+        load_images(tmp_path)[0].read(Preprocessing(crop=(24, 24)))

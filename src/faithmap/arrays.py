@@ -122,9 +122,29 @@ def _one_tensor(path: Path, name: str | None) -> torch.Tensor:
         return tensor
 
 
+def array_in(data: bytes) -> Array:
+    """The array of a .npy file that has been read already.
+
+    Raises:
+        ArrayFileError: something else, or fewer numbers than it claims.
+    """
+    file = io.BytesIO(data)
+    shape, fortran, dtype = _layout(file, len(data))
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def open_picture(file: IO[bytes]) -> PillowImage.Image:
+    """A picture that Pillow decodes itself. PostScript is a program, whatever the file is called: Pillow would start
+    Ghostscript, which may never end."""
+    PillowImage.init()
+    return PillowImage.open(file, formats=[name for name in PillowImage.ID if name != "EPS"])
+
+
 def _picture(path: Path, file: IO[bytes]) -> StoredArray:
     """A grey picture as numbers, whatever its depth."""
-    with PillowImage.open(file) as picture:
+    with open_picture(file) as picture:
         if picture.mode not in ("1", "L", "I", "F", "I;16", "I;16B", "I;16L"):
             raise ArrayFileError(
                 f"it is a picture in colours ({picture.mode}), expected grey: colours are no relevance"
@@ -133,7 +153,7 @@ def _picture(path: Path, file: IO[bytes]) -> StoredArray:
 
 
 def _grey(path: Path) -> Array:
-    with _named_errors(), open_regular(path) as file, PillowImage.open(file) as picture:
+    with _named_errors(), open_regular(path) as file, open_picture(file) as picture:
         return np.asarray(picture).astype(np.float32)
 
 

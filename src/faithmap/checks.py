@@ -330,3 +330,18 @@ def _dense(value: Tensor, name: str, error: type[FaithmapError]) -> Tensor:
 
 def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
+
+
+def each_once(pairs: Iterable[tuple[str, str]], file: str) -> dict[str, str]:
+    """Image → what a file says of it.
+
+    Raises:
+        InputError: two things of one image.
+    """
+    found: dict[str, str] = {}
+    for image, value in pairs:
+        if found.setdefault(image, value) != value:
+            raise InputError(
+                f"{file} says '{found[image]}' and '{value}' of image '{image}': keep one line for each image."
+            )
+    return found

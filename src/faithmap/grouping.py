@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from faithmap.checks import each_once
 from faithmap.errors import InputError, shown
 from faithmap.files import expanded, read_bytes
 from faithmap.text import several
@@ -132,7 +133,12 @@ def _group_table(path: Path) -> tuple[str, dict[str, str]]:
             name = GROUP_NOUN if GROUP_NOUN in others else others[0] if len(others) == 1 else None
             if "image" not in columns or name is None:
                 raise InputError(f"groups {path} has the columns {', '.join(columns) or 'none'}, expected image,group.")
-            return name, {str(row["image"]): str(row[name] or "") for row in rows}
+            found = []
+            for row in rows:
+                if row["image"] is None or any(row.pop(None, ())):  # a comma in a name
+                    raise InputError(f"groups {path} has other cells than columns (line {rows.line_num}).")
+                found.append((row["image"], row[name] or ""))
+            return name, each_once(found, f"groups {path}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"groups {path} cannot be read ({error}): give a CSV file with the columns image,group."

@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from faithmap.arrays import array_in, open_picture
 from faithmap.checks import as_integer, as_list, as_shaped_pixels, as_text
 from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
@@ -132,7 +133,7 @@ class ImageFile:
                 return preprocessing.array(_read_array(data, preprocessing.channels))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-                with PillowImage.open(io.BytesIO(data)) as file:
+                with open_picture(io.BytesIO(data)) as file:
                     width, height = file.size
                     if width * height > _MAX_PIXELS:
                         raise ImageError(f"it is {width}×{height} pixels, more than {_MAX_PIXELS}: make it smaller.")
@@ -298,6 +299,22 @@ class Images(Sequence[AnyImage]):
             )
         return Images(self.name, [replace(item, group=found[item.id]) for item in self], group_noun(groups))
 
+    def check_apart(self, folder: Path) -> None:
+        """A run's figures are written into its folder, and would be images the next time.
+
+        Args:
+            folder: of a run or a study.
+        Raises:
+            InputError: it is the folder that the images are in.
+        """
+        files = [item for item in self if isinstance(item, ImageFile) and item.cut is None]
+        roots = {root for item in files for root in [*item.path.parents][item.id.count("/") :][:1]}
+        if folder.resolve() in {root.resolve() for root in roots}:
+            raise InputError(
+                f"{printable(str(folder))} is the folder of the images, where figures of the run would count as "
+                "images: choose another folder for the run."
+            )
+
     def suggested_groups(self) -> str | None:
         """A sentence where names look like several crops of the same photos and no groups are given, else None."""
         given = any(item.group is not None for item in self)
@@ -433,11 +450,11 @@ def _read_array(data: bytes, channels: int) -> npt.NDArray[np.float32]:
     Integers are divided by the largest of their type; floating values are taken as they are.
 
     Raises:
-        ImageError: not an array of numbers, or another shape.
-        ValueError: a damaged file.
+        ImageError: another shape.
+        ArrayFileError: not an array of numbers, or a damaged file.
     """
-    array = np.load(io.BytesIO(data), allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim not in (2, 3):
+    array = array_in(data)
+    if array.ndim not in (2, 3):
         raise ImageError("expected an array of numbers (C, H, W) or (H, W, C).")
     if array.ndim == 2:
         array = array[None]
@@ -513,6 +530,10 @@ def _converted(picture: PillowImage.Image, channels: int) -> PillowImage.Image |
 
 def _to_rgb(picture: PillowImage.Image) -> PillowImage.Image:
     if picture.mode.startswith("I;16") or picture.mode == "I":
+        values = np.asarray(picture)
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or most > 65_535:  # signed, or 32 bits: where black and white are is anybody's guess
+            raise ImageError(f"it holds integers from {least} to {most}, expected 8 or 16 bits: convert it to PNG.")
         # Pillow cuts 16-bit grey off at 255 instead of scaling it.
         picture = picture.convert("I").point(lambda value: value / 257.0).convert("L")
     elif picture.mode == "F":
@@ -624,7 +645,8 @@ def _folder(path: Path, name: str | None = None) -> Images:
     try:
         found = files_in(path, suffixes)
     except OSError as error:
-        raise InputError(f"{path} is no folder of images: {error.strerror}.") from None
+        where = printable(str(error.filename or path))
+        raise InputError(f"{printable(str(path))} is no folder of images: {where}: {error.strerror}.") from None
     for file in found:
         relative = file.relative_to(path)
         label = image_id(Path(relative.parts[0])) if len(relative.parts) > 1 else None

@@ -20,7 +20,7 @@ from faithmap.arrays import SUFFIXES, ArrayFileError, StoredArray, array_names, 
 from faithmap.attribution.batch import Batch
 from faithmap.checks import as_tensor
 from faithmap.errors import HeatmapError, MethodError
-from faithmap.files import file_digest, files_in, read_bytes, state_of
+from faithmap.files import by_id, file_digest, files_in, read_bytes, state_of
 from faithmap.images import Preprocessing
 
 RESIZES = tuple(f"{covers}{mode}" for covers in ("", "picture:") for mode in ("nearest", "bilinear", "bicubic"))
@@ -166,7 +166,7 @@ def _ids(path: Path, count: int) -> dict[str, int]:
         MethodError: not one line per heatmap, or an id twice.
     """
     try:
-        lines = read_bytes(path).decode("utf-8").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MethodError(f"{path} cannot be read as a list of image ids: {error}.") from None
     if len(lines) != count or len(set(lines)) != count:
@@ -248,10 +248,9 @@ def from_arrays(arrays: Mapping[str, Any]) -> tuple[Precomputed, str]:
 
 def _folder(path: Path) -> tuple[Precomputed, str]:
     try:
-        found = [file for file in files_in(path, SUFFIXES, MOST_FILES) if file.is_file()]
+        files = by_id(path, [file for file in files_in(path, SUFFIXES, MOST_FILES) if file.is_file()])
     except OSError as error:
         raise MethodError(f"{path} is no folder of heatmaps: {error.strerror}.") from None
-    files = {file.relative_to(path).with_suffix("").as_posix(): file for file in found}
     if not files:
         raise MethodError(f"no heatmap in folder {path}: expected {', '.join(SUFFIXES)} files named by image id.")
     digest, states = hashlib.sha256(), {}

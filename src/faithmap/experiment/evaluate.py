@@ -39,6 +39,7 @@ from faithmap.run import Run
 from faithmap.store.folder import Store
 from faithmap.store.manifest import Manifest, Stages, timestamp
 from faithmap.store.records import Skipped
+from faithmap.store.storage import LocalStorage
 
 
 def evaluate(
@@ -117,6 +118,8 @@ def evaluate(
         as_text(command, "command", FaithmapError)
     images = load_images(images, groups=groups)
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
+    if isinstance(store.storage, LocalStorage):
+        images.check_apart(store.folder)
     if until is None and at_most is not None:
         raise FaithmapError("at_most is for runs that stop when decided: give until='decided' as well.")
 

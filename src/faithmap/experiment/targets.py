@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from faithmap.checks import as_integers
+from faithmap.checks import as_integers, each_once
 from faithmap.classifiers import Classifier
 from faithmap.errors import InputError, ProtocolError, among, nearest
 from faithmap.files import read_bytes
@@ -112,7 +112,7 @@ def _of_file(path: Path) -> dict[str, str]:
     wrong = next((number for number, row in enumerate(rows, 1) if len(row) != 2), None)
     if wrong is not None or not rows:
         raise InputError(f"{path} holds no lines image,class (line {wrong or 1}).")
-    return {name: target.strip() for name, target in rows}
+    return each_once([(name, target.strip()) for name, target in rows], str(path))
 
 
 def _matched(given: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:

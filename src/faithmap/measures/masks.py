@@ -20,9 +20,10 @@ from jaxtyping import Bool
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from faithmap.arrays import open_picture
 from faithmap.checks import as_tensor
 from faithmap.errors import FaithmapError, MeasureError, shown
-from faithmap.files import as_path, files_in, read_bytes
+from faithmap.files import as_path, by_id, files_in, read_bytes
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
 from faithmap.measures.measure import Measure
 from faithmap.mosaics import MosaicImage
@@ -68,10 +69,11 @@ def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
         return _Coco(path, category)
     if path.is_dir():
         try:
-            inside = files_in(path, (".png", ".xml"))
+            inside = [file for file in files_in(path, (".png", ".xml")) if file.is_file()]
+            pictures, boxes = ([file for file in inside if file.suffix.lower() == one] for one in (".png", ".xml"))
+            files = by_id(path, pictures) | by_id(path, boxes)
         except OSError as error:
             raise MeasureError(f"{path} is no folder of masks: {error.strerror}.") from None
-        files = {file.relative_to(path).with_suffix("").as_posix(): file for file in inside if file.is_file()}
         for kind, suffix in ((_Png, ".png"), (_Voc, ".xml")):
             mine = {name: file for name, file in files.items() if file.suffix.lower() == suffix}
             if mine:
@@ -160,7 +162,7 @@ def mask_of(
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Width and height of an image file as it is shown, its orientation (EXIF) followed."""
-    with PillowImage.open(io.BytesIO(read_bytes(path))) as file:
+    with open_picture(io.BytesIO(read_bytes(path))) as file:
         width, height = file.size
         turned = file.getexif().get(0x0112, 1) >= 5
     return (height, width) if turned else (width, height)
@@ -209,7 +211,7 @@ class _Png(_Files):
         key = _key(self.files, image)
         if key is None:
             return None
-        with PillowImage.open(io.BytesIO(read_bytes(self.files[key]))) as file:
+        with open_picture(io.BytesIO(read_bytes(self.files[key]))) as file:
             # The index of a palette says what a pixel is; its colour does not.
             values = np.asarray(file if file.mode in ("P", "1", "L", "I", "I;16") else file.convert("L"))
         return _white(values > 0)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
-from faithmap.arrays import stored_array
+from faithmap.arrays import open_picture, stored_array
 from faithmap.checks import as_pixels, as_text
 from faithmap.errors import ImageError, ProtocolError, missing
 from faithmap.files import files_in, read_bytes, state_of
@@ -163,7 +162,7 @@ def _labels(path: Path, size: tuple[int, int], name: str) -> np.ndarray[tuple[in
         stored = stored_array(path)
         check(stored.shape)
         return stored.read()
-    with Image.open(io.BytesIO(read_bytes(path))) as picture:
+    with open_picture(io.BytesIO(read_bytes(path))) as picture:
         bands = len(picture.getbands())
         check((*picture.size[::-1], bands) if bands > 1 else picture.size[::-1])
         return np.array(picture)

@@ -17,7 +17,7 @@ from faithmap.experiment.planning import input_size
 from faithmap.experiment.progress import Progress
 from faithmap.grouping import Groups
 from faithmap.images import Images, load_images
-from faithmap.store.storage import open_storage
+from faithmap.store.storage import LocalStorage, open_storage
 from faithmap.studies.settings import resolve_settings
 from faithmap.studies.study import Study, write_settings
 
@@ -71,7 +71,10 @@ def study(
             "is decided, and give its images to the study."
         )
     asked = resolve_settings(settings, input_size(images, classifier), seed=seed, score=score, points=points)
-    url = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")).url
+    storage = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
+    if isinstance(storage, LocalStorage):
+        images.check_apart(storage.folder)
+    url = storage.url
     write_settings(url, {name: name for name in asked})
     first: str | None = None
     for name, protocol in asked.items():
