@@ -160,6 +160,7 @@ def test_timm_weights_are_read_from_a_file(tmp_path):
         ("onnx:/nowhere.onnx?norm=none", "there is no file /nowhere.onnx"),
         ("onnx:net.onnx", "does not say how it wants its input.*none, imagenet, half, 255"),
         ("onnx:net.onnx?norm=none&sise=3", "does not say how"),
+        ("onnx:net.onnx?norm=none&norm=half", "says one thing twice"),
         ("efficientnet-lite0", "did you mean 'efficientnet-lite0-embedded'"),
     ],
 )
@@ -219,6 +220,49 @@ def test_a_folder_that_holds_no_network_is_refused(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(ClassifierError, match="holds no image classifier"):
         faithmap.load_classifier(f"hf:{tmp_path}", device="cpu")
+
+
+SPOILED = {
+    "weights that are missing": (lambda weights: weights.pop(next(iter(weights))), "no weights for 1 tensor"),
+    "a backbone without its head": (
+        lambda weights: [weights.pop(n) for n in [*weights] if "classif" in n],
+        "no weights",
+    ),
+    "weights of another size": (
+        lambda weights: weights.update({n: w[:1] for n, w in weights.items() if w.ndim}),
+        "holds no",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_weights_that_would_be_random_are_refused(tmp_path, case):
+    """Transformers draws them, and says so in a warning."""
+    from safetensors.torch import load_file, save_file
+
+    transformers = pytest.importorskip("transformers")
+    folder = huggingface_folder(tmp_path, transformers.ViTImageProcessor(size={"height": 64, "width": 64}))
+    weights = load_file(folder / "model.safetensors")
+    spoil, message = SPOILED[case]
+    spoil(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ClassifierError, match=message):
+        faithmap.load_classifier(f"hf:{folder}", device="cpu")
+
+
+class Program:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_no_program_of_a_weights_file_is_run_or_advised(tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    folder = huggingface_folder(tmp_path, transformers.ViTImageProcessor(size={"height": 64, "width": 64}))
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Program()}, folder / "pytorch_model.bin")
+    with pytest.raises(ClassifierError, match=r"damaged, or hold programs: convert them to \.safetensors"):
+        faithmap.load_classifier(f"hf:{folder}", device="cpu")
+    assert "executed" not in capsys.readouterr().out
 
 
 def onnx_file(path, shape, channels_last=False, classes=4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import pickle
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from faithmap.classifiers.base import Classifier
 from faithmap.errors import ClassifierError, DownloadError, missing
 from faithmap.images import Preprocessing
-from faithmap.text import first_line
+from faithmap.text import first_line, several
 
 # What the configuration calls the problem → how it is scored.
 _SCORE_OF = {"multi_label_classification": "sigmoid", "regression": "identity"}
@@ -49,16 +50,28 @@ def huggingface_classifier(name: str) -> Classifier:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     try:
-        network = AutoModelForImageClassification.from_pretrained(name)
-        processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, RuntimeError, ImportError) as error:
+        network, info = AutoModelForImageClassification.from_pretrained(
+            name, trust_remote_code=False, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever its loaders, PyTorch's and the network's own raise
+        reason = first_line(error)
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch advises to run what the file says
+            reason = "its weights are damaged, or hold programs: convert them to .safetensors"
         if os.path.isdir(name):
-            raise ClassifierError(f"the folder {name} holds no image classifier: {first_line(error)}") from error
+            raise ClassifierError(f"the folder {name} holds no image classifier: {reason}") from error
         if isinstance(error, OSError | http.client.HTTPException):
             raise DownloadError(
                 f"'hf:{name}' could not be had ({first_line(error)}): check name and network, or give a folder."
             ) from error
-        raise ClassifierError(f"'hf:{name}' is no image classifier that can be loaded: {first_line(error)}") from error
+        raise ClassifierError(f"'hf:{name}' is no image classifier that can be loaded: {reason}") from error
+    if lacking := sorted({*info["missing_keys"], *(str(one[0]) for one in info["mismatched_keys"])}):
+        raise ClassifierError(
+            f"'hf:{name}' has no weights for {several(len(lacking), 'tensor')} ({lacking[0]}), which would be random "
+            "numbers: give a network that was trained as a classifier, with all of its files."
+        )
     names = network.config.id2label
     classifier = Classifier(
         HuggingFaceLogits(network).eval(),

@@ -15,6 +15,7 @@ from torch import Tensor
 from faithmap.classifiers.base import Classifier, ScoreOnly
 from faithmap.classifiers.onnx_data import onnx_digest
 from faithmap.errors import ClassifierError, missing
+from faithmap.files import expanded
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from faithmap.text import first_line
 
@@ -36,6 +37,7 @@ class OnnxSession:
 
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # what goes wrong is raised as well
         self.path = path
         digest = onnx_digest(path)
         self.description = f"ONNX sha256 {digest}"
@@ -87,7 +89,10 @@ def onnx_classifier(name: str) -> Classifier:
         ClassifierError: no such file, no image network, or a missing or unknown setting.
     """
     file, _, query = name.partition("?")
-    settings = dict(parse_qsl(query, keep_blank_values=True))
+    given = parse_qsl(query, keep_blank_values=True)
+    settings = dict(given)
+    if len(given) > len(settings):
+        raise ClassifierError(f"'onnx:{name}' says one thing twice: give norm, resize and size once.")
     if settings.get("norm") not in NORMALISATIONS or not set(settings) <= {"norm", "resize", "size"}:
         raise ClassifierError(
             f"'onnx:{name}': an ONNX file does not say how it wants its input: write onnx:{file}?norm=NAME with one of "
@@ -95,9 +100,10 @@ def onnx_classifier(name: str) -> Classifier:
         )
     if find_spec("onnxruntime") is None:
         raise ClassifierError(missing(f"'onnx:{name}' needs", "onnxruntime", extra="onnx"))
-    if not os.path.isfile(file):
+    path = expanded(file)  # no shell writes out the ~ of onnx:~/network.onnx
+    if not os.path.isfile(path):
         raise ClassifierError(f"there is no file {file}.")
-    session = _open(Path(file))
+    session = _open(path)
     resize, size = (_pixels(name, settings, key, usual) for key, usual in (("resize", 256), ("size", 224)))
     mean, std = NORMALISATIONS[settings["norm"]]
     return Classifier(
@@ -105,7 +111,7 @@ def onnx_classifier(name: str) -> Classifier:
         mean=mean,
         std=std,
         preprocessing=Preprocessing(crop=session.size or (size, size), resize=resize or None),
-        name=f"onnx:{Path(file).name}",
+        name=f"onnx:{path.name}",
     )
 
 
