@@ -30,14 +30,25 @@ def unraisable(what: Any) -> None:
         sys.__unraisablehook__(what)
 
 
+def occupied() -> None:
+    """Put the null device where a standard stream is closed: else a file of the run would get its number, and what
+    libraries print would be written into it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+
+
 def main() -> None:
     """The command `faithmap`."""
+    occupied()
     sys.unraisablehook = unraisable
     os.environ["MPLBACKEND"] = "agg"  # figures are files; a backend that is not there must not end a run
     try:
-        # A background job of a shell, which ignores Ctrl-C, goes on ignoring it.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupted)
+        # A background job of a shell, which ignores Ctrl-C, goes on ignoring it. SIGTERM is what a batch system sends
+        # before it kills.
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) is usual:
+                signal.signal(number, interrupted)
         from faithmap.cli import main as command
 
         command()
@@ -51,7 +62,8 @@ def main() -> None:
 
 def stop() -> None:
     """Leave at once: nothing has begun."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     print("error: stopped.", file=sys.stderr, flush=True)
     sys.exit(130)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from faithmap._version import __version__
-from faithmap.cli.console import guarded, out, show_warning, terminated, write_anything
+from faithmap.cli.console import guarded, out, show_warning, write_anything
 from faithmap.cli.options import grouped
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -74,9 +74,11 @@ def command(name: str) -> Callable[[_F], _F]:
 def main() -> None:
     """The command `faithmap`."""
     write_anything()
-    signal.signal(signal.SIGTERM, terminated)
     warnings.showwarning = show_warning
-    app()
+    try:
+        app()
+    except OSError as error:  # of a command it is a sentence already; this is of --help, onto a full disk
+        sys.exit(f"error: {error.strerror or error}.")
 
 
 def version(asked: bool) -> None:

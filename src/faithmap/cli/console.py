@@ -75,11 +75,6 @@ def files_of(run: Path | str) -> Path:
     return folder
 
 
-def terminated(*_: Any) -> None:
-    """What a batch system sends before it kills: stop as on Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our own warnings as one line; others are not for the user."""
     ours = (ClassifierWarning, EngineWarning, MethodWarning, PluginWarning, StoreWarning)
@@ -98,7 +93,8 @@ def guarded(command: _F) -> _F:
         except FaithmapError as error:
             fail(str(error))
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # we are leaving already
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # we are leaving already
             fail("stopped. What is finished is stored: run the same command again to go on.", 130)
         except ValueError as error:
             if "MPLBACKEND" not in str(error) and "backend" not in str(error):

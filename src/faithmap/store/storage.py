@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from faithmap.errors import StoreError, shown
 from faithmap.files import as_folder, open_regular
+from faithmap.text import first_line
 
 fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
@@ -196,21 +197,24 @@ class RemoteStorage:
     def names(self, folder: str) -> list[str]:
         """See `Storage`."""
         try:
-            found = self.files.ls(f"{self.root}/{folder}", detail=True)
+            with self._answering(folder):
+                found = self.files.ls(f"{self.root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
         return sorted(f"{folder}/{one['name'].rpartition('/')[2]}" for one in found if one["type"] == "file")
 
     def read(self, name: str, size: int | None = None) -> bytes:
         """See `Storage`."""
-        data: bytes = self.files.cat_file(f"{self.root}/{name}", start=None, end=size)
+        with self._answering(name):
+            data: bytes = self.files.cat_file(f"{self.root}/{name}", start=None, end=size)
         return data
 
     def put(self, name: str, data: bytes) -> None:
         """See `Storage`."""
         path = f"{self.root}/{name}"
-        self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.files.pipe_file(path, data)
+        with self._answering(name):
+            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.files.pipe_file(path, data)
 
     def move(self, name: str, to: str) -> None:
         """See `Storage`."""
@@ -219,12 +223,22 @@ class RemoteStorage:
 
     def remove(self, name: str) -> None:
         """See `Storage`."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._answering(name):
             self.files.rm_file(f"{self.root}/{name}")
 
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """Take a lease."""
         return lease(self)
+
+    @contextmanager
+    def _answering(self, name: str) -> Iterator[None]:
+        """What a file system raises, whatever it is, becomes an `OSError`."""
+        try:
+            yield
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # each has its own: of HTTP, of a cloud, a ValueError where it only reads
+            raise OSError(errno.EIO, first_line(error), f"{self.url}/{name}") from error
 
 
 def in_use(url: str, holder: str) -> StoreError:
@@ -290,10 +304,14 @@ def _holder() -> dict[str, Any]:
 
 
 def _expired(holder: dict[str, Any], seconds: float) -> bool:
-    here = holder.get("host") == socket.gethostname()
-    if here and not _alive(int(holder.get("process", 0))):
+    try:
+        process, renewed = int(holder.get("process", 0)), float(holder.get("renewed", 0))
+        if holder.get("host") == socket.gethostname() and not _alive(process):
+            return True
+    except (TypeError, ValueError, OverflowError):  # no note of ours
         return True
-    return time.time() - float(holder.get("renewed", 0)) > seconds
+    # A note from the future is one from before a clock was put back.
+    return not abs(time.time() - renewed) <= seconds
 
 
 def _alive(process: int) -> bool:
