@@ -15,6 +15,7 @@ import torch
 
 import faithmap
 from faithmap.cli.doctor import run_folder
+from faithmap.cli.measuring import command_line
 from faithmap.errors import FaithmapError, StoreWarning
 from tests.conftest import TinyNet
 from tests.terminal import invoke
@@ -211,3 +212,9 @@ def test_a_name_that_is_no_text_gives_a_message_of_one_line(tmp_path, monkeypatc
     last = result.stderr[result.stderr.rindex("error: ") :].rstrip("\n")
     assert last.isprintable()
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("given", "shown"), [(b"\xff", r"'\xff'"), ("é".encode(), "'é'"), (b"a", "a")])
+def test_the_command_is_recorded_whatever_its_bytes_and_the_locale(monkeypatch, given, shown):
+    monkeypatch.setattr(sys, "argv", ["faithmap", given.decode("ascii", "surrogateescape")])
+    assert command_line() == f"faithmap {shown}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -95,6 +96,7 @@ def default_out(inputs: Inputs) -> Path:
 
 
 def command_line() -> str:
-    """How this process was started, to be copied into a shell."""
+    """How this process was started, to be copied into a shell; bytes that are not UTF-8 as ``\\xff``."""
     program = Path(sys.argv[0]).name
-    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]])
+    given = (os.fsencode(one).decode("utf-8", "backslashreplace") for one in sys.argv[1:])
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *given])
