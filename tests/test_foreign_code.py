@@ -1,14 +1,17 @@
-"""Other people's code inside ours: functions and networks that reuse buffers and change what they are given."""
+"""Other people's code inside ours, and ours inside theirs: buffers, modes, scripts, global state."""
 
+import contextlib
+import random
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from faithmap import Classifier, Protocol, evaluate, heatmaps
+from faithmap import Classifier, Protocol, aopc, evaluate, heatmaps, load_classifier, removal_steps, score_curves
 from faithmap.attribution.method import Method
-from faithmap.errors import ClassifierError, EngineWarning, FaithmapError, HeatmapError
+from faithmap.errors import ClassifierError, EngineWarning, FaithmapError, HeatmapError, MethodError
+from faithmap.testbeds import shapes
 from tests.conftest import TinyNet
 
 PROTOCOL = Protocol.preset(steps=4, region_size=4, draws=1)
@@ -270,3 +273,175 @@ def test_a_network_that_counts_its_calls_is_not_blamed(tmp_path):
 
     run = evaluate(Classifier(Counting(), name="c"), PIXELS, channel_sum, PROTOCOL, tmp_path, engine="dense")
     assert not run.skipped
+
+
+def global_state():
+    return (
+        torch.get_rng_state().tolist(),
+        np.random.get_state()[1].tolist(),
+        random.getstate(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        list(warnings.filters),
+    )
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+MODES = {
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "device meta": lambda: torch.device("meta"),
+    "float64": lambda: default_dtype(torch.float64),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_the_caller_change_no_number_and_stay_as_they_are(tiny, mode):
+    """A bfloat16 that the caller has switched on would be stored as float32."""
+
+    def everything():
+        pixels, targets = PIXELS.clone(), TARGETS.clone()
+        run = evaluate(tiny, pixels, {"mine": channel_sum, "ours": "sensitivity"}, PROTOCOL)
+        maps = heatmaps(tiny, pixels, targets, "rise:n=4")
+        steps = removal_steps(maps, PROTOCOL)
+        curves = score_curves(tiny, pixels, targets, steps, 1 - pixels)
+        drops = aopc(curves[0])
+        bed = shapes(4, 16).measure("sensitivity")
+        return [scores(run, "mine"), scores(run, "ours"), maps, steps, *curves, drops, bed["value"].to_numpy()]
+
+    expected = everything()
+    with MODES[mode]():
+        before = global_state()
+        found = everything()
+        assert global_state() == before
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "device meta", "float64"])
+@pytest.mark.parametrize(
+    "make", [lambda: load_classifier("squeezenet1_1-embedded", "cpu"), lambda: shapes(4, 16).classifier]
+)
+def test_networks_are_built_alike_in_every_mode_and_take_no_random_number(make, mode):
+    expected = make().fingerprint()
+    with MODES[mode]():
+        before = global_state()
+        assert make().fingerprint() == expected
+        assert global_state() == before
+
+
+def frozen(network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.freeze(torch.jit.script(network.eval()))
+
+
+def test_a_frozen_script_is_known_by_its_weights_and_is_run(tiny, tmp_path):
+    """It has neither parameters nor modes, and its `repr` says nothing of what it computes."""
+    prints = []
+    for factor in (1.0, 1.0, 2.0):
+        network = TinyNet()
+        with torch.no_grad():
+            network.head.weight.mul_(factor)
+        classifier = Classifier(frozen(network), mean=tiny.mean, std=tiny.std, name="tiny")
+        prints.append(classifier.fingerprint())
+        run = evaluate(classifier, PIXELS, {"mine": channel_sum, "ours": "sensitivity"}, PROTOCOL, engine="dense")
+        assert classifier.fingerprint() == prints[-1]
+        if factor == 1:
+            expected = evaluate(tiny, PIXELS, {"mine": channel_sum, "ours": "sensitivity"}, PROTOCOL, engine="dense")
+            np.testing.assert_array_equal(scores(run, "mine"), scores(expected, "mine"))
+            np.testing.assert_array_equal(scores(run, "ours"), scores(expected, "ours"))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_scripts_of_the_same_weights_and_another_stride_differ():
+    def print_of(stride):
+        layer = torch.nn.Conv2d(3, 4, 5, stride=stride)
+        torch.nn.init.ones_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+        network = torch.nn.Sequential(layer, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [
+                Classifier(script, name="s").fingerprint()
+                for script in (torch.jit.script(network), torch.jit.trace(network, PIXELS[:1]))
+            ]
+
+    assert print_of(1) == print_of(1)
+    assert not set(print_of(1)) & set(print_of(2))
+
+
+class Around(torch.nn.Module):
+    """A network whose forward pass is wrapped."""
+
+    def __init__(self, network, function):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, x):
+        return self.function(self.network, x)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        torch.no_grad()(lambda network, x: network(x)),
+        torch.inference_mode()(lambda network, x: network(x)),
+        lambda network, x: network(x).detach(),
+        lambda network, x: network(x.detach()),
+    ],
+)
+def test_a_network_without_gradients_is_named_where_they_are_needed(tiny, tmp_path, forward):
+    classifier = Classifier(Around(tiny.module, forward), mean=tiny.mean, std=tiny.std, name="tiny")
+    for method in ("sensitivity", "lrp-epsilon:0.01", "gradient-x-input"):
+        with pytest.raises(MethodError, match=r"gradients|forward pass|followed"):
+            heatmaps(classifier, PIXELS, TARGETS, method)
+    run = evaluate(classifier, PIXELS, {"mine": channel_sum}, PROTOCOL, engine="dense")
+    np.testing.assert_array_equal(
+        scores(run, "mine"), scores(evaluate(tiny, PIXELS, channel_sum, PROTOCOL, engine="dense"), "channel_sum")
+    )
+
+
+def test_weights_of_inference_mode_are_named_where_gradients_are_needed(tiny):
+    with torch.inference_mode():
+        classifier = Classifier(TinyNet(), mean=tiny.mean, std=tiny.std, name="tiny")
+    with pytest.raises(MethodError, match="made in inference mode"):
+        evaluate(classifier, PIXELS, "sensitivity", PROTOCOL)
+    run = evaluate(classifier, PIXELS, {"mine": channel_sum}, PROTOCOL)
+    assert not run.skipped
+
+
+class Labelled(torch.Tensor):
+    """What libraries of images return: a tensor with something of its own, that is not for others."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in (torch.cat, torch.stack):
+            return NotImplemented
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_subclasses_of_tensors_are_taken_as_tensors(tiny):
+    network = Around(tiny.module, lambda network, x: network(x).as_subclass(Labelled))
+    classifier = Classifier(network, mean=tiny.mean, std=tiny.std, name="tiny")
+    run = evaluate(
+        classifier,
+        PIXELS,
+        {"odd": lambda i, t: channel_sum(i, t).as_subclass(Labelled), "good": channel_sum},
+        PROTOCOL,
+        engine="dense",
+    )
+    np.testing.assert_array_equal(scores(run, "odd"), scores(run, "good"))

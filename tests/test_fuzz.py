@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import torch
 from benchmarks import fuzz
 from benchmarks.fuzzing.api import called
 from benchmarks.fuzzing.hostile import NEAR
-from benchmarks.fuzzing.valid import calls, function_of, further_calls, measured_run, network, pixels, protocol
+from benchmarks.fuzzing.valid import SIZE, calls, function_of, further_calls, measured_run, network, pixels, protocol
 
 import faithmap
+from faithmap import foreign
 from faithmap.report.page import write_text
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +94,57 @@ class Deaf:
     __hash__ = None
 
 
+def odd(kind, *entries, **ways):
+    """A subclass of a plain type, with some of its methods replaced."""
+    return lambda: type(f"Odd{kind.__name__}", (kind,), {"__hash__": None, **ways})(*entries)
+
+
+def raising(*_):
+    raise RuntimeError("no")
+
+
+def endless(_):
+    return itertools.repeat("edge")
+
+
+def itself():
+    found = []
+    found.append(found)
+    return found
+
+
+def freed():
+    found = pixels()
+    found.untyped_storage().resize_(0)
+    return found
+
+
+TEXT = {"__hash__": str.__hash__}
 MISBEHAVING = {
+    "text without equality": odd(str, "edge", __eq__=raising, **TEXT),
+    "text without words": odd(str, "edge", __str__=raising, __repr__=raising, __format__=raising, **TEXT),
+    "long text": lambda: "a" * 10**6,
+    "list of long text": lambda: ["a" * 10**5],
+    "list of half a character": lambda: {"\ud800": "edge"},
+    "list without length": odd(list, ["edge"], __len__=raising),
+    "list without truth": odd(list, ["edge"], __bool__=raising),
+    "list of a negative length": odd(list, ["edge"], __len__=lambda _: -1),
+    "list that cannot be read": odd(list, ["edge"], __iter__=raising),
+    "list without end": odd(list, ["edge"], __iter__=endless),
+    "list in itself": itself,
+    "list of something endless": lambda: [Endless()],
+    "mapping that cannot be read": odd(dict, {"0": "edge"}, __iter__=raising, items=raising, keys=raising),
+    "mapping without entries": odd(dict, {"0": "edge"}, __getitem__=raising, get=raising),
+    "generator that fails": lambda: (1 / 0 for _ in "a"),
+    "integer beyond floats": lambda: 10**400,
+    "fraction beyond floats": lambda: Fraction(10**400, 3),
+    "integer that cannot be read": odd(int, 1, __index__=raising, __int__=raising, __float__=raising, __repr__=raising),
+    "tensor beyond memory": lambda: torch.tensor(0.5).expand(2**20, 3, 2**12, 2**12),
+    "integers beyond memory": lambda: torch.tensor(1).expand(2**40),
+    "array beyond memory": lambda: np.broadcast_to(np.float32(0.5), (2**20, 3, 2**12, 2**12)),
+    "tensor without memory": freed,
+    "negated view": lambda: torch._neg_view(pixels()),
+    "wide unsigned integers": lambda: torch.ones(2, SIZE, SIZE).to(torch.uint64),
     "frame": pd.DataFrame,
     "frame of something else": lambda: pd.DataFrame({"image": [1]}),
     "mapping": dict,
@@ -118,7 +170,10 @@ MISBEHAVING = {
 QUICK = [
     "heatmaps", "aopc", "Protocol.preset", "attribution.resolve_methods", "measures.masks.load_masks",
     "studies.leaderboard.leaderboard", "statistics.boundary", "statistics.decided", "statistics.verdict",
-    "statistics.measured_from", "Classifier",
+    "statistics.measured_from", "Classifier", "load_images", "perturb", "removal_steps", "relative_to_random",
+    "statistics.kendalls_w", "measures.registry.resolve_measures", "Protocol.from_dict", "Protocol.override",
+    "Images.grouped", "Run.figure", "mosaics.mosaics", "testbeds.shapes", "inference.examine", "studies.settings.grid",
+    "Classifier.class_index",
 ]  # fmt: skip
 
 
@@ -126,6 +181,7 @@ QUICK = [
 def alarm(monkeypatch):
     """A case that takes longer than ten seconds of processor time is ended, and is a finding."""
     monkeypatch.setattr(fuzz, "SECONDS", 10)
+    monkeypatch.setattr(foreign, "MOST_ENTRIES", 10_000)
     before = {one: signal.signal(one, fuzz.too_long) for one in (signal.SIGALRM, signal.SIGPROF)}
     yield
     for one, handler in before.items():
@@ -138,7 +194,9 @@ def test_objects_that_misbehave_end_in_a_result_or_a_sentence(name):
     """Each of them as each argument."""
     make = {**further_calls(), **CALLS}[name]
     known = inspect.signature(function_of(name)).parameters.values()
-    arguments = [one.name for one in known if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+    arguments = [
+        one.name for one in known if one.name != "self" and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
     wrong = {
         f"{argument} is {kind}": found
         for argument in arguments

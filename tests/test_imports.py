@@ -10,7 +10,8 @@ import faithmap
 PACKAGE = Path(faithmap.__file__).parent
 # From the ground up. What stands on one floor does not import its neighbours.
 FLOORS = [
-    {"errors", "_version", "identity"},
+    {"errors", "_version", "identity", "modes"},
+    {"foreign"},
     {"text", "protocol", "files", "checks"},
     {"arrays", "arguments"},
     {"randomness", "declarations"},

@@ -508,7 +508,7 @@ def test_arrays_are_resized_as_pictures_are(tmp_path):
         ("a.npy", np.zeros((5, 8, 8), np.uint8), r"an array \(5, 8, 8\), the network takes 6 channels"),
         ("a.npy", np.full((6, 8, 8), 1.5), r"values in \[1.5, 1.5\], expected \[0, 1\]"),
         ("a.npy", np.full((6, 8, 8), np.nan), r"expected \[0, 1\]"),
-        ("a.npy", np.array(["x"]), "expected an array of numbers"),
+        ("a.npy", np.array(["x"]), "holds <U1 values, expected numbers"),
         ("a.tif", np.zeros((5, 8, 8), np.uint8), "5 pages of .*takes 6 channels"),
         ("a.png", np.zeros((8, 8), np.uint8), r"it is a picture \(L\), the network takes 6 channels"),
     ],

@@ -5,7 +5,8 @@ from PIL import Image, ImageFilter
 
 import faithmap
 from faithmap.errors import ProtocolError
-from faithmap.images import PixelSource, Preprocessing, load_images
+from faithmap.images import Images, PixelSource, Preprocessing, TensorImage, load_images
+from faithmap.mosaics import mosaics
 from faithmap.perturbation import FILLS, check_fill, draw_fill, impute, imputed_steps, is_imputed, resolve_fill
 from tests.reference.imputing import impute_twin
 
@@ -237,3 +238,28 @@ def test_insertion_is_deletion_with_image_and_fill_exchanged(tiny):
             back = (removal_step[i] > 0) & (removal_step[i] <= k)
             image[:, back] = pixels[i][:, back]
             assert float(found[i, k]) == pytest.approx(float(tiny(image[None])[0, targets[i]].detach()), abs=1e-4)
+
+
+def test_numpys_texts_and_integers_are_the_same_keys_as_pythons(tiny):
+    """Random numbers are keyed by what is written, and NumPy writes its own kinds differently."""
+    image, pixels = torch.rand(3, 24, 24), torch.rand(2, 3, 24, 24)
+    of = [
+        (
+            faithmap.draw_fill("uniform", image, seed=seed, image_id=ids[0], draw=draw),
+            faithmap.heatmaps(tiny, pixels, torch.tensor([0, 1]), "rise:n=4", image_ids=ids, seed=seed),
+        )
+        for ids, seed, draw in ((["a", "b"], 2, 1), (list(np.array(["a", "b"])), np.int64(2), np.int16(1)))
+    ]
+    assert torch.equal(of[0][0], of[1][0])
+    assert torch.equal(of[0][1], of[1][1])
+
+
+def test_subsets_and_mosaics_depend_on_names_however_they_are_written():
+    names, image = [f"{i:02d}" for i in range(16)], torch.rand(3, 8, 8)
+    sets = [
+        Images("set", [TensorImage(name, image, int(at) % 2) for at, name in enumerate(ids)])
+        for ids in (names, list(np.array(names)))
+    ]
+    assert [one.id for one in sets[0].limit(4, 1)] == [one.id for one in sets[1].limit(4, np.int64(1))]
+    made = [[one.id for one in mosaics(list(some), seed)] for some, seed in zip(sets, (1, np.int64(1)), strict=True)]
+    assert made[0] == made[1]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,53 @@ class Rude:
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
+
+
+def raising(*_: Any, **__: Any) -> Any:
+    """What a method of somebody's class may do."""
+    raise RuntimeError("no")
+
+
+def endless(_: Any) -> Iterator[str]:
+    """Another thing that it may do."""
+    while True:
+        yield "edge"
+
+
+def odd_list(rng: random.Random, entries: Sequence[Any] = ("edge",)) -> list[Any]:
+    """A list that raises, lies or never ends where it is asked for something."""
+    ways: dict[str, list[Any]] = {
+        "__len__": [raising, lambda _: -1, lambda _: 10**12],
+        "__iter__": [raising, endless, lambda _: None],
+        "__getitem__": [raising],
+        "__bool__": [raising],
+        "__eq__": [raising],
+        "__repr__": [raising],
+    }
+    chosen = rng.sample(list(ways), rng.choice([1, 1, 2, 6]))
+    return type("OddList", (list,), {name: rng.choice(ways[name]) for name in chosen})(entries)
+
+
+def odd_text(rng: random.Random) -> str:
+    """A text that raises or lies where it is asked for something."""
+    ways = {"__str__": raising, "__repr__": raising, "__format__": raising, "__eq__": raising, "__hash__": str.__hash__}
+    name = rng.choice(["__str__", "__repr__", "__format__", "__eq__"])
+    return type("OddText", (str,), {name: ways[name], "__hash__": str.__hash__})(rng.choice(["edge", "logit", "auto"]))
+
+
+def odd_mapping(rng: random.Random) -> Any:
+    """A mapping that is no dict, or a dict that raises."""
+    if rng.random() < 0.3:
+        return MappingProxyType({"0": "edge"})
+    chosen = rng.sample(["__iter__", "__getitem__", "items", "keys", "get", "__len__"], 2)
+    return type("OddMapping", (dict,), dict.fromkeys(chosen, raising))({"0": "edge"})
+
+
+def freed(value: torch.Tensor) -> torch.Tensor:
+    """A tensor whose memory was given back, as those of sharded networks are."""
+    value = value.clone()
+    value.untyped_storage().resize_(0)
+    return value
 
 
 def other_tensors(value: torch.Tensor, rng: random.Random) -> Any:
@@ -65,6 +116,14 @@ def other_tensors(value: torch.Tensor, rng: random.Random) -> Any:
         lambda: torch.nn.parameter.UninitializedParameter(),
         lambda: list(value),
         lambda: torch.tensor(3.0),
+        lambda: freed(value),
+        lambda: torch._neg_view(value.float()),
+        lambda: value.to(rng.choice([torch.uint16, torch.uint64, torch.int8, torch.float8_e4m3fn])),
+        lambda: value.as_subclass(type("Other", (torch.Tensor,), {})),
+        lambda: torch.tensor(0.5).expand(2**20, 3, 2**12, 2**12),
+        lambda: np.broadcast_to(np.float32(0.5), (2**20, 3, 2**12, 2**12)),
+        lambda: np.flip(value.numpy()),
+        lambda: odd_list(rng, value.tolist()),
     ]
     return rng.choice(made)()
 
@@ -93,6 +152,12 @@ def hostile(rng: random.Random, folder: Path) -> Any:
         lambda: faithmap.load_images(pixels()),
         lambda: protocol(),
         lambda: faithmap.Preprocessing(),
+        lambda: odd_list(rng),
+        lambda: [odd_list(rng, [1, 2])],
+        lambda: odd_text(rng),
+        lambda: odd_mapping(rng),
+        lambda: itertools.repeat("edge"),
+        lambda: rng.choice([10**400, Fraction(10**400, 3), Decimal("sNaN"), 1j, np.timedelta64(3)]),
     ]
     return rng.choice(made)()
 

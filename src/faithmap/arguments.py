@@ -15,6 +15,8 @@ import pandas as pd
 
 from faithmap.checks import as_fraction, as_integer, as_list, as_text, as_texts, check_flag, one_of
 from faithmap.errors import FaithmapError, shown
+from faithmap.foreign import entries, plain_text
+from faithmap.modes import in_own_modes
 from faithmap.protocol import Direction, Order, Score
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -46,7 +48,7 @@ def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> 
     """
 
     def decorate(function: _F) -> _F:
-        signature = inspect.signature(function)
+        signature, run = inspect.signature(function), in_own_modes(function)
         known = signature.parameters
 
         @functools.wraps(function)
@@ -55,16 +57,25 @@ def checked(error: _Error = FaithmapError, **kinds: type | tuple[type, ...]) -> 
             for name, value in bound.arguments.items():
                 if value is known[name].default:
                     continue
-                if name in kinds and not isinstance(value, kinds[name]):
+                try:
+                    plain = check(value, name)
+                except FaithmapError:
+                    raise
+                except Exception as problem:  # anybody's object
+                    why = f"which fails when it is looked at ({type(problem).__name__})"
+                    raise error(f"{name} is {shown(value)}, {why}: give another.") from None
+                if plain is not None:  # numbers and lists, whatever they came in
+                    bound.arguments[name] = plain
+            return run(*bound.args, **bound.kwargs)
+
+        def check(value: Any, name: str) -> Any:
+            if name in kinds:
+                if not isinstance(value, kinds[name]):
                     raise error(f"{name} is {shown(value)}: give a {_named(kinds[name])}.")
-                annotation = str(known[name].annotation)
-                if name in ("frame", "frames"):
-                    _tables(value, name, error, annotation)
-                elif name in _BY_NAME and name not in kinds:
-                    plain = _BY_NAME[name](value, name, error)
-                    if plain is not None:  # numbers and lists, whatever they came in
-                        bound.arguments[name] = plain
-            return function(*bound.args, **bound.kwargs)
+                return plain_text(value) if isinstance(value, str) else None
+            if name in ("frame", "frames"):
+                _tables(value, name, error, str(known[name].annotation))
+            return _BY_NAME[name](value, name, error) if name in _BY_NAME else None
 
         return wrapper  # type: ignore[return-value]
 
@@ -123,9 +134,10 @@ def _rising(value: Any, name: str, error: _Error) -> list[float]:
     found = as_list(value, name, "numbers", error)
     if not all(isinstance(one, Real) for one in found):
         raise error(f"{name} is {shown(value)}: give a list of numbers.")
-    if any(not 0 < one <= 1 for one in found):
+    numbers = [float(one) for one in found]
+    if any(not 0 < one <= 1 for one in numbers):
         raise error(f"{name} is {shown(value)}: give numbers more than 0 and at most 1.")
-    return [float(one) for one in found]
+    return numbers
 
 
 def _labels(value: Any, name: str, error: _Error) -> None:
@@ -133,13 +145,18 @@ def _labels(value: Any, name: str, error: _Error) -> None:
         raise error(f"{name} is {shown(value)}: give class names in order, or index → name.")
 
 
-def _words(value: Any, name: str, error: _Error) -> None:
-    if not isinstance(value, str):
-        as_texts(value, name, error)
+def _words(value: Any, name: str, error: _Error) -> str | list[str]:
+    return as_text(value, name, error) if isinstance(value, str) else as_texts(value, name, error)
+
+
+def _listed(value: Any, name: str, error: _Error) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise error(f"{name} is {shown(value)}: give a list.")
+    return entries(value, name, error)
 
 
 def _dpi(value: Any, name: str, error: _Error) -> None:
-    if not isinstance(value, int | float) or not LEAST_DPI <= value <= 2400:
+    if not isinstance(value, int | float) or not LEAST_DPI <= float(value) <= 2400:
         raise error(f"{name} is {shown(value)}: give dots per inch from {LEAST_DPI} to 2400.")
 
 
@@ -157,6 +174,7 @@ _BY_NAME: dict[str, Callable[[Any, str, _Error], Any]] = {
     "at_most": _numbers(1, 2**31 - 1),
     "bands": _words,
     "by_setting": _settings,
+    "compare": _listed,
     "confidence": as_fraction,
     "count": _numbers(1, 2**31 - 1),
     "direction": _one_of(Direction),

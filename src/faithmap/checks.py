@@ -5,7 +5,9 @@ Nothing here changes an argument: what is converted is a copy.
 
 from __future__ import annotations
 
+import math
 import operator
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from numbers import Real
@@ -17,10 +19,12 @@ from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from faithmap.errors import FaithmapError, InputError, among, shown
+from faithmap.foreign import MOST_ENTRIES, attribute, entries, has_attribute, plain_text
 
 LARGEST_SIDE = 32_768
+DEEPEST = 16  # lists in lists
+MOST_NUMBERS = 2**36  # of a tensor
 LARGEST_STEP = 2**31 - 1
-MOST_ENTRIES = 10_000_000  # of a list; others' objects may go on for ever
 
 
 def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) -> Tensor:
@@ -37,15 +41,17 @@ def as_tensor(value: Any, name: str, error: type[FaithmapError] = InputError) ->
     if hasattr(type(value), "__getitem__") and not known:
         # NumPy would ask for one entry after the other, as long as there are any.
         raise error(f"{name} is {_kind(value)}, expected a tensor or an array.")
+    value = nested(value, name, error)
     try:
-        array = np.asarray(value)
+        found = np.asarray(value)
     except Exception as problem:  # whatever an object's own conversion raises
         raise error(f"{name} is {_kind(value)}, which is no array ({problem}): expected a tensor.") from None
-    if array.dtype.kind not in "fiub":
-        raise error(f"{name} is {_kind(value)} of {array.dtype} values, expected numbers.")
+    if found.dtype.kind not in "fiub":
+        raise error(f"{name} is {_kind(value)} of {found.dtype} values, expected numbers.")
+    _check_size(found.shape, name, error)
     # A copy, in this machine's byte order; torch has no longer floats.
-    kind = f"{array.dtype.kind}{min(array.dtype.itemsize, 8)}"
-    return torch.from_numpy(np.array(array, dtype=kind, order="C").view(kind))
+    kind = f"{found.dtype.kind}{min(found.dtype.itemsize, 8)}"
+    return torch.from_numpy(np.array(found, dtype=kind, order="C").view(kind))
 
 
 def as_floats(value: Any, name: str, error: type[FaithmapError] = InputError, remedy: str = "") -> Tensor:
@@ -132,7 +138,7 @@ def as_points(value: Any, name: str = "points") -> tuple[int, ...]:
         InputError: not a list of integers.
     """
     found = as_integers(value, name)
-    if found.ndim != 1:
+    if found.ndim != 1 or len(found) > MOST_ENTRIES:
         raise InputError(f"{name} has shape {tuple(found.shape)}, expected a list of integers.")
     return tuple(found.tolist())
 
@@ -146,7 +152,8 @@ def as_integers(value: Any, name: str, error: type[FaithmapError] = InputError) 
     found = as_tensor(value, name, error)
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise error(f"{name} is {found.dtype}, expected integers.")
-    return found
+    # Of wider unsigned integers torch knows neither the least nor the largest; what fits no int64 becomes negative.
+    return found.long() if found.dtype in (torch.uint16, torch.uint32, torch.uint64) else found
 
 
 def as_targets(value: Any, count: int, device: torch.device) -> Tensor:
@@ -171,12 +178,16 @@ def as_integer(value: Any, name: str, low: int, high: int, error: type[FaithmapE
         FaithmapError: (of the type `error`) says the bounds.
     """
     try:
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+        number = None if _is_flag(value) else operator.index(value)
     except Exception:  # whatever an object's own conversion raises
         number = None
     if number is None or not low <= number <= high:
         raise error(f"{name} is {shown(value)}: give an integer from {low} to {high}.")
     return number
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_) or str(attribute(value, "dtype")) in ("bool", "torch.bool")
 
 
 def as_fraction(value: Any, name: str, error: type[FaithmapError] = InputError) -> float:
@@ -185,7 +196,10 @@ def as_fraction(value: Any, name: str, error: type[FaithmapError] = InputError) 
     Raises:
         FaithmapError: (of the type `error`) says the bounds.
     """
-    number = float(value) if isinstance(value, Real) and value is not True else float("nan")
+    try:
+        number = float(value) if isinstance(value, Real) and value is not True else float("nan")
+    except Exception:  # an integer that no float can hold, or whatever an object's own conversion raises
+        number = float("nan")
     if not 0 < number < 1:
         raise error(f"{name} is {shown(value)}: give a number between 0 and 1.")
     return number
@@ -207,18 +221,19 @@ def as_numbers(value: Any, name: str, error: type[FaithmapError] = InputError) -
 
 
 def as_text(value: Any, name: str, error: type[FaithmapError] = InputError) -> str:
-    """Text.
+    """Text, as a plain `str`.
 
     Raises:
         FaithmapError: (of the type `error`) anything else, and what UTF-8 cannot write.
     """
     if not isinstance(value, str):
         raise error(f"{name} is {shown(value)}: give text.")
+    text = plain_text(value)
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:  # half a character, as in names of files that are no text
-        raise error(f"{name} is {shown(value)}, which cannot be written as UTF-8: give another.") from None
-    return value
+        raise error(f"{name} is {shown(text)}, which cannot be written as UTF-8: give another.") from None
+    return text
 
 
 def as_texts(value: Any, name: str, error: type[FaithmapError] = InputError) -> list[str]:
@@ -229,13 +244,24 @@ def as_texts(value: Any, name: str, error: type[FaithmapError] = InputError) -> 
     """
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or callable(value):
         raise error(f"{name} is {shown(value)}: give a list of texts.")
-    try:
-        found = list(islice(value, MOST_ENTRIES + 1))
-    except Exception as problem:  # anybody's object
-        raise error(f"{name} is {shown(value)}, which is no list ({type(problem).__name__}).") from None
-    if len(found) > MOST_ENTRIES:
-        raise error(f"{name} is {shown(value)} of more than {MOST_ENTRIES:,} texts: give fewer.")
-    return [as_text(one, f"an entry of {name}", error) for one in found]
+    return [as_text(one, f"an entry of {name}", error) for one in entries(value, name, error)]
+
+
+def nested(value: Any, name: str, error: type[FaithmapError] = InputError, depth: int = 0) -> Any:
+    """Lists in lists as plain ones, down to what is no list.
+
+    Raises:
+        FaithmapError: (of the type `error`) an entry that NumPy would ask for one entry after the other without end.
+    """
+    if type(value) in (float, int, bool) or isinstance(value, str | bytes | np.generic | np.ndarray | Tensor):
+        return value
+    if any(has_attribute(value, one) for one in _ARRAYS):
+        return value
+    if depth > DEEPEST or (hasattr(type(value), "__getitem__") and not isinstance(value, Sequence)):
+        raise error(f"{name} holds {_kind(value)}, expected numbers.")
+    if not isinstance(value, Sequence) or isinstance(value, range | memoryview | bytearray | array):
+        return value
+    return [nested(one, name, error, depth + 1) for one in entries(value, name, error)]
 
 
 def as_list(value: Any, name: str, what: str, error: type[FaithmapError] = InputError) -> list[Any]:
@@ -284,31 +310,12 @@ def one_of(value: Any, name: str, known: tuple[str, ...], error: type[FaithmapEr
     Raises:
         FaithmapError: (of the type `error`) says which.
     """
-    if not isinstance(value, str) or value not in known:
-        near = among(value[:99] if isinstance(value, str) else "", known)
-        raise error(f"unknown {name} {shown(value)}{near}")
-    return value
+    text = plain_text(value) if isinstance(value, str) else None
+    if text not in known:
+        raise error(f"unknown {name} {shown(value)}{among((text or '')[:99], known)}")
+    return text
 
 
-def attribute(value: Any, name: str, default: Any = None) -> Any:
-    """An attribute of anybody's object, or the default; an object that raises when it is asked has none.
-
-    Example:
-        >>> attribute(3, "real"), attribute(3, "unreal")
-        (3, None)
-    """
-    try:
-        return getattr(value, name, default)
-    except Exception:
-        return default
-
-
-def has_attribute(value: Any, name: str) -> bool:
-    """Whether anybody's object has an attribute."""
-    return attribute(value, name, _NOTHING) is not _NOTHING
-
-
-_NOTHING = object()
 _ARRAYS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
@@ -317,15 +324,38 @@ def _dense(value: Tensor, name: str, error: type[FaithmapError]) -> Tensor:
         raise error(f"{name} is a tensor without values (device 'meta', or not initialised): give one with values.")
     if value.is_nested:
         raise error(f"{name} is a nested tensor, whose images differ in size: give images of one size.")
-    found = value.detach()
+    _check_size(value.shape, name, error)
+    found = plain_tensor(value.detach())
     if found.is_quantized:
         found = found.dequantize()
     if found.layout is not torch.strided:
         found = found.to_dense()
     if found.is_complex():
         raise error(f"{name} is {found.dtype}, expected real numbers.")
+    if found.untyped_storage().nbytes() < _bytes_of(found) or found.untyped_storage().device.type == "meta":
+        raise error(f"{name} is a tensor whose memory was given back, or that never had any: give one with values.")
+    found = found.resolve_neg()
     # What was made in inference mode cannot be used where gradients are needed.
     return found.clone() if found.is_inference() else found
+
+
+def plain_tensor(value: Tensor) -> Tensor:
+    """A tensor without what a subclass does in Python; one that has no memory of its own stays what it is."""
+    if type(value) is Tensor or type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    return value.as_subclass(Tensor)
+
+
+def _check_size(shape: Sequence[int], name: str, error: type[FaithmapError]) -> None:
+    """Refuse what no memory holds; a view that repeats its values takes none itself."""
+    if math.prod(shape) > MOST_NUMBERS:
+        raise error(f"{name} has shape {tuple(shape)}, more than {MOST_NUMBERS:,} numbers: give fewer.")
+
+
+def _bytes_of(value: Tensor) -> int:
+    """How many bytes of its storage a tensor reaches into."""
+    reach = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+    return int(value.storage_offset() + reach + 1) * value.element_size() if value.numel() else 0
 
 
 def _kind(value: Any) -> str:

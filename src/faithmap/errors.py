@@ -27,15 +27,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 4000  # of a message; lists of all that is known have half of that
+
 
 class FaithmapError(Exception):
     """Base of all errors that faithmap raises on purpose.
 
-    Its message is one line that can be printed everywhere, whatever names stand in it.
+    Its message is one line that can be printed everywhere, whatever names stand in it; one that is too long to be read
+    loses its middle.
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(escaped(str(message)))
+        super().__init__(shortened(escaped(str(message)), _LONGEST))
 
 
 class ProtocolError(FaithmapError):
@@ -128,6 +131,19 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text without its middle where it is longer than this.
+
+    Example:
+        >>> shortened("abcdefgh", 5)
+        'ab…gh'
+    """
+    if len(text) <= longest:
+        return text
+    head = (longest - 1) // 2
+    return f"{text[:head]}…{text[-(longest - 1 - head) :]}"
 
 
 def install(extra: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from faithmap.errors import StoreError, shown
+from faithmap.foreign import plain_text
 
 GIGABYTE = 1 << 30
 
@@ -155,7 +156,8 @@ def as_path(value: object, name: str) -> Path:
     """
     try:
         text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-        if isinstance(text, str) and text.strip() and "\0" not in text:
+        text = plain_text(text) if isinstance(text, str) else None
+        if text is not None and text.strip() and "\0" not in text:
             path = expanded(Path(text))
             os.lstat(path)
             return path

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from faithmap.checks import each_once
 from faithmap.errors import InputError, shown
 from faithmap.files import expanded, read_bytes
+from faithmap.foreign import pairs
 from faithmap.text import several
 
 Groups = str | Path | Mapping[str, str] | None
@@ -51,7 +52,8 @@ def groups_by_id(groups: str | Path | Mapping[str, str], ids: Sequence[str]) -> 
         InputError: a pattern without exactly one capture, or one that takes too long; a file that cannot be read.
     """
     if isinstance(groups, Mapping):
-        return {name: None if groups.get(name) is None else str(groups[name]) for name in ids}
+        given = pairs(groups, "groups")
+        return {name: None if given.get(name) is None else str(given[name]) for name in ids}
     if not isinstance(groups, str | Path):
         raise InputError(f"groups is {shown(groups)}: give 'folder', a CSV file, a regular expression or a mapping.")
     if groups == "folder":

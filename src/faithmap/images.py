@@ -30,6 +30,7 @@ from faithmap.arrays import array_in, open_picture
 from faithmap.checks import as_integer, as_list, as_shaped_pixels, as_text
 from faithmap.errors import DownloadError, ImageError, InputError, missing, shown
 from faithmap.files import expanded, files_in, read_bytes
+from faithmap.foreign import entries, plain_text
 from faithmap.grouping import GROUP_NOUN, Groups, group_noun, groups_by_id, named, suggestion
 from faithmap.mosaics import PREFIX, MosaicImage, mosaics
 from faithmap.text import first_line, printable
@@ -233,10 +234,14 @@ class Images(Sequence[AnyImage]):
     def __init__(self, name: str, items: Sequence[AnyImage], group_noun: str = GROUP_NOUN) -> None:
         self.name = as_text(name, "the name of the images")
         self.group_noun = as_text(group_noun, "group_noun")
-        if not isinstance(items, Sequence) or not all(isinstance(item, AnyImage) for item in items):
+        self.items: list[AnyImage] = entries(items, "items") if isinstance(items, Sequence) else []
+        if not isinstance(items, Sequence) or not all(isinstance(item, AnyImage) for item in self.items):
             raise InputError(f"items is {shown(items)}: give a list of images, or load them with load_images.")
-        self.items = list(items)
         ids = [as_text(item.id, "an image id") for item in self.items]
+        # Random numbers are keyed by ids; others' kinds of text are written differently.
+        self.items = [
+            item if type(item.id) is str else replace(item, id=name) for item, name in zip(self.items, ids, strict=True)
+        ]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise InputError(f"two images have the id '{twice}': give every image its own.")
@@ -290,6 +295,7 @@ class Images(Sequence[AnyImage]):
         """
         if groups is None:
             return self
+        groups = plain_text(groups) if isinstance(groups, str) else groups
         found = groups_by_id(groups, [item.id for item in self])
         lacking = [name for name, group in found.items() if not group]
         if lacking:
@@ -580,6 +586,7 @@ def load_images(
 def _loaded(source: Any, data: str | Path | None) -> Images:
     if isinstance(source, Images):
         return source
+    source = plain_text(source) if isinstance(source, str) else source
     if isinstance(source, str) and source.startswith(PREFIX):
         parts = _loaded(source.removeprefix(PREFIX), data)
         return Images(source, mosaics(parts.items))
@@ -589,13 +596,16 @@ def _loaded(source: Any, data: str | Path | None) -> Images:
         return (
             _photos() if source == PHOTOS else _imagenette(_path(data) if data is not None else default_data_folder())
         )
-    if isinstance(source, Sequence) and all(isinstance(one, str | Path) for one in source):
-        return _files([_path(one) for one in source])
+    if isinstance(source, Sequence):
+        source = entries(source, "images")
+        if all(isinstance(one, str | Path) for one in source):
+            return _files([_path(one) for one in source])
     return _tensors(source)
 
 
 def _path(text: str | Path) -> Path:
     """A path as it was given, `~` written out."""
+    text = plain_text(text) if isinstance(text, str) else text
     if not str(text) or "\0" in str(text):
         raise InputError(f"images is {str(text)!r}: give a folder of images, '{PHOTOS}' or '{IMAGENETTE}'.")
     return expanded(text)
@@ -622,7 +632,7 @@ def _files(paths: Sequence[Path]) -> Images:
     if not paths:
         raise InputError("images is an empty list: give at least one file.")
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):  # False where a name is too long
             raise InputError(f"there is no image file {printable(str(path))}: give files, or one folder.")
     unique = len({path.name for path in paths}) == len(paths)
     items = [ImageFile(image_id(Path(path.name) if unique else path), path) for path in paths]

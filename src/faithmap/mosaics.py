@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from faithmap.checks import as_integer, has_attribute
+from faithmap.checks import as_integer
 from faithmap.errors import ImageError, InputError, shown
+from faithmap.foreign import entries, has_attribute
 from faithmap.randomness import generator
 
 PREFIX = "mosaic:"
@@ -103,14 +104,11 @@ def mosaics(images: Sequence[Any], seed: int = 0) -> list[MosaicImage]:
     Source:
         Arias-Duart et al. 2022, Focus: two images of the target class and two of other classes, at random places.
     """
-    as_integer(seed, "seed", 0, 2**63 - 1)
+    seed = as_integer(seed, "seed", 0, 2**63 - 1)
     if not isinstance(images, Iterable) or isinstance(images, str) or not has_attribute(images, "__len__"):
         raise InputError(f"images is {shown(images)}: give images with classes, as `load_images` returns them.")
     classes: dict[Any, list[Any]] = defaultdict(list)
-    try:
-        images = list(images)
-    except Exception:  # anybody's object
-        raise InputError(f"images is {shown(images)}, which is no list: give images with classes.") from None
+    images = entries(images, "images")
     for image in images:
         if not (has_attribute(image, "label") and has_attribute(image, "id")):
             raise InputError(f"images holds {shown(image)}: give images with classes, as `load_images` returns them.")

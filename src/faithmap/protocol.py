@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from faithmap.errors import ProtocolError, among, shown
+from faithmap.foreign import entries, pairs, plain_text
 
 RANDOM = "random"
 """The name of the reference that every run has: orders drawn at random."""
@@ -179,10 +180,10 @@ class Protocol:
             >>> Protocol.preset("samek2017", steps=50).region_size
             9
         """
-        if not isinstance(name, str) or name not in PRESETS:
-            near = among(name[:99] if isinstance(name, str) else "", PRESETS)
-            raise ProtocolError(f"unknown protocol {shown(name)}{near}")
-        return PRESETS[name].override(**overrides)
+        text = plain_text(name) if isinstance(name, str) else ""
+        if text not in PRESETS:
+            raise ProtocolError(f"unknown protocol {shown(name)}{among(text[:99], PRESETS)}")
+        return PRESETS[text].override(**overrides)
 
     def override(self, **overrides: Any) -> Protocol:
         """The same protocol with some parts changed; parts given as None stay as they are."""
@@ -210,6 +211,7 @@ class Protocol:
         """
         if not isinstance(parts, Mapping):
             raise ProtocolError(f"a protocol is {shown(parts)}: give its parts, as `to_dict` does.")
+        parts = pairs(parts, "a protocol", ProtocolError)
         known = {f.name for f in fields(cls)}
         for part in parts:
             if part not in known:
@@ -311,7 +313,7 @@ def as_protocol(value: Any) -> Protocol:
 
 def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Parts with names turned into enum members and numbers checked, or a `ProtocolError` that names the part."""
-    checked = dict(parts)
+    checked = {name: plain_text(value) if isinstance(value, str) else value for name, value in parts.items()}
     for name in ("steps", "points"):
         if isinstance(checked.get(name), str) and checked[name] == "all":
             checked[name] = Steps.ALL
@@ -334,22 +336,24 @@ def _checked(parts: Mapping[str, Any]) -> dict[str, Any]:
         orders = checked["orders"]
         if not isinstance(orders, str | list | tuple):
             raise ProtocolError(f"orders is a {type(orders).__name__}: give 'morf', 'lerf' or both.")
-        members = [_member("orders", order, Order) for order in ((orders,) if isinstance(orders, str) else orders)]
+        listed = [orders] if isinstance(orders, str) else entries(orders, "orders", ProtocolError)
+        members = [_member("orders", order, Order) for order in listed]
         if not members:
             raise ProtocolError("orders is empty: give 'morf', 'lerf' or both.")
         checked["orders"] = tuple(dict.fromkeys(members))
     if "method_defaults" in checked:
         defaults = checked["method_defaults"]
-        if not isinstance(defaults, Mapping) or not all(isinstance(t, str) for pair in defaults.items() for t in pair):
+        found = pairs(defaults, "method_defaults", ProtocolError) if isinstance(defaults, Mapping) else {None: None}
+        if not all(isinstance(text, str) for pair in found.items() for text in pair):
             raise ProtocolError("method_defaults is not a mapping from a method's name to its parameters, as text.")
-        checked["method_defaults"] = MappingProxyType(dict(defaults))
+        checked["method_defaults"] = MappingProxyType(found)
     return checked
 
 
 def _integer(name: str, value: Any, least: int, most: int) -> int:
     try:
         number = None if isinstance(value, bool) else index(value)
-    except TypeError:
+    except Exception:  # whatever an object's own conversion raises
         number = None
     if number is None or not least <= number <= most:
         remedy = ", or remove more at a step" if name == "steps" else ""

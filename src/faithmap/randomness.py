@@ -20,18 +20,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.foreign import plain_text
+
 
 def generator(*key: object) -> np.random.Generator:
     """Random numbers that depend on what they belong to and on nothing else.
 
     Args:
         key: what the numbers belong to, such as ``("fill", seed, image_id, draw)``: strings and integers, compared by
-            their `repr`. Changing the parts of a key, their order or their types changes every number.
+            their `repr`; NumPy's strings and integers count as Python's. Changing the parts of a key, their order or
+            their types changes every number.
     """
     # Hashed, because keys that are close (draw 0, draw 1) must give streams that have nothing in common. Python's own
     # `hash` of a string differs from process to process.
-    digest = hashlib.sha256(repr(key).encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(repr(tuple(map(_plain, key))).encode("utf-8", "surrogatepass")).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def _plain(part: object) -> object:
+    if isinstance(part, str):
+        return plain_text(part)
+    return int(part) if isinstance(part, np.integer) else part
 
 
 def random_heatmap(size: Sequence[int], *, seed: int, image_id: str, draw: int) -> Float[Tensor, "height width"]:

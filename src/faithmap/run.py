@@ -216,7 +216,7 @@ class Run(StoredRun):
         except FaithmapError:  # a run without scores: its `repr` says all there is
             return None
 
-    @checked(name=str, compare=(list, tuple))
+    @checked(name=str)
     def figure(
         self,
         name: str,

@@ -26,6 +26,7 @@ from faithmap.images import Images, Preprocessing, TensorImage
 from faithmap.measures.compute import compute_measures, value_frame
 from faithmap.measures.registry import resolve_measures
 from faithmap.measures.subject import Subject, heatmaps_by_row
+from faithmap.modes import in_own_modes, plain_defaults
 from faithmap.randomness import generator
 
 CLASSES = ("red", "green", "blue")
@@ -50,6 +51,7 @@ class TestBed:
     masks: Mapping[str, Bool[Tensor, "height width"]]
     objects: Mapping[str, Bool[Tensor, "height width"]]
 
+    @in_own_modes
     def measure(self, methods: Any, measures: Any = "localisation", seed: int = 0) -> pd.DataFrame:
         """Methods by measures against the truth, on all images.
 
@@ -83,13 +85,14 @@ def shapes(count: int = 24, size: int = 64, *, shortcut: bool = False, seed: int
         shortcut: take the network that looks at the background alone.
         seed: of the images.
     """
-    as_integer(count, "count", 1, 1_000_000)
-    as_integer(size, "size", 8, 4096)
+    count, size = as_integer(count, "count", 1, 1_000_000), as_integer(size, "size", 8, 4096)
     check_flag(shortcut, "shortcut")
     if size % 4:
         raise InputError(f"size is {size}: give a multiple of 4.")
+    with plain_defaults():
+        network = handmade(shortcut)
     classifier = Classifier(
-        handmade(shortcut),
+        network,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         labels=CLASSES,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from faithmap.errors import escaped
+from faithmap.errors import escaped, shortened
 
 _WORDS = {
     "lrp": "LRP",
@@ -79,11 +79,7 @@ def printable(text: str, longest: int = 200) -> str:
         >>> printable("a\\nb")
         'a\\\\nb'
     """
-    shown = escaped(str(text))
-    if len(shown) > longest:
-        head = (longest - 1) // 2
-        shown = f"{shown[:head]}…{shown[-(longest - 1 - head) :]}"
-    return shown
+    return shortened(escaped(str(text)), longest)
 
 
 def first_line(error: BaseException) -> str:

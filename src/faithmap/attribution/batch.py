@@ -224,9 +224,16 @@ class Batch:
 def differentiate(
     output: Tensor, inputs: Tensor, grad_outputs: Tensor | None = None, retain_graph: bool = False
 ) -> Tensor:
-    """d output / d inputs; zeros where the output does not depend on the inputs."""
+    """d output / d inputs; zeros where the output does not depend on the inputs.
+
+    Raises:
+        MethodError: an output that knows nothing of the inputs.
+    """
     if not output.requires_grad:
-        return torch.zeros_like(inputs)
+        raise MethodError(
+            "it needs gradients, and none reach the input of this network: its forward pass detaches its values, runs "
+            "under torch.no_grad or in a number type without gradients, or does not look at its input."
+        )
     (gradient,) = torch.autograd.grad(output, inputs, grad_outputs, allow_unused=True, retain_graph=retain_graph)
     return torch.zeros_like(inputs) if gradient is None else gradient
 
@@ -265,6 +272,11 @@ def _gradients(module: nn.Module) -> Iterator[None]:
         raise MethodError(
             "it needs gradients, and this network gives scores only: give precomputed heatmaps, or a method that "
             "perturbs the input."
+        )
+    if any(tensor.is_inference() for tensor in module.parameters()):
+        raise MethodError(
+            "it needs gradients, and this network's weights were made in inference mode: build it outside of "
+            "torch.inference_mode()."
         )
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(module):

@@ -17,13 +17,16 @@ from faithmap.attribution.batch import Batch
 from faithmap.attribution.given import Precomputed
 from faithmap.attribution.method import Method
 from faithmap.attribution.registry import as_method
-from faithmap.checks import as_floats, as_integer, as_pixels, as_targets, as_tensor, attribute
+from faithmap.checks import as_floats, as_integer, as_pixels, as_targets, as_tensor
 from faithmap.classifiers import Classifier, check_classifier
 from faithmap.classifiers.watch import left_as_it_was, weights_signature
 from faithmap.errors import ClassifierError, EngineWarning, FaithmapError, HeatmapError, MethodError
+from faithmap.foreign import attribute
+from faithmap.modes import in_own_modes
 from faithmap.text import first_line
 
 
+@in_own_modes
 def heatmaps(
     classifier: Classifier,
     pixels: Float[Tensor, "batch channels height width"],

@@ -21,6 +21,7 @@ from faithmap.attribution.batch import Batch
 from faithmap.checks import as_tensor
 from faithmap.errors import HeatmapError, MethodError
 from faithmap.files import by_id, file_digest, files_in, read_bytes, state_of
+from faithmap.foreign import pairs
 from faithmap.images import Preprocessing
 
 RESIZES = tuple(f"{covers}{mode}" for covers in ("", "picture:") for mode in ("nearest", "bilinear", "bicubic"))
@@ -232,9 +233,10 @@ def from_arrays(arrays: Mapping[str, Any]) -> tuple[Precomputed, str]:
         MethodError: something that is no array of numbers.
     """
     digest, tensors = hashlib.sha256(), {}
-    for name, array in sorted((str(name), array) for name, array in arrays.items()):
+    given = {str(name): array for name, array in pairs(arrays, "the heatmaps", MethodError).items()}
+    for name in sorted(given):
         # A copy: whoever gave the arrays may go on to use them.
-        tensors[name] = as_tensor(array, f"the heatmap of image '{name}'", MethodError).cpu().clone()
+        tensors[name] = as_tensor(given[name], f"the heatmap of image '{name}'", MethodError).cpu().clone()
         if tensors[name].dtype in (torch.float16, torch.bfloat16):
             tensors[name] = tensors[name].float()
         values = tensors[name].numpy()

@@ -17,8 +17,8 @@ from zennit.attribution import Attributor, identity
 
 from faithmap.attribution.batch import Batch
 from faithmap.attribution.method import Method
-from faithmap.checks import has_attribute
 from faithmap.errors import MethodError
+from faithmap.foreign import has_attribute
 from faithmap.identity import UNKNOWN, callable_identity, callable_name
 from faithmap.randomness import generator
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from faithmap.attribution import given, objects
 from faithmap.attribution.method import METHODS, HeatmapMethod, Method
-from faithmap.checks import has_attribute, one_of
+from faithmap.checks import DEEPEST, as_text, one_of
 from faithmap.declarations import split_names
 from faithmap.errors import MethodError, MethodWarning
 from faithmap.files import as_path
+from faithmap.foreign import entries, has_attribute, pairs, plain_text
 from faithmap.identity import UNKNOWN
 from faithmap.protocol import RANDOM, Protocol, as_protocol
 
@@ -67,9 +68,9 @@ def resolve_methods(
             that are not the same get numbers.
     """
     if on_refusal is not None:
-        one_of(on_refusal, "on_refusal", ("skip", "error"), MethodError)
+        on_refusal = one_of(on_refusal, "on_refusal", ("skip", "error"), MethodError)
     if heatmap_resize is not None:
-        one_of(heatmap_resize, "heatmap_resize", given.RESIZES, MethodError)
+        heatmap_resize = one_of(heatmap_resize, "heatmap_resize", given.RESIZES, MethodError)
     protocol = None if protocol is None else as_protocol(protocol)
     found: dict[str, Method] = {}
     for method in _flat(methods, protocol):
@@ -113,22 +114,24 @@ def _has_arguments(one: Any) -> bool:
     return isinstance(one, tuple) and len(one) == 2 and _is_object(one[0]) and isinstance(one[1], Mapping)
 
 
-def _flat(methods: Any, protocol: Protocol | None) -> Iterable[Method]:
+def _flat(methods: Any, protocol: Protocol | None, depth: int = 0) -> Iterable[Method]:
+    if depth > DEEPEST:
+        raise MethodError("methods is a list in itself, or in too many others: give a plain list.")
     if isinstance(methods, str):
-        names = split_names(methods)
+        names = split_names(plain_text(methods))
         if not names:
             raise MethodError("no method was given: give a name such as 'lrp-epsilon:0.01', or the set 'fig4'.")
         for name in names:
             for member in SETS.get(name, (name,)):
                 yield replace(as_method(member, protocol), optional=name in SETS)
     elif isinstance(methods, Mapping):
-        for name, one in methods.items():
-            yield as_method(one, protocol, str(name))
+        for name, one in pairs(methods, "methods", MethodError).items():
+            yield as_method(one, protocol, as_text(str(name), "the name of a method", MethodError))
     elif isinstance(methods, Method | os.PathLike) or _is_object(methods) or _has_arguments(methods):
         yield as_method(methods, protocol)
     elif isinstance(methods, list | tuple | Iterator):
-        for one in methods:
-            yield from _flat(one, protocol)
+        for one in entries(methods, "methods", MethodError):
+            yield from _flat(one, protocol, depth + 1)
     else:
         yield as_method(methods, protocol)
 
@@ -140,6 +143,7 @@ def method_table() -> list[tuple[str, str, str]]:
 
 def as_method(one: Any, protocol: Protocol | None = None, name: str | None = None) -> Method:
     """One method from whatever stands for it; `name` is what it is called instead of its own name."""
+    one = plain_text(one) if isinstance(one, str) else one
     if isinstance(one, Method):
         found = one
     elif isinstance(one, os.PathLike | Mapping) or (isinstance(one, str) and given.is_path(one)):

@@ -16,16 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from faithmap.checks import (
-    as_integer,
-    as_numbers,
-    as_shaped_pixels,
-    as_text,
-    as_texts,
-    attribute,
-    check_flag,
-    has_attribute,
-)
+from faithmap.checks import as_integer, as_numbers, as_shaped_pixels, as_text, as_texts, check_flag, plain_tensor
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -38,7 +29,9 @@ from faithmap.classifiers.scores import (
     pick,
     probability_of,
 )
+from faithmap.classifiers.scripts import constants_of, scripts_of
 from faithmap.errors import ClassifierError, ClassifierWarning, CurveError, FaithmapError, shown
+from faithmap.foreign import attribute, has_attribute, plain_text
 from faithmap.identity import callable_identity, callable_name
 from faithmap.images import IMAGENETTE_CLASSES, Images, Preprocessing, as_shown_channels
 from faithmap.protocol import PROBABILISTIC
@@ -135,8 +128,9 @@ class Classifier:
         if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
             raise ClassifierError(f"preprocessing is {shown(preprocessing)}: give a faithmap.Preprocessing.")
         if name is not None:
-            as_text(name, "name", ClassifierError)
+            name = as_text(name, "name", ClassifierError)
         check_flag(bgr, "bgr", ClassifierError)
+        score = plain_text(score) if isinstance(score, str) else score
         check_score(score)
         self.module = _as_module(module, output)
         self.preprocessing, self.mean, self.std = _per_channel(self.module, mean, std, preprocessing)
@@ -265,6 +259,7 @@ class Classifier:
             raise ClassifierError(
                 f"{self.name} returned {type(logits).__name__}, expected one tensor (B, classes): {remedy}."
             )
+        logits = plain_tensor(logits)
         if logits.is_meta:
             raise ClassifierError(f"{self.name} returned logits without values (device 'meta'): give it its weights.")
         found: Tensor = per_class(logits, self.score_kind)
@@ -356,9 +351,10 @@ class Classifier:
     def class_index(self, label: int | str | None) -> int | None:
         """The class index of a label: an index, a number written out, or one of `labels`; else None."""
         if label is None or isinstance(label, int | np.integer):
-            return None if label is None else int(label)
+            return None if label is None else as_integer(label, "a class", -sys.maxsize, sys.maxsize, ClassifierError)
         if not isinstance(label, str):
             raise ClassifierError(f"a class is {shown(label)}: give an index or a name.")
+        label = plain_text(label)
         if label.isdecimal() and len(label) < _DIGITS:
             return int(label)
         return self.labels.index(label) if self.labels is not None and label in self.labels else None
@@ -398,7 +394,9 @@ class Classifier:
             digest.update((callable_identity(self.score).digest if callable(self.score) else self.score).encode())
         if isinstance(self.module, ScoreOnly) and self.module.by_name:
             digest.update(callable_identity(self.module.function).digest.encode())
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for script in scripts_of(self.module):
+            digest.update(script.encode())
+        for name, tensor in sorted({**constants_of(self.module), **self.module.state_dict()}.items()):
             if isinstance(tensor, UninitializedBuffer | UninitializedParameter) or tensor.is_meta:
                 raise ClassifierError(
                     f"{self.name} has weights without values ('{name}'): load them, or run a lazy network once, before "
@@ -418,7 +416,7 @@ def check_classifier(value: Any) -> Classifier:
     if isinstance(value, Classifier):
         return value
     if isinstance(value, str):
-        raise ClassifierError(f"classifier is the name {value!r}: load it with faithmap.load_classifier.")
+        raise ClassifierError(f"classifier is the name {shown(value)}: load it with faithmap.load_classifier.")
     what = f"a bare {type(value).__name__}" if callable(value) else f"{type(value).__name__}"
     raise ClassifierError(
         f"classifier is {what}: wrap a network in faithmap.Classifier(network, mean=…, std=…), which says how it wants "
@@ -455,7 +453,7 @@ def _per_channel(
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Every submodule in evaluation mode inside, each as it was outside."""
-    training = [m for m in module.modules() if m.training]
+    training = [m for m in module.modules() if attribute(m, "training")]  # a frozen script has no modes
     for m in training:
         m.training = False
     try:
@@ -476,9 +474,12 @@ def pick_device(device: torch.device | str = "auto") -> torch.device:
     Raises:
         ClassifierError: a device that torch does not know or that is not here.
     """
+    device = plain_text(device) if isinstance(device, str) else device
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if not isinstance(device, str | int | torch.device):
+            raise TypeError(f"it is a {type(device).__name__}")
         picked = torch.device(device)
         if picked.type == "meta":
             raise RuntimeError("it holds no values")

@@ -14,6 +14,7 @@ from faithmap.classifiers.onnx_files import onnx_classifier
 from faithmap.classifiers.timm_models import timm_classifier
 from faithmap.classifiers.torchvision_models import torchvision_classifier, torchvision_names
 from faithmap.errors import ClassifierError, nearest
+from faithmap.modes import plain_defaults
 
 EMBEDDED: dict[str, Callable[[], Classifier]] = {
     SQUEEZENET: embedded_squeezenet,
@@ -39,24 +40,28 @@ def load_classifier(name: str, device: torch.device | str = "auto") -> Classifie
         ClassifierError: an unknown name (the message proposes the nearest one), or a package that is missing.
         DownloadError: no network, or a file with the wrong hash.
     """
-    as_text(name, "the name of a classifier", ClassifierError)
+    name = as_text(name, "the name of a classifier", ClassifierError)
     picked = pick_device(device)
-    family, colon, rest = name.partition(":")
-    if name in EMBEDDED:
-        classifier = EMBEDDED[name]()
-    elif colon and family in _FAMILIES:
-        if not rest:
-            raise ClassifierError(f"'{name}' names no model: write {family}:NAME.")
-        classifier = _FAMILIES[family](rest)
-    elif name in torchvision_names():
-        classifier = torchvision_classifier(name)
-    else:
-        raise ClassifierError(
-            f"unknown model '{name}'{nearest(name, classifier_names())} Give '{SQUEEZENET}', a torchvision classifier, "
-            "timm:NAME, hf:NAME, onnx:FILE, or wrap your own network in faithmap.Classifier."
-        )
+    with plain_defaults():
+        classifier = _named(name)
     classifier.asked_size = None  # of a named network it is a default: tensors of another size are no contradiction
     return classifier.to(picked)
+
+
+def _named(name: str) -> Classifier:
+    family, colon, rest = name.partition(":")
+    if name in EMBEDDED:
+        return EMBEDDED[name]()
+    if colon and family in _FAMILIES:
+        if not rest:
+            raise ClassifierError(f"'{name}' names no model: write {family}:NAME.")
+        return _FAMILIES[family](rest)
+    if name in torchvision_names():
+        return torchvision_classifier(name)
+    raise ClassifierError(
+        f"unknown model '{name}'{nearest(name, classifier_names())} Give '{SQUEEZENET}', a torchvision classifier, "
+        "timm:NAME, hf:NAME, onnx:FILE, or wrap your own network in faithmap.Classifier."
+    )
 
 
 def classifier_names() -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faithmap.errors import ClassifierError
+from faithmap.foreign import attribute
 
 _ROW = 1 << 16
 _PLAIN = (int, float, str, bool, tuple, type(None))
@@ -25,7 +26,7 @@ def signature(module: nn.Module) -> tuple[Any, ...]:
         (
             name,
             id(one),
-            id(one.__dict__.get("forward")),
+            _own_forward(one),
             len(one._forward_hooks),
             len(one._forward_pre_hooks),
             tuple((k, v) for k, v in one.__dict__.items() if k != "training" and isinstance(v, _PLAIN)),
@@ -36,9 +37,14 @@ def signature(module: nn.Module) -> tuple[Any, ...]:
     return (repr(modules), tuple((name, *_content(tensor)) for name, tensor in tensors))
 
 
+def _own_forward(module: nn.Module) -> int | None:
+    """Which `forward` was put on a module itself; a script puts its own there when it is first called."""
+    return None if isinstance(module, torch.jit.ScriptModule) else id(module.__dict__.get("forward"))
+
+
 def weights_signature(module: nn.Module) -> tuple[Any, ...]:
     """Like `signature`, without hooks and plain attributes: a network may count its own calls."""
-    modules = tuple((name, id(one), id(one.__dict__.get("forward"))) for name, one in module.named_modules())
+    modules = tuple((name, id(one), _own_forward(one)) for name, one in module.named_modules())
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return (modules, tuple((name, *_content(tensor)) for name, tensor in tensors))
 
@@ -102,11 +108,13 @@ _HOOKS = (
 )
 
 
-def _surface(module: nn.Module) -> list[tuple[nn.Module, bool, dict[str, dict[Any, Any]], list[tuple[Tensor, bool]]]]:
+def _surface(
+    module: nn.Module,
+) -> list[tuple[nn.Module, bool | None, dict[str, dict[Any, Any]], list[tuple[Tensor, bool]]]]:
     return [
         (
             one,
-            one.training,
+            attribute(one, "training"),
             {name: dict(getattr(one, name)) for name in _HOOKS},
             [(parameter, parameter.requires_grad) for parameter in one.parameters(recurse=False)],
         )
@@ -119,9 +127,10 @@ def _put_back(module: nn.Module, before: Any) -> list[str]:
     names = {id(one): name or type(one).__name__ for name, one in module.named_modules()}
     changed = []
     for one, training, hooks, parameters in before:
-        one.training = training
+        if training is not None:
+            one.training = training
         for parameter, required in parameters:
-            if parameter.is_leaf and parameter.requires_grad != required:
+            if parameter.is_leaf and parameter.requires_grad != required and not parameter.is_inference():
                 parameter.requires_grad_(required)
         different = [name for name, known in hooks.items() if dict(getattr(one, name)) != known]
         for name in different:
@@ -140,7 +149,7 @@ def _versions(module: nn.Module) -> dict[str, tuple[Any, ...]]:
 
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     found = {name: state(tensor) for name, tensor in tensors.items()}
-    found |= {name: (id(one), id(one.__dict__.get("forward"))) for name, one in module.named_modules() if name}
+    found |= {name: (id(one), _own_forward(one)) for name, one in module.named_modules() if name}
     return found
 
 

@@ -46,9 +46,10 @@ class RayExecutor:
     def __post_init__(self) -> None:
         for name, value in (("workers", self.workers), ("threads", self.threads)):
             if value is not None:
-                as_integer(value, name, 1, MOST_THREADS if name == "threads" else MOST_WORKERS, FaithmapError)
+                most = MOST_THREADS if name == "threads" else MOST_WORKERS
+                object.__setattr__(self, name, as_integer(value, name, 1, most, FaithmapError))
         if self.address is not None:
-            as_text(self.address, "address", FaithmapError)
+            object.__setattr__(self, "address", as_text(self.address, "address", FaithmapError))
 
     def describe(self) -> dict[str, Any]:
         """See `Executor`. Connects, because the cluster says which devices there are."""

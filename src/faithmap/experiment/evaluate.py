@@ -34,6 +34,7 @@ from faithmap.experiment.targets import Targets, by_image
 from faithmap.experiment.task import Experiment
 from faithmap.grouping import Groups
 from faithmap.images import Images, load_images
+from faithmap.modes import in_own_modes
 from faithmap.protocol import Protocol, as_protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store
@@ -42,6 +43,7 @@ from faithmap.store.records import Skipped
 from faithmap.store.storage import LocalStorage
 
 
+@in_own_modes
 def evaluate(
     classifier: Classifier,
     images: Images | Tensor | str | Path,
@@ -115,7 +117,7 @@ def evaluate(
     check_callable(progress if not isinstance(progress, bool) else print, "progress", FaithmapError)
     check_flag(save_heatmaps, "save_heatmaps", FaithmapError)
     if command is not None:
-        as_text(command, "command", FaithmapError)
+        command = as_text(command, "command", FaithmapError)
     images = load_images(images, groups=groups)
     store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     if isinstance(store.storage, LocalStorage):
@@ -245,6 +247,8 @@ def proposal(experiment: Experiment, images: Images, refusal: str) -> str:
         for name, why in refusals(experiment.classifier, input_size(images, experiment.classifier)).items()
         if not why
     ]
+    if not fit:
+        return " No method of faithmap fits on this network."
     return f" On this network fit: {', '.join(fit)}. Give some of these, or on_refusal='skip' (--on-refusal skip)."
 
 

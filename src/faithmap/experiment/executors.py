@@ -55,7 +55,8 @@ class LocalExecutor:
 
     def __post_init__(self) -> None:
         if self.threads is not None:
-            as_integer(self.threads, "threads", 1, MOST_THREADS, FaithmapError)
+            threads = as_integer(self.threads, "threads", 1, MOST_THREADS, FaithmapError)
+            object.__setattr__(self, "threads", threads)
 
     def run(
         self, experiment: Experiment, tasks: Sequence[Task], store: Store, report: Callable[[Report], None]

@@ -112,7 +112,7 @@ def find_tokens(classifier: Classifier, size: tuple[int, int]) -> Tokens:
         inputs = classifier.normalise(
             _examples(side, size, len(classifier.mean)).to(classifier.device, classifier.dtype)
         ).requires_grad_()
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        trained = [one for one in module.parameters() if one.requires_grad and not one.is_inference()]
         for parameter in trained:
             parameter.requires_grad_(False)
         try:

@@ -27,6 +27,7 @@ from faithmap.inference.dropping import DroppingEngine
 from faithmap.inference.imputed import ImputedEngine
 from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.precision import PRECISIONS, RoundedEngine
+from faithmap.modes import in_own_modes
 
 ENGINES = ("auto", "incremental", "dense")
 MOST_INPUTS = 65_536  # of a forward pass
@@ -58,8 +59,8 @@ def make_engine(
         EngineError: an unknown engine or precision.
     """
     classifier = check_classifier(classifier)
-    one_of(engine, "engine", ENGINES, EngineError)
-    one_of(precision, "precision", PRECISIONS, EngineError)
+    engine = one_of(engine, "engine", ENGINES, EngineError)
+    precision = one_of(precision, "precision", PRECISIONS, EngineError)
     if batch_size is not None:
         batch_size = as_integer(batch_size, "batch_size", 1, MOST_INPUTS, EngineError)
     required = engine == "incremental"
@@ -127,6 +128,7 @@ def _runner(engine: Engine, chains: Chains) -> Engine:
     return DroppingEngine(dense.classifier, dense.batch_size, dense.tf32)
 
 
+@in_own_modes
 def score_curves(
     classifier: Classifier,
     pixels: Float[Tensor, "batch channels height width"],

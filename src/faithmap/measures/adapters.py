@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from faithmap.attribution import Batch, Method
-from faithmap.checks import attribute, has_attribute
 from faithmap.classifiers import Classifier
 from faithmap.errors import FaithmapError, MeasureError
+from faithmap.foreign import attribute, has_attribute
 from faithmap.identity import UNKNOWN, callable_identity
 from faithmap.measures.measure import SETS, Measure, Needs
 from faithmap.measures.subject import Subject, heatmaps_by_row, recomputable

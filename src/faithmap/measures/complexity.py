@@ -21,6 +21,7 @@ from torch import Tensor
 from faithmap.checks import as_floats
 from faithmap.errors import HeatmapError, shown
 from faithmap.measures.measure import measure
+from faithmap.modes import in_own_modes
 from faithmap.perturbation.regions import check_finite
 
 COLUMNS = ("entropy", "png", "jpeg", "gini")
@@ -132,6 +133,7 @@ def complexity(heatmap: Float[Tensor, "batch height width"]) -> pd.DataFrame:
     return pd.DataFrame({column: of[column](heatmap).numpy() for column in COLUMNS})
 
 
+@in_own_modes
 def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]) -> pd.DataFrame:
     """Mean complexity per method, simplest PNG first.
 

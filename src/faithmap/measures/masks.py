@@ -24,6 +24,7 @@ from faithmap.arrays import open_picture
 from faithmap.checks import as_tensor
 from faithmap.errors import FaithmapError, MeasureError, shown
 from faithmap.files import as_path, by_id, files_in, read_bytes
+from faithmap.foreign import pairs
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
 from faithmap.measures.measure import Measure
 from faithmap.mosaics import MosaicImage
@@ -59,7 +60,7 @@ def load_masks(source: Any, category: str | None = None) -> MaskSource | None:
         return _Given(
             {
                 str(name): as_tensor(mask, f"the mask of image '{name}'", MeasureError).bool()
-                for name, mask in source.items()
+                for name, mask in pairs(source, "masks", MeasureError).items()
             }
         )
     if not isinstance(source, str | os.PathLike):

@@ -29,6 +29,7 @@ from faithmap.errors import FaithmapError, InputError, MeasureError, MethodError
 from faithmap.measures.correlation import correlation, rank_correlation
 from faithmap.measures.measure import measure
 from faithmap.measures.subject import Subject, heatmaps_by_row, heatmaps_of_methods
+from faithmap.modes import in_own_modes
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BINS = 100
@@ -318,6 +319,7 @@ def _redraw(layer: nn.Module) -> None:
             parameter.copy_(torch.randn(parameter.shape) * spread + float(parameter.mean()))
 
 
+@in_own_modes
 def randomisation_check(
     classifier: Classifier,
     pixels: Float[Tensor, "batch channels height width"],

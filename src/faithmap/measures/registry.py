@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any
 
+from faithmap.checks import DEEPEST, as_text
 from faithmap.declarations import split_names
 from faithmap.errors import MeasureError
+from faithmap.foreign import entries, pairs, plain_text
 from faithmap.measures.adapters import foreign
 from faithmap.measures.measure import MEASURES, SETS, Measure, MeasureKind
 
@@ -86,11 +88,13 @@ def of_kind(kind: MeasureKind, name: str, values: Mapping[str, Any]) -> Measure:
     )
 
 
-def _flat(measures: Any) -> Iterable[Measure]:
+def _flat(measures: Any, depth: int = 0) -> Iterable[Measure]:
     if measures is None:
         return
+    if depth > DEEPEST:
+        raise MeasureError("measures is a list in itself, or in too many others: give a plain list.")
     if isinstance(measures, str):
-        names = split_names(measures)
+        names = split_names(plain_text(measures))
         if not names:
             raise MeasureError(f"no measure was given: give a name such as 'infidelity', or a set: {', '.join(SETS)}.")
         for name in names:
@@ -98,16 +102,16 @@ def _flat(measures: Any) -> Iterable[Measure]:
     elif isinstance(measures, Measure):
         yield measures
     elif isinstance(measures, Mapping):
-        for name, one in measures.items():
-            found = list(_flat(one))
+        for name, one in pairs(measures, "measures", MeasureError).items():
+            found = list(_flat(one, depth + 1))
             if len(found) != 1:
                 raise MeasureError(f"'{name}' stands for {len(found)} measures, expected one.")
-            yield replace(found[0], name=str(name))
+            yield replace(found[0], name=as_text(str(name), "the name of a measure", MeasureError))
     elif callable(measures):
         yield foreign(measures)
     elif isinstance(measures, list | tuple | Iterator):
-        for one in measures:
-            yield from _flat(one)
+        for one in entries(measures, "measures", MeasureError):
+            yield from _flat(one, depth + 1)
     else:
         raise MeasureError(
             f"a measure is a name, a callable or a metric of Quantus or captum; received {type(measures).__name__}."

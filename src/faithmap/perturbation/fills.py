@@ -18,6 +18,7 @@ from faithmap.checks import as_fill, as_floats, as_integer, as_pixels, as_text
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
 from faithmap.errors import ProtocolError
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
+from faithmap.modes import in_own_modes
 from faithmap.protocol import FUNCTION, FunctionFill
 from faithmap.randomness import generator
 
@@ -92,6 +93,7 @@ def fill(
     return declare
 
 
+@in_own_modes
 def draw_fill(
     fill: str,
     pixels: Float[Tensor, "channels height width"],
@@ -119,9 +121,9 @@ def draw_fill(
     kind, parameters = _parse(fill)
     image = as_pixels(pixels, dims=(3,)).cpu()
     seed, draw = as_integer(seed, "seed", 0, 2**63 - 1), as_integer(draw, "draw", 0, 2**31 - 1)
-    as_text(image_id, "image_id")
+    image_id = as_text(image_id, "image_id")
     if method is not None:
-        as_text(method, "method")
+        method = as_text(method, "method")
     own = () if method is None else (method,)
     key = ("fill", seed, image_id, draw, *own)
     # The order of partners is that of the image, whatever the draw.

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from faithmap.checks import as_fill, as_shaped_pixels, as_tensor
 from faithmap.errors import InputError
+from faithmap.modes import in_own_modes
 
 _NEIGHBOURS = tuple(
     (y, x, 1 / 6 if y == 0 or x == 0 else 1 / 12) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)
@@ -31,6 +32,7 @@ _NEIGHBOURS = tuple(
 _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
+@in_own_modes
 def impute(
     pixels: Float[Tensor, "channels height width"],
     removed: Bool[Tensor, "height width"],

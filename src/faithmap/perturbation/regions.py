@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faithmap.checks import as_integers, as_tensor
 from faithmap.errors import HeatmapError, RegionError
+from faithmap.modes import in_own_modes
 from faithmap.protocol import Order, Placement, Protocol, as_order, as_protocol
 
 
@@ -40,6 +41,7 @@ def check_heatmap(heatmap: Float[Tensor, "batch height width"]) -> None:
         raise HeatmapError(f"heatmap is constant ({heatmap[index, 0, 0]:g} everywhere): it has no order.", index)
 
 
+@in_own_modes
 def removal_steps(
     heatmap: Float[Tensor, "batch height width"],
     protocol: Protocol,

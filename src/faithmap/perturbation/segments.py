@@ -18,6 +18,7 @@ from faithmap.arrays import open_picture, stored_array
 from faithmap.checks import as_pixels, as_text
 from faithmap.errors import ImageError, ProtocolError, missing
 from faithmap.files import files_in, read_bytes, state_of
+from faithmap.modes import in_own_modes
 from faithmap.text import first_line
 
 _SLIC = {"n": 50.0, "compactness": 10.0}
@@ -41,6 +42,7 @@ def check_segments(name: str) -> None:
         )
 
 
+@in_own_modes
 def segment(name: str, pixels: Float[Tensor, "channels height width"], image_id: str) -> Int[Tensor, "height width"]:
     """The label map of one image: one integer per pixel; below 0 for "never removed".
 
@@ -53,8 +55,8 @@ def segment(name: str, pixels: Float[Tensor, "channels height width"], image_id:
         ProtocolError: a name that means no segments.
         ImageError: an image without a label map, or one of another size.
     """
-    check_segments(as_text(name, "segments", ProtocolError))
-    as_text(image_id, "image_id")
+    name, image_id = as_text(name, "segments", ProtocolError), as_text(image_id, "image_id")
+    check_segments(name)
     pixels = as_pixels(pixels, dims=(3,))
     kind, _, detail = name.partition(":")
     size = (int(pixels.shape[1]), int(pixels.shape[2]))

@@ -9,6 +9,7 @@ from torch import Tensor
 from faithmap.checks import LARGEST_STEP, as_fill, as_floats, as_integer, as_removal_steps
 from faithmap.errors import InputError
 from faithmap.images import PixelSource
+from faithmap.modes import in_own_modes
 from faithmap.perturbation.fills import draw_fill
 from faithmap.perturbation.regions import removal_steps
 from faithmap.perturbation.segments import segment
@@ -16,6 +17,7 @@ from faithmap.protocol import Order, Placement, Protocol
 from faithmap.randomness import random_heatmap
 
 
+@in_own_modes
 def perturb(
     pixels: Float[Tensor, "*batch channels height width"],
     removal_step: Int[Tensor, "*batch height width"],
@@ -41,6 +43,7 @@ def perturb(
     return torch.where(((steps > 0) & (steps <= k)).unsqueeze(-3), as_fill(fill, images), images)
 
 
+@in_own_modes
 def chain_removal_step(
     protocol: Protocol,
     heatmap: Float[Tensor, "height width"] | None,
@@ -67,6 +70,7 @@ def chain_removal_step(
     return removal_steps(heatmap.unsqueeze(0), protocol, order, maps)[0]
 
 
+@in_own_modes
 def chain_fill(
     protocol: Protocol,
     pixels: Float[Tensor, "channels height width"],

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
-from faithmap.checks import has_attribute
 from faithmap.errors import FaithmapError
+from faithmap.foreign import has_attribute
 from faithmap.plots.registry import figure
 from faithmap.plots.series import series_of
 from faithmap.plots.style import INK, PLAIN, Size, is_dark, new_figure, size_of, themed, title_of

@@ -21,6 +21,7 @@ from matplotlib.text import Annotation
 from faithmap.arguments import checked
 from faithmap.errors import FaithmapError, nearest, shown
 from faithmap.files import replacing, writable
+from faithmap.foreign import entries
 from faithmap.plots.series import Series
 from faithmap.text import printable, several
 
@@ -219,8 +220,8 @@ def save(figure: Any, path: str | Path, dpi: float = 300) -> Path:
         FaithmapError: a format that cannot be written, or a place that cannot be.
     """
     path = writable(path)
-    while isinstance(figure, list | tuple) and len(figure):
-        figure = figure[0]
+    while isinstance(figure, list | tuple) and (inside := entries(figure, "figure", FaithmapError)):
+        figure = inside[0]
     if not isinstance(figure, Axes | Figure | SubFigure):
         raise FaithmapError(f"figure is {shown(figure)}: give a figure, its Axes, or what a figure of a run returns.")
     root = figure.get_figure(root=True)

@@ -55,7 +55,7 @@ def write_report(
         StoreError: a run without scores, or a path that cannot be written.
     """
     if examples is not None:
-        as_integer(examples, "examples", 0, 2**31 - 1)
+        examples = as_integer(examples, "examples", 0, 2**31 - 1)
     if folder:
         return _write_folder(run, as_path(path, "path"), examples, channels)
     path = page_place(path)

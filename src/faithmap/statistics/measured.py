@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from faithmap.arguments import checked
+from faithmap.checks import nested
 from faithmap.errors import CurveError, among, nearest
 from faithmap.grouping import GROUP_NOUN
 from faithmap.protocol import RANDOM, Direction, Order, Protocol
@@ -210,7 +211,7 @@ def plain_table(values: Any, name: str, axes: tuple[str, str]) -> np.ndarray:
         CurveError: something else.
     """
     try:
-        table = np.asarray(values, dtype=float)
+        table = np.asarray(nested(values, name, CurveError), dtype=float)
     except Exception:  # anybody's object
         raise CurveError(f"{name} is no table of numbers: give ({', '.join(axes)}).") from None
     if table.ndim != 2 or not table.size:

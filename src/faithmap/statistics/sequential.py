@@ -17,6 +17,7 @@ from scipy import optimize, special
 
 from faithmap.arguments import checked
 from faithmap.errors import CurveError, shown
+from faithmap.foreign import plain_text
 from faithmap.protocol import RANDOM
 from faithmap.statistics.comparing import VS_RANDOM, Comparison, comparison
 from faithmap.statistics.measured import Measured
@@ -150,6 +151,7 @@ def decided(
         CurveError: looks that do not rise or exceed `at_most`, more groups than this look's, or a method that was not
             measured.
     """
+    contrast = plain_text(contrast) if isinstance(contrast, str) else contrast
     _check_contrast(contrast)
     if not looks or looks[-1] > at_most:
         raise CurveError(

@@ -291,7 +291,7 @@ def attainable_fraction(
     known = [name for name in one.methods if family_of(name) == ATTAINABLE]
     if reference is None and not known:
         raise CurveError(f"{one.label} holds no '{ATTAINABLE}' method: measure one, such as 'shapley:permutations=32'.")
-    top = one.sign * (one.column(reference or known[-1]) - one.column(RANDOM))
+    top = one.sign * (one.column(known[-1] if reference is None else reference) - one.column(RANDOM))
     rows = []
     for name in one.candidates().methods:
         if name == RANDOM:

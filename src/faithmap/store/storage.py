@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from faithmap.errors import StoreError, shown
 from faithmap.files import as_folder, open_regular
+from faithmap.foreign import plain_text
 from faithmap.text import first_line
 
 fcntl: Any = importlib.import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
@@ -78,7 +79,7 @@ def open_storage(folder: str | Path) -> Storage:
     Raises:
         StoreError: a kind of URL that fsspec does not know or whose package is missing.
     """
-    text = str(folder) if isinstance(folder, str) else ""
+    text = plain_text(folder) if isinstance(folder, str) else ""
     if "://" not in text:
         return LocalStorage(as_folder(folder, "the run folder"))
     if text.startswith("file://"):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from faithmap.arguments import checked
 from faithmap.errors import ProtocolError, shown
+from faithmap.foreign import entries
 from faithmap.measures.scorecard import winners
 from faithmap.protocol import RANDOM, Steps
 from faithmap.run import Run, titles_of
@@ -93,8 +94,9 @@ def beside(runs: Sequence[Run], measure: str | None = None, score: str | None = 
         ProtocolError: fewer than two runs, or runs that ask different questions; the message names the difference.
         CurveError: a measure that a run does not hold.
     """
-    if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
-        raise ProtocolError(f"runs is {shown(runs)}: give a list of runs, such as [Run(folder), Run(other)].")
+    given, runs = runs, entries(runs, "runs", ProtocolError) if isinstance(runs, Sequence) else []
+    if not isinstance(given, Sequence) or not all(isinstance(run, Run) for run in runs):
+        raise ProtocolError(f"runs is {shown(given)}: give a list of runs, such as [Run(folder), Run(other)].")
     if len(runs) < 2:
         raise ProtocolError(f"{len(runs)} run was given: give at least two run folders to compare.")
     titles = titles_of(runs)

@@ -18,6 +18,7 @@ from faithmap.experiment.evaluate import evaluate
 from faithmap.experiment.progress import Progress
 from faithmap.files import as_folder
 from faithmap.images import Images, PixelSource, load_images
+from faithmap.modes import in_own_modes
 from faithmap.perturbation import check_fill, resolve_fill
 from faithmap.protocol import Direction, Order, Protocol, as_protocol
 from faithmap.statistics import abpc_table
@@ -26,6 +27,7 @@ PAPER = ("uniform", "dirichlet", "constant:mean", "blur:sigma=5")
 ALL = (*PAPER, "constant:dataset-mean", "noisy-linear", "swap")
 
 
+@in_own_modes
 def operator_table(
     classifier: Classifier,
     images: Images | Tensor | str | Path,

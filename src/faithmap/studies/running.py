@@ -17,11 +17,13 @@ from faithmap.experiment.planning import input_size
 from faithmap.experiment.progress import Progress
 from faithmap.grouping import Groups
 from faithmap.images import Images, load_images
+from faithmap.modes import in_own_modes
 from faithmap.store.storage import LocalStorage, open_storage
 from faithmap.studies.settings import resolve_settings
 from faithmap.studies.study import Study, write_settings
 
 
+@in_own_modes
 def study(
     classifier: Classifier,
     images: Images | Tensor | str | Path,

@@ -9,6 +9,7 @@ from typing import Any
 
 from faithmap.checks import LARGEST_SIDE, as_integer, as_texts
 from faithmap.errors import ProtocolError, nearest, shown
+from faithmap.foreign import entries, pairs, plain_text
 from faithmap.protocol import Placement, Protocol, as_protocol
 
 # Sides of square regions as fractions of the short side: 9, 16 and 32 pixels at 224.
@@ -37,6 +38,7 @@ def resolve_settings(settings: Any, size: tuple[int, int], **parts: Any) -> dict
     Raises:
         ProtocolError: an unknown name, fewer than two settings, or two of one name.
     """
+    settings = plain_text(settings) if isinstance(settings, str) else settings
     if isinstance(settings, str) and settings in GRIDS:
         fills, fractions = GRIDS[settings]
         sides = [max(1, round(fraction * min(size))) for fraction in fractions]
@@ -47,7 +49,11 @@ def resolve_settings(settings: Any, size: tuple[int, int], **parts: Any) -> dict
         )
     if not isinstance(settings, Mapping | Sequence):
         raise ProtocolError(f"settings is {shown(settings)}: give protocols, or one of {', '.join(GRIDS)}.")
-    named = settings.items() if isinstance(settings, Mapping) else ((None, one) for one in settings)
+    named: list[tuple[Any, Any]]
+    if isinstance(settings, Mapping):
+        named = list(pairs(settings, "settings", ProtocolError).items())
+    else:
+        named = [(None, one) for one in entries(settings, "settings", ProtocolError)]
     found: dict[str, Protocol] = {}
     for name, given in named:
         protocol = as_protocol(given).override(**parts)
@@ -74,10 +80,7 @@ def grid(fills: Iterable[str], sides: Iterable[int], **parts: Any) -> dict[str, 
         parts: of every protocol.
     """
     fills = as_texts(fills, "fills", ProtocolError)
-    try:
-        found = list(sides)
-    except Exception:  # anybody's object
-        raise ProtocolError(f"sides is {shown(sides)}: give a list of sides in pixels.") from None
+    found = entries(sides, "sides", ProtocolError)
     sides = list(dict.fromkeys(as_integer(side, "a region's side", 1, LARGEST_SIDE, ProtocolError) for side in found))
     base = Protocol.preset("srg", points=POINTS, random_draws=RANDOM_DRAWS).override(**parts)
     made = [base.override(fill=fill, region_size=side) for fill in fills for side in sides]

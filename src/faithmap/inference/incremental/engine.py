@@ -28,6 +28,7 @@ from faithmap.inference.incremental.crew import Crew, Scores
 from faithmap.inference.incremental.geometry import Pair, area, bounding_rectangles
 from faithmap.inference.incremental.runner import Plan, network_of, plan_for
 from faithmap.inference.precision import inference
+from faithmap.modes import in_own_modes
 
 # Of the logits' standard deviation: far above rounding, far below what a wrong pixel does.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 0.05, torch.bfloat16: 0.2}
@@ -279,6 +280,7 @@ class IncrementalEngine:
         yield from self.dense.logits(chains)
 
 
+@in_own_modes
 def examine(
     classifier: Classifier, size: Pair | None = None, *, points: Sequence[int] | None = None, region: int = 9
 ) -> NetworkCost:
@@ -291,7 +293,7 @@ def examine(
     """
     classifier = check_classifier(classifier)
     size = classifier.preprocessing.crop if size is None else _as_size(size)
-    as_integer(region, "region", 1, LARGEST_SIDE)
+    region = as_integer(region, "region", 1, LARGEST_SIDE)
     points = None if points is None else as_points(points)
     engine = IncrementalEngine(classifier, DenseEngine(classifier))
     with warnings.catch_warnings():
