@@ -384,6 +384,46 @@ def test_scripts_of_the_same_weights_and_another_stride_differ():
     assert not set(print_of(1)) & set(print_of(2))
 
 
+class Exported(torch.nn.Module):
+    """What a script reads of itself is no constant of its graph."""
+
+    factor: float
+    table: dict[str, list[torch.Tensor]]
+
+    def __init__(self, factor: float, table: float, kept: float):
+        super().__init__()
+        self.factor = factor
+        self.table = {"a": [torch.full((2000,), table)]}
+        self.register_buffer("kept", torch.full((2000,), kept), persistent=False)
+
+    @torch.jit.export
+    def scaled(self, x: torch.Tensor):
+        return x * self.factor + self.table["a"][0].sum() + self.kept.sum()
+
+
+class Partly(torch.nn.Module):
+    """A network of which some parts are scripts, and some of these without `forward`."""
+
+    def __init__(self, *values):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.scale = torch.jit.script(Exported(*values))
+            self.layers = torch.jit.script(torch.nn.ModuleList([torch.nn.Flatten()]))
+
+    def forward(self, x):
+        return self.layers[0](self.scale.scaled(x))
+
+
+def test_parts_that_are_scripts_are_known_by_what_they_read_and_compute():
+    networks = [Partly(*values) for values in [(1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (2.0, 1.0, 1.0), (1.0, 2.0, 1.0)]]
+    networks += [Partly(1.0, 1.0, 2.0).train(), Partly(1.0, 1.0, 2.0).eval()]
+    same, again, *others, training, evaluating = (Classifier(one, name="s").fingerprint() for one in networks)
+    assert same == again
+    assert training == evaluating
+    assert len({same, *others, training}) == 4
+
+
 class Around(torch.nn.Module):
     """A network whose forward pass is wrapped."""
 

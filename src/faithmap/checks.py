@@ -253,7 +253,7 @@ def nested(value: Any, name: str, error: type[FaithmapError] = InputError, depth
     Raises:
         FaithmapError: (of the type `error`) an entry that NumPy would ask for one entry after the other without end.
     """
-    if type(value) in (float, int, bool) or isinstance(value, str | bytes | np.generic | np.ndarray | Tensor):
+    if isinstance(value, str | bytes | np.generic | np.ndarray | Tensor):
         return value
     if any(has_attribute(value, one) for one in _ARRAYS):
         return value
@@ -261,7 +261,8 @@ def nested(value: Any, name: str, error: type[FaithmapError] = InputError, depth
         raise error(f"{name} holds {_kind(value)}, expected numbers.")
     if not isinstance(value, Sequence) or isinstance(value, range | memoryview | bytearray | array):
         return value
-    return [nested(one, name, error, depth + 1) for one in entries(value, name, error)]
+    plain = (float, int, bool)
+    return [one if type(one) in plain else nested(one, name, error, depth + 1) for one in entries(value, name, error)]
 
 
 def as_list(value: Any, name: str, what: str, error: type[FaithmapError] = InputError) -> list[Any]:

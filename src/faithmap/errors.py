@@ -27,7 +27,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_LONGEST = 4000  # of a message; lists of all that is known have half of that
+_LONGEST = 4000  # of a message, in characters
 
 
 class FaithmapError(Exception):
