@@ -8,6 +8,7 @@ from faithmap.errors import ProtocolError
 from faithmap.images import Images, PixelSource, Preprocessing, TensorImage, load_images
 from faithmap.mosaics import mosaics
 from faithmap.perturbation import FILLS, check_fill, draw_fill, impute, imputed_steps, is_imputed, resolve_fill
+from faithmap.randomness import generator
 from tests.reference.imputing import impute_twin
 
 KEY = {"seed": 0, "image_id": "1", "draw": 0}
@@ -242,6 +243,7 @@ def test_insertion_is_deletion_with_image_and_fill_exchanged(tiny):
 
 def test_numpys_texts_and_integers_are_the_same_keys_as_pythons(tiny):
     """Random numbers are keyed by what is written, and NumPy writes its own kinds differently."""
+    assert generator("a", 1).random() == generator(np.str_("a"), np.int64(1)).random()
     image, pixels = torch.rand(3, 24, 24), torch.rand(2, 3, 24, 24)
     of = [
         (
