@@ -203,8 +203,8 @@ def bounding_rectangles(removal_step: Int[Tensor, "chains height width"], steps:
 
 
 def _bounding_rectangles(inside: Bool[Tensor, "chains height width"]) -> Int[Tensor, "4 chains"]:
-    ends = []
-    for lines in (inside.any(2), inside.any(1)):
+    ends, numbers = [], inside.view(torch.uint8)  # of which the largest is found several times faster than any()
+    for lines in (numbers.amax(2) > 0, numbers.amax(1) > 0):
         at = torch.arange(lines.shape[1], device=lines.device)
         ends += [torch.where(lines, at, len(at)).amin(1), torch.where(lines, at + 1, 0).amax(1)]
     out = torch.stack(ends)
