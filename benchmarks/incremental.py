@@ -21,7 +21,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import Lock
 
 import torch
 import torchvision
@@ -137,7 +136,6 @@ def plain_loop(classifier: faithmap.Classifier, chains: Chains, count: int) -> i
 def timed(clock: Callable[[], float]):
     """Where the time of the incremental engine goes, by kind of work."""
     spent: dict[str, float] = defaultdict(float)
-    lock = Lock()  # several runners work at a time
 
     def watch(owner: type, name: str, key: str) -> Callable[[], None]:
         original = getattr(owner, name)
@@ -146,9 +144,7 @@ def timed(clock: Callable[[], float]):
             start = clock()
             result = original(self, *args, **kwargs)
             what = f"{key} {type(self).__name__}" if key == "run" else key
-            passed = clock() - start
-            with lock:
-                spent[what] += passed
+            spent[what] += clock() - start
             return result
 
         setattr(owner, name, method)
@@ -171,13 +167,13 @@ def timed(clock: Callable[[], float]):
 def shares(
     classifier: faithmap.Classifier, chains: Chains, precision: str, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Share of all runners' time by kind of work, over steps 1…L."""
+    """Share of time by kind of work, over steps 1…L."""
     engine = make_engine(classifier, "incremental", precision=precision)
     score_chains(engine, chains)
     with timed(clock) as spent:
         start = clock()
         score_chains(engine, chains)
-        total = (clock() - start) * len(engine._crew.runners)
+        total = clock() - start
         product_in_head = spent["head"]
     convolutions = spent["run ConvolutionKernel"]
     found = {

@@ -108,7 +108,7 @@ def assert_exact(module, chains, **options):
 
 def memory_for(engine, chains):
     """Bytes that an engine needs for so many chains at a time."""
-    plan, memory = engine._crew.plan, 1 << 20
+    plan, memory = engine._runner.plan, 1 << 20
     while plan.most_chains_within(memory) < chains:
         memory += plan.bytes_per_chain() // 8
     return memory
@@ -157,9 +157,9 @@ def from_scratch(engine, chains):
     untouched = Chains(pixels, pixels[:1], rows, torch.zeros_like(rows), nothing, torch.zeros_like(rows), steps=0)
     classifier = engine.classifier
     images, fills = (classifier.normalise(one).permute(0, 2, 3, 1).contiguous() for one in (pixels, pixels[:1]))
-    found = torch.empty(len(pixels), engine._crew.plan.network.tail[-1].args[0].meta["shape"][1])
+    found = torch.empty(len(pixels), engine._runner.plan.network.tail[-1].args[0].meta["shape"][1])
     with torch.inference_mode():
-        for row, _, logits in engine._crew.logits(untouched, images, fills):
+        for row, _, logits in engine._runner.logits(untouched, images, fills):
             found[row] = logits
     return found.view(len(chains), chains.steps + 1, -1)
 
@@ -173,7 +173,7 @@ def test_bits_are_those_of_a_full_computation_and_do_not_depend_on_the_batch(nam
     assert torch.equal(found, from_scratch(engine, chains))
     two_at_a_time = make_engine(classifier, "incremental", memory=memory_for(engine, 3))
     assert torch.equal(found, all_logits(two_at_a_time, chains))
-    assert two_at_a_time._crew.most == 3
+    assert two_at_a_time._runner.most == 3
     turned = [3, 1, 4, 0]
     some = Chains(
         chains.pixels, chains.fill, chains.image[turned], chains.fill_index[turned], chains.removal_step[turned],

@@ -177,7 +177,7 @@ def test_joining_operations_are_exact_and_in_the_front(name):
     engine = make_engine(classifier_of(module), "incremental")
     assert torch.equal(all_logits(engine, chains), found)
     assert torch.equal(from_scratch(engine, chains), found)
-    tail = [node for node in engine._crew.plan.network.tail if node.op == "call_function"]
+    tail = [node for node in engine._runner.plan.network.tail if node.op == "call_function"]
     assert [node.target for node in tail] == [torch.ops.aten.linear.default]
 
 

@@ -211,7 +211,7 @@ def test_an_early_end_without_memory_or_private_operations(monkeypatch):
     dense = points_of(make_engine(classifier, "dense"), chains)
     engine = make_engine(classifier, "auto")
     points_of(engine, replace(chains, points=(0, *range(1, 13))))
-    engine.memory = engine._crew.plan.bytes_once()
+    engine.memory = engine._runner.plan.bytes_once()
     assert torch.equal(points_of(engine, chains), dense)
     assert engine._early == {4: None}
     monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
@@ -225,10 +225,10 @@ def test_where_memory_is_bounded_one_runner_at_a_time_keeps_maps(monkeypatch):
     engine = make_engine(classifier, "auto", memory=4 << 30)
     for points, whole in (((0, 3, 12), 0), (range(13), 1), ((0, 3, 12), 0)):
         points_of(engine, replace(chains, points=tuple(points)))
-        assert [engine._crew.bytes_kept() > 0, engine._early[4].bytes_kept() > 0] == [whole, 1 - whole]
+        assert [engine._runner.bytes_kept() > 0, engine._early[4].bytes_kept() > 0] == [whole, 1 - whole]
     engine.memory = None
     points_of(engine, replace(chains, points=tuple(range(13))))
-    assert engine._crew.bytes_kept() > 0
+    assert engine._runner.bytes_kept() > 0
     assert engine._early[4].bytes_kept() > 0
 
 

@@ -281,7 +281,7 @@ def test_memory_bounds_the_chains_at_a_time():
     found = all_logits(engine, chains)
     little = make_engine(classifier, "incremental", memory=memory_for(engine, 1))
     assert torch.equal(all_logits(little, chains), found)
-    assert little._crew.most == 1
+    assert little._runner.most == 1
     with pytest.raises(EngineError, match=r"one chain with maps of .* take more than the 1 MB that are allowed"):
         all_logits(make_engine(classifier, "incremental", memory=1_000_000), chains)
 
@@ -303,7 +303,7 @@ def memory_taken(points: tuple[int, ...] | None) -> float:
     chains = Chains(pixels, fill, zeros, zeros, removal_step, zeros, 8, points=points)
     engine = make_engine(classifier, "incremental", memory=ALLOWED)
     engine._ready((224, 224))  # tracing imports much
-    assert 4 < engine._crew.most < 16
+    assert 4 < engine._runner.most < 16
     gc.collect()
     reset(os.getpid())
     before = peak(os.getpid())
@@ -337,8 +337,7 @@ def test_exhausted_memory_halves_the_batch_of_both_engines(monkeypatch):
 
     monkeypatch.setattr(Runner, "step", scarce_step)
     engine = make_engine(classifier, "incremental")
-    for runner in engine._ready((40, 40)).runners:
-        runner.most = 3
+    engine._ready((40, 40)).most = 5
     with pytest.warns(EngineWarning, match="out of memory: going on with 2 chains at a time"):
         found = all_logits(engine, chains)
     assert torch.equal(found, expected)

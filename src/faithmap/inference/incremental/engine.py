@@ -1,13 +1,13 @@
 """The incremental engine: several times faster than the network itself, and never wrong silently.
 
-What it does is in `runner` and `crew`; here is when it may: the network is traced and cut, the first scores are
-compared with the network's own, and whatever stands in the way leads to the dense engine, with the reason said once.
+What it does is in `runner`; here is when it may: the network is traced and cut, the first scores are compared with the
+network's own, and whatever stands in the way leads to the dense engine, with the reason said once.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,11 +24,12 @@ from faithmap.inference.chains import Chains
 from faithmap.inference.dense import DenseEngine, free_memory
 from faithmap.inference.fused import FusedNetwork
 from faithmap.inference.incremental.costs import NetworkCost, Way, cheapest_way, expected_gain, layer_costs
-from faithmap.inference.incremental.crew import Crew, Scores
 from faithmap.inference.incremental.geometry import Pair, area, bounding_rectangles
-from faithmap.inference.incremental.runner import Plan, network_of, plan_for
+from faithmap.inference.incremental.runner import Plan, Runner, network_of, plan_for
 from faithmap.inference.precision import inference
 from faithmap.modes import in_own_modes
+
+Scores = tuple[Tensor, Tensor, Tensor]
 
 # Of the logits' standard deviation: far above rounding, far below what a wrong pixel does.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.float16: 0.05, torch.bfloat16: 0.2}
@@ -67,10 +68,10 @@ class IncrementalEngine:
         self.public = public
         self.tf32 = tf32
         self.reason: str | None = None  # why the dense engine has taken over
-        self._crew: Crew | None = None
-        self._early: dict[int, Crew | None] = {}  # whose fronts end after so many layers; None: no memory for it
+        self._runner: Runner | None = None
+        self._early: dict[int, Runner | None] = {}  # whose fronts end after so many layers; None: there can be none
         self._prepared: Any = None
-        self._compared: set[Crew] = set()
+        self._compared: set[Runner] = set()
         self._images: DenseEngine | None = None  # for this network as it is now; `dense` runs any, and any input
         self._image_scores = 0
 
@@ -78,17 +79,17 @@ class IncrementalEngine:
         """See `Engine.logits`."""
         # Without steps there is nothing that could be left as it was.
         some = len(chains) > 0 and (chains.scored[-1] > 0 or (self.required and chains.steps > 0))
-        crew = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if some else None
+        runner = self._ready((chains.pixels.shape[2], chains.pixels.shape[3])) if some else None
         finite = bool(chains.pixels.isfinite().all() and chains.fill.isfinite().all())
-        if crew is None or not finite:  # fused kernels may swallow a NaN
+        if runner is None or not finite:  # fused kernels may swallow a NaN
             yield from self.dense.logits(chains)
             return
         chains = replace(chains, image=first_equal(chains.pixels)[chains.image])
-        for way, rows in self._ways(crew, chains):
-            for chain, step, logits in self._by_points(crew, chains.take(rows), way):
+        for way, rows in self._ways(runner, chains):
+            for chain, step, logits in self._by_points(runner, chains.take(rows), way):
                 yield rows[chain], step, logits
 
-    def _ways(self, crew: Crew, chains: Chains) -> Iterator[tuple[Way, Tensor]]:
+    def _ways(self, runner: Runner, chains: Chains) -> Iterator[tuple[Way, Tensor]]:
         """How the points of which chains are scored."""
         points = chains.scored
         single = points == (0, 1)  # maps are not copied for it, and its pixels may be scattered over the image
@@ -105,20 +106,20 @@ class IncrementalEngine:
         # Each chain for itself: which others it meets must not change a bit of its scores.
         kinds = list(zip(sides.ceil().clamp(min=1).long().tolist(), ends.tolist(), strict=True))
         ways = {
-            (side, end): cheapest_way(crew.plan.network, side, points, single=single, shared_end=end)
+            (side, end): cheapest_way(runner.plan.network, side, points, single=single, shared_end=end)
             for side, end in sorted(set(kinds))
         }
         for way in dict.fromkeys(ways.values()):
             rows = [row for row, kind in enumerate(kinds) if ways[kind] == way]
             yield way, torch.tensor(rows, device=chains.image.device)
 
-    def _by_points(self, crew: Crew, chains: Chains, way: Way) -> Iterator[Scores]:
+    def _by_points(self, runner: Runner, chains: Chains, way: Way) -> Iterator[Scores]:
         """The leading points incrementally, all others by the network itself."""
         points = chains.scored
-        if self._crew is None:  # the first chains may have shown that it is not to be used
+        if self._runner is None:  # the first chains may have shown that it is not to be used
             yield from self.dense.logits(chains)
             return
-        chosen = crew if way.layers is None else self._early_crew(crew, way.layers)
+        chosen = runner if way.layers is None else self._early_runner(runner, way.layers)
         if chosen is None or way.leading == 0:
             yield from self._images_engine(chains).logits(chains)
             return
@@ -127,18 +128,18 @@ class IncrementalEngine:
             rest = replace(chains, points=(0, *points[way.leading :]))
             yield from self._images_engine(rest).removed(rest)
 
-    def _early_crew(self, whole: Crew, layers: int) -> Crew | None:
-        """A crew whose front ends after so many layers of the whole one's; None where there is no memory for it."""
+    def _early_runner(self, whole: Runner, layers: int) -> Runner | None:
+        """A runner whose front ends after so many layers of the whole one's; None where there is no memory for it."""
         if layers not in self._early:
             self._early[layers] = None
-            others = [whole, *(crew for crew in self._early.values() if crew is not None)]
+            others = [whole, *(runner for runner in self._early.values() if runner is not None)]
             network = whole.plan.network
             until = network.operation(network.layers[layers - 1])
             with suppress(EngineError):
                 with inference(self.tf32):
                     plan = plan_for(self.classifier, network.layers[0].size, self.public, until)
-                most = self._chains_at_a_time(plan, sum(crew.plan.bytes_once() for crew in others))
-                self._early[layers] = Crew(plan, most)
+                most = self._chains_at_a_time(plan, sum(runner.plan.bytes_once() for runner in others))
+                self._early[layers] = Runner(plan, most)
         return self._early[layers]
 
     def _images_engine(self, chains: Chains) -> DenseEngine:
@@ -151,37 +152,37 @@ class IncrementalEngine:
                 self._images = self.dense.running(network)
         return self._images or self.dense
 
-    def _incremental(self, crew: Crew, chains: Chains) -> Iterator[Scores]:
-        self._make_room(crew)
+    def _incremental(self, runner: Runner, chains: Chains) -> Iterator[Scores]:
+        self._make_room(runner)
         images, fills = (
             self.classifier.normalise(t).to(self.classifier.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
         )
-        scores = _inside(partial(inference, self.tf32), self._retrying(crew, chains, images, fills))
-        yield from scores if crew in self._compared else self._comparing(crew, scores, chains)
+        scores = _inside(partial(inference, self.tf32), self._retrying(runner, chains, images, fills))
+        yield from scores if runner in self._compared else self._comparing(runner, scores, chains)
 
-    def _make_room(self, crew: Crew) -> None:
-        """Give back what the chains of other crews take, unless there is plenty of memory for both."""
-        needed = crew.most * crew.plan.bytes_per_chain() - crew.bytes_kept()
-        if self.memory is None and needed <= free_memory(crew.plan.device) // 2:
+    def _make_room(self, runner: Runner) -> None:
+        """Give back what the chains of other runners take, unless there is plenty of memory for both."""
+        needed = runner.most * runner.plan.bytes_per_chain() - runner.bytes_kept()
+        if self.memory is None and needed <= free_memory(runner.plan.device) // 2:
             return
-        for other in (self._crew, *self._early.values()):
-            if other is not None and other is not crew:
+        for other in (self._runner, *self._early.values()):
+            if other is not None and other is not runner:
                 other.forget()
 
-    def _ready(self, size: Pair) -> Crew | None:
-        """The crew for this network as it is now; None where there is none."""
-        now = (size, signature(self.classifier.module), torch.get_num_threads())
+    def _ready(self, size: Pair) -> Runner | None:
+        """The runner for this network as it is now; None where there is none."""
+        now = (size, signature(self.classifier.module))
         if now != self._prepared:
-            self._prepared, self._crew, self.reason = now, None, None
+            self._prepared, self._runner, self.reason = now, None, None
             self._early, self._compared = {}, set()
             self._images, self._image_scores = None, 0
             try:
                 plan = self._plan(size)
-                self._crew = Crew(plan, self._chains_at_a_time(plan))
+                self._runner = Runner(plan, self._chains_at_a_time(plan))
             except EngineError as error:
                 self._give_up(str(error))
-        return self._crew
+        return self._runner
 
     def _plan(self, size: Pair) -> Plan:
         with inference(self.tf32):
@@ -198,8 +199,6 @@ class IncrementalEngine:
     def _chains_at_a_time(self, plan: Plan, taken: int = 0) -> int:
         """As many as there is memory for, besides the bytes that other plans have taken of it."""
         free = (self.memory if self.memory is not None else free_memory(plan.device) // 2) - taken
-        if plan.most_chains_within(free) < 1:
-            plan.runners = 1
         fits = plan.most_chains_within(free)
         if fits < 1:
             raise EngineError(
@@ -211,20 +210,20 @@ class IncrementalEngine:
         return min(fits, plan.most_chains(), max(8, _HELD_BYTES // (400 * classes)))
 
     def _give_up(self, reason: str) -> None:
-        self.reason, self._crew, self._early = reason, None, {}
+        self.reason, self._runner, self._early = reason, None, {}
         if self.required:
             raise EngineError(
                 f"{self.classifier.name} cannot be run incrementally: {reason}. Use engine 'auto' or 'dense'."
             )
         warnings.warn(f"{self.classifier.name} runs dense: {reason}.", EngineWarning, stacklevel=2)
 
-    def _retrying(self, crew: Crew, chains: Chains, images: Tensor, fills: Tensor) -> Iterator[Scores]:
+    def _retrying(self, runner: Runner, chains: Chains, images: Tensor, fills: Tensor) -> Iterator[Scores]:
         """With half as many chains at a time whenever the device's memory is exhausted."""
         found: list[tuple[Tensor, Tensor]] = []
         done: Tensor | None = None  # what was found before the memory was exhausted
         while True:
             try:
-                for chain, step, outputs in crew.logits(chains, images, fills):
+                for chain, step, outputs in runner.logits(chains, images, fills):
                     logits = self._scored(outputs, chains.targets[chain])
                     new = slice(None) if done is None else ~done[chain, step]
                     found.append((chain[new], step[new]))
@@ -232,12 +231,13 @@ class IncrementalEngine:
                         yield chain[new], step[new], logits[new]
                 return
             except torch.cuda.OutOfMemoryError:
-                if not crew.shrink():
+                if runner.most == 1:
                     raise
                 done = torch.zeros((len(chains), chains.steps + 1), dtype=torch.bool, device=chains.image.device)
                 for chain, step in found:
                     done[chain, step] = True
-                text = f"out of memory: going on with {crew.most} chains at a time."
+                runner.shrink()
+                text = f"out of memory: going on with {runner.most} chains at a time."
                 warnings.warn(text, EngineWarning, stacklevel=2)
 
     def _scored(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class IncrementalEngine:
         logits = self.classifier.check_logits(outputs, len(outputs))
         return self.classifier.scores(logits, targets).unsqueeze(1) if self.classifier.score_kind == CUSTOM else logits
 
-    def _comparing(self, crew: Crew, scores: Generator[Scores], chains: Chains) -> Iterator[Scores]:
+    def _comparing(self, runner: Runner, scores: Iterator[Scores], chains: Chains) -> Iterator[Scores]:
         """Hold the first scores back until some of them were compared with the network's own."""
         first = torch.argsort(chains.image, stable=True)[: min(2, len(chains))].tolist()
         points = chains.scored
@@ -266,13 +266,12 @@ class IncrementalEngine:
         # Rounding grows with the values themselves where the logits hardly differ.
         allowed = TOLERANCE[self.classifier.dtype] * (float(expected.std()) + 1e-2 * float(expected.abs().max()))
         if bool((error <= allowed).all()):
-            self._compared.add(crew)
+            self._compared.add(runner)
             yield from held
             yield from scores
             return
         chain, step = pairs[int(error.amax(1).argmax())]
-        scores.close()
-        layer = crew.runners[0].first_difference(self.classifier, chains, chain, step)
+        layer = runner.first_difference(self.classifier, chains, chain, step)
         self._give_up(
             f"the incremental logits differ from the network's by {float(error.max()):.2g} at step {step} "
             f"(allowed {allowed:.2g}); they part at {layer}"
@@ -298,9 +297,9 @@ def examine(
     engine = IncrementalEngine(classifier, DenseEngine(classifier))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EngineWarning)
-        crew = engine._ready(size)
-    if crew is not None:
-        plan = crew.plan
+        runner = engine._ready(size)
+    if runner is not None:
+        plan = runner.plan
         costs = layer_costs(plan.network)
         if points is None:
             return NetworkCost(costs, plan.network.stop, plan.bytes_per_chain(), None)
@@ -323,7 +322,7 @@ def _as_size(size: Any) -> Pair:
     return height, width
 
 
-def _inside(context: Any, iterator: Iterator[Scores]) -> Generator[Scores]:
+def _inside(context: Any, iterator: Iterator[Scores]) -> Iterator[Scores]:
     """Each item computed inside a context that the caller, in between, is not in."""
     while True:
         with context():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from threading import local
 from typing import Any
 
 import torch
@@ -43,11 +42,8 @@ GRID = 64
 _GRAIN = 32768  # elementwise operations on fewer numbers are not split between threads
 
 
-class Scratch(local):
-    """Buffers that are used again and again: fresh memory costs more than the arithmetic on it.
-
-    Every thread has its own.
-    """
+class Scratch:
+    """Buffers that are used again and again: fresh memory costs more than the arithmetic on it."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device

@@ -18,20 +18,12 @@ from torch import Tensor, fx
 
 from faithmap.classifiers import Classifier, evaluation_mode, kind_of
 from faithmap.inference.chains import Chains
-from faithmap.inference.incremental.costs import layer_costs
 from faithmap.inference.incremental.cut import cut
 from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.incremental.kernels import CHUNK_BYTES, Kernel, Scratch, kernel_for
 from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network
 from faithmap.inference.incremental.state import Layout, Place, State
-from faithmap.inference.incremental.tail import (
-    LARGEST_BATCH,
-    LARGEST_OF_EARLY,
-    Tail,
-    batch_size,
-    is_rowwise,
-    working_bytes,
-)
+from faithmap.inference.incremental.tail import LARGEST_BATCH, LARGEST_OF_EARLY, Tail, batch_size, working_bytes
 from faithmap.inference.incremental.tracing import trace
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
@@ -39,10 +31,6 @@ MOST_CHAINS = {"cpu": (64, 128), "device": (256, 1024)}
 # Where every chain is a single step from the untouched image, its maps are copied for a few chains only, and each step
 # is undone after it was scored.
 FEW_CHAINS = {"cpu": 32, "device": 256}
-# Runners at a time share a CPU's threads: Python prepares the operations of one after the other, and whole maps of
-# several crowd each other out of the cache.
-MOST_RUNNERS = 4
-_MUCH = 0.3  # of a step's multiply-adds
 # The list of a map's pixels: chain, row, column and up to four places in memory, 8 bytes each, and what finds them.
 _BYTES_PER_LISTED_PIXEL = 72
 _SCRATCH_BUFFERS = 8
@@ -51,13 +39,7 @@ _LITTLE_BYTES = {"cpu": 500_000_000, "device": 8_000_000_000}
 
 @dataclass
 class Plan:
-    """All that depends on the network and its input size: the cut, the memory layout, the kernels.
-
-    Attributes:
-        tail: of the first runner; the others take one `beside` it.
-        runners: how many runners use the plan at a time.
-        threads: of each.
-    """
+    """All that depends on the network and its input size: the cut, the memory layout, the kernels."""
 
     network: Network
     layout: Layout
@@ -65,8 +47,6 @@ class Plan:
     tail: Tail
     dtype: torch.dtype
     device: torch.device
-    runners: int = 1
-    threads: int = 1
 
     def most_chains(self) -> int:
         """Chains at a time, as long as there is memory for them."""
@@ -81,8 +61,8 @@ class Plan:
     def most_chains_within(self, memory: int) -> int:
         """Chains at a time such that everything together stays within so many bytes; below 1: not even one.
 
-        A chain takes its maps and, where points lie far apart, a list of all pixels of every distinct map. Packed
-        weights are there once; the maps of an untouched image, gathered windows and a batch of the tail once a runner.
+        A chain takes its maps and, where points lie far apart, a list of all pixels of every distinct map. The maps of
+        an untouched image, packed weights, gathered windows and a batch of the tail are there once.
         """
         lists = _BYTES_PER_LISTED_PIXEL * sum(math.prod(extent.size) for extent in self.network.extents.all)
         return (memory - self.bytes_once()) // (self.bytes_per_chain() + lists)
@@ -91,8 +71,7 @@ class Plan:
         """Memory that does not grow with the number of chains."""
         weights = 2 * self._itemsize * sum(one.numel() for one in self.network.traced.constants.values())
         scratch = _SCRATCH_BUFFERS * CHUNK_BYTES[kind_of(self.device)]
-        batch = working_bytes(self.network, self._itemsize)
-        return weights + self.runners * (self.bytes_per_chain() + scratch + batch)
+        return self.bytes_per_chain() + weights + scratch + working_bytes(self.network, self._itemsize)
 
     @property
     def _itemsize(self) -> int:
@@ -128,24 +107,6 @@ def plan_for(classifier: Classifier, size: Pair, public: bool = False, until: in
         EngineError: why it cannot be run incrementally.
     """
     network = network_of(classifier, size, until)
-    runners, threads = runners_for(network, classifier.device), torch.get_num_threads()
-    torch.set_num_threads(threads // runners)  # whether rows are independent can depend on it
-    try:
-        return _plan(network, classifier, public, early=until is not None, runners=runners)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def runners_for(network: Network, device: torch.device) -> int:
-    """How many runners share torch's threads evenly; one where much of a step's work is whole maps."""
-    costs = layer_costs(network)
-    tail = sum(layer.changed_multiply_adds for layer in costs if layer.path == "dense")
-    crowded = not is_rowwise(network) and tail > _MUCH * sum(layer.changed_multiply_adds for layer in costs)
-    threads = 1 if crowded or kind_of(device) != "cpu" else torch.get_num_threads()
-    return max(count for count in range(1, MOST_RUNNERS + 1) if threads % count == 0)
-
-
-def _plan(network: Network, classifier: Classifier, public: bool, early: bool, runners: int) -> Plan:
     dtype, device = classifier.dtype, classifier.device
     layout, scratch = Layout(network.layers), Scratch(dtype, device)
     kernels = []
@@ -153,8 +114,9 @@ def _plan(network: Network, classifier: Classifier, public: bool, early: bool, r
         kernel = kernel_for(layer, scratch, _unplaced(layer, layout), public)
         if kernel is not None:
             kernels.append((layer, kernel))
-    tail = Tail(network, dtype, device, public, fused=early)  # after an early end, most of the network is the tail
-    return Plan(network, layout, kernels, tail, dtype, device, runners, torch.get_num_threads())
+    # After an early end, most of the network is the tail.
+    tail = Tail(network, dtype, device, public, fused=until is not None)
+    return Plan(network, layout, kernels, tail, dtype, device)
 
 
 def _unplaced(layer: Layer, layout: Layout) -> list[tuple[Layer, int]]:
@@ -200,14 +162,10 @@ class Changes:
 
 
 class Runner:
-    """Runs a plan over groups of chains.
+    """Runs a plan over groups of chains."""
 
-    Args:
-        tail: that no other runner uses.
-    """
-
-    def __init__(self, plan: Plan, chains_at_a_time: int, tail: Tail) -> None:
-        self.plan, self.tail = plan, tail
+    def __init__(self, plan: Plan, chains_at_a_time: int) -> None:
+        self.plan = plan
         self.most = chains_at_a_time
         self.one = State(plan.layout, 1, plan.dtype, plan.device)
         self._states: dict[int, State] = {}
@@ -219,7 +177,7 @@ class Runner:
             images, fills: normalised, (…, rows, columns, channels).
         """
         order = torch.argsort(chains.image, stable=True)
-        self.tail.clear()
+        self.plan.tail.clear()
         loaded = -1  # the image whose untouched state is in `one`
         undone = -1  # the image whose untouched maps all chains of the state hold, because their step was undone
         single = chains.scored == (0, 1)
@@ -234,13 +192,13 @@ class Runner:
                     self.start(images[image])
                     loaded = image
                     everyone = (chains.image == image).nonzero().squeeze(1)
-                    yield from self.tail.push(self.one, everyone, 0, shared=True)
+                    yield from self.plan.tail.push(self.one, everyone, 0, shared=True)
                 if image != undone:
                     state.copy_from(self.one, at, count)
                 at += count
             undone = loaded if single and len(found) == 1 else -1
             yield from self._steps(state, chains, group, images, fills, undo=undone >= 0)
-        yield from self.tail.flush()
+        yield from self.plan.tail.flush()
 
     def start(self, image: Tensor) -> None:
         """Step 0 of one image: every pixel of every map, with the same kernels."""
@@ -268,7 +226,7 @@ class Runner:
     def forget(self) -> None:
         """Give back the memory of the chains."""
         self._states = {}
-        self.tail.clear()
+        self.plan.tail.clear()
 
     def step(self, state: State, changes: Changes, before: int, step: int) -> None:
         """Recompute what the steps after `before` up to `step` change, the input's map being written already."""
@@ -302,7 +260,7 @@ class Runner:
             new = flat_fills.index_select(0, pixel + shift[pixels.chain])
             entry.rows.index_copy_(0, place, torch.where(removed, new, entry.rows.index_select(0, place)))
             self.step(state, changes, before, step)
-            yield from self.tail.push(state, group, step)
+            yield from self.plan.tail.push(state, group, step)
             if undo:
                 self.restore(state, changes, before, step)
 
@@ -335,7 +293,7 @@ class Runner:
             )  # fmt: skip
             for _ in self._steps(state, one, torch.zeros(1, dtype=torch.int64, device=image.device), images, fills):
                 pass
-            self.tail.clear()
+            self.plan.tail.clear()
             removed = ((removal_step > 0) & (removal_step <= step)).unsqueeze(-1)
             inputs = torch.where(removed, fill, image).permute(2, 0, 1).unsqueeze(0)
             expected = maps(self.plan.network, inputs)

@@ -7,7 +7,6 @@ matrix products whose rows were found to be independent, the last batch is as sm
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,11 +39,11 @@ def batch_size(network: Network, kind: str) -> int:
     widest = max((_numbers(node) for node in network.tail), default=1)
     batch = network.traced.batch
     fits = _BATCH_BYTES * batch // (4 * max(widest, 1))
-    most = (LARGEST_BATCH if is_rowwise(network) else _LARGEST_OF_MAPS)[kind]
+    most = (LARGEST_BATCH if _is_rowwise(network) else _LARGEST_OF_MAPS)[kind]
     return min(batch, most, max(8, 1 << max(fits, 1).bit_length() - 1))
 
 
-def is_rowwise(network: Network) -> bool:
+def _is_rowwise(network: Network) -> bool:
     """Whether the tail handles each input by itself, as far as its matrix products do."""
     return all(node.target in _ROWWISE for node in network.tail)
 
@@ -81,17 +80,10 @@ class Tail:
         self.batch = network.traced.batch
         self.module = _compiled(network, public, fused and not public and can_fuse(dtype, device))
         products = [one.product for one in self.module.modules() if isinstance(one, _Linear)]
-        self.any_count = is_rowwise(network) and all(product.any_count for product in products)
+        self.any_count = _is_rowwise(network) and all(product.any_count for product in products)
         self.buffers = [torch.zeros(_stored_shape(one), dtype=dtype, device=device) for one in self.inputs]
         self.filled = 0
         self._waiting: list[_Waiting] = []
-
-    def beside(self) -> Tail:
-        """Another with the same weights and a queue of its own."""
-        other = copy.copy(self)
-        other.buffers = [torch.zeros_like(buffer) for buffer in self.buffers]
-        other.clear()
-        return other
 
     def push(
         self, state: State, chains: Tensor, step: int, shared: bool = False
