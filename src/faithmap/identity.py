@@ -6,6 +6,7 @@ the arguments of a `partial`, the state of an object, the weights of a module. I
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import types
@@ -74,6 +75,45 @@ def callable_identity(function: Any) -> Identity:
     return Identity(walk.digest.hexdigest()[:16], walk.unknown[0] if walk.unknown else None)
 
 
+def own_functions(kind: type) -> list[types.FunctionType]:
+    """The methods of a class, as far as no installed package brought them."""
+    members = [value for one in kind.__mro__ for _, value in sorted(vars(one).items())]
+    unwrapped = [getattr(value, "fget", None) or getattr(value, "__func__", value) for value in members]
+    return [one for one in unwrapped if isinstance(one, types.FunctionType) and not is_installed(one)]
+
+
+def is_installed(function: types.FunctionType) -> bool:
+    """Whether a package brought a function, Python or faithmap itself."""
+    return _is_installed(function.__code__.co_filename)
+
+
+def code_digest(functions: Iterable[types.FunctionType]) -> str:
+    """Sixteen hex digits over what functions do: bytecode, constants, defaults, and plain values around them.
+
+    Objects in globals and closures do not count, nor what the functions set there: they may write down what they see.
+    """
+    walk = _Walk()
+    functions = list(functions)
+    written = {name for one in functions for name in names_set(one, "STORE_GLOBAL", "STORE_DEREF")}
+    for function in functions:
+        walk.say(function.__qualname__)
+        walk.code(function.__code__)
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        around = {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+        named = {name for code in _codes(function.__code__) for name in code.co_names}
+        around |= {name: function.__globals__[name] for name in named if name in function.__globals__}
+        plain = {name: value for name, value in around.items() if name not in written and isinstance(value, _PLAIN)}
+        defaults = [*(function.__defaults__ or ()), *_sorted((function.__kwdefaults__ or {}).items())]
+        walk.say(_sorted(plain.items()), [_written(one) for one in defaults if isinstance(one, _PLAIN)])
+    return walk.digest.hexdigest()[:16]
+
+
+def names_set(function: types.FunctionType, *operations: str) -> set[str]:
+    """Names that a function sets by these operations of the bytecode."""
+    lines = [line for code in _codes(function.__code__) for line in dis.get_instructions(code)]
+    return {str(line.argval) for line in lines if line.opname in operations}
+
+
 class _Walk:
     """Feeds a hash with a value and all that it holds; each object once."""
 
@@ -117,7 +157,7 @@ class _Walk:
         elif isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, types.CodeType):
-            self._code(value)
+            self.code(value)
         elif isinstance(value, (staticmethod, classmethod)):
             self._all("wrapped", (value.__func__,))
         elif isinstance(value, property):
@@ -163,13 +203,13 @@ class _Walk:
         if _is_installed(function.__code__.co_filename):
             self._all("closure", (*(cell.cell_contents for cell in function.__closure__ or () if _filled(cell)),))
             return
-        self._code(function.__code__)
+        self.code(function.__code__)
         self._all("defaults", (function.__defaults__, function.__kwdefaults__))
         self._all("closure", (*(cell.cell_contents for cell in function.__closure__ or () if _filled(cell)),))
         named = sorted({name for code in _codes(function.__code__) for name in code.co_names})
         self._all("globals", [(n, function.__globals__[n]) for n in named if n in function.__globals__])
 
-    def _code(self, code: types.CodeType) -> None:
+    def code(self, code: types.CodeType) -> None:
         self.say("code", code.co_code, code.co_names, code.co_varnames[: code.co_argcount], code.co_flags)
         # A nested function's code is among the constants.
         self._all("constants", code.co_consts)

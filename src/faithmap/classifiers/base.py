@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from faithmap.checks import as_integer, as_numbers, as_shaped_pixels, as_text, as_texts, check_flag, plain_tensor
+from faithmap.classifiers.code import code_of
 from faithmap.classifiers.scores import (
     CUSTOM,
     Picked,
@@ -405,6 +406,14 @@ class Classifier:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def code(self) -> str:
+        """Sixteen hex digits over what decides the logits beside that; empty where packages brought all there is.
+
+        Covers methods, plain attributes and hooks of classes that no package brought, and buffers that are not saved.
+        """
+        lines = list(code_of(self.module))
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16] if lines else ""
 
 
 def check_classifier(value: Any) -> Classifier:

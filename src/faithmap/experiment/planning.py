@@ -134,7 +134,7 @@ def usable_heatmaps(stores: Sequence[Store], manifest: Manifest) -> HeatmapParts
         before = store.read_manifest()
         if before is None:
             raise no_run(store)
-        if before.classifier.decides() != manifest.classifier.decides() or before.seed != manifest.seed:
+        if before.classifier.changes(manifest.classifier) or before.seed != manifest.seed:
             continue
         for (image, method), place in store.stored_heatmaps().places.items():
             if same_heatmap(before, manifest, image, method):

@@ -55,6 +55,7 @@ def describe(experiment: Experiment, images: Images, executor: Executor, *, comm
         classifier=ClassifierRecord(
             name=classifier.name,
             fingerprint=classifier.fingerprint(),
+            code=classifier.code(),
             preprocessing=classifier.preprocessing.to_dict(),
             labels=classifier.labels,
             score=classifier.score_kind,

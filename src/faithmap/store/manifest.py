@@ -55,10 +55,23 @@ class ClassifierRecord(Record):
     """What a score without a probability is called in texts."""
     shown_channels: list[int] | None = None
     """Which channels pictures show, counted from 1."""
+    code: str | None = None
+    """Of a network that no package brought, see `Classifier.code`; None in a folder that does not say."""
 
     def decides(self) -> dict[str, Any]:
         """What decides a number; names do not, and what pictures show."""
-        return self.model_dump(mode="json", exclude={"labels", "score_name", "shown_channels"})
+        return self.model_dump(mode="json", exclude={"labels", "score_name", "shown_channels", "code"})
+
+    def changes(self, now: ClassifierRecord) -> list[str]:
+        """What decides a number and is not the same in another record."""
+        was, is_now = self.decides(), now.decides()
+        if self.code is not None and now.code is not None:
+            was, is_now = {**was, "code": self.code}, {**is_now, "code": now.code}
+        return [
+            f"classifier {part}: {was.get(part)} → {is_now.get(part)}"
+            for part in {**was, **is_now}
+            if was.get(part) != is_now.get(part)
+        ]
 
 
 class ImageRecord(Record):
@@ -245,12 +258,7 @@ def _changes(before: Manifest, now: Manifest) -> list[str]:
         for part in {**old, **new}
         if old.get(part) != new.get(part)
     ]
-    was, is_now = before.classifier.decides(), now.classifier.decides()
-    changed += [
-        f"classifier {part}: {was.get(part)} → {is_now.get(part)}"
-        for part in {**was, **is_now}
-        if was.get(part) != is_now.get(part)
-    ]
+    changed += before.classifier.changes(now.classifier)
     if before.precision != now.precision:
         changed.append(f"precision: {before.precision} → {now.precision}")
     tried_again = {one.image for one in before.skipped if one.method is None}
