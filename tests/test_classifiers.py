@@ -134,6 +134,12 @@ def test_timm_networks_come_with_their_own_preparation():
     torch.testing.assert_close(found.normalise(found.preprocessing(picture())[None])[0], expected, atol=1e-5, rtol=0)
 
 
+def test_a_timm_network_without_a_head_is_refused():
+    pytest.importorskip("timm")
+    with pytest.raises(ClassifierError, match="timm:resnet10t has no classes, its outputs are features"):
+        timm_classifier("resnet10t", pretrained=False, num_classes=0)
+
+
 def timm_transform(module):
     import timm
 

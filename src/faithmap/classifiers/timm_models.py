@@ -45,9 +45,18 @@ def timm_classifier(name: str, **settings: Any) -> Classifier:
 
 
 def with_timm_config(module: nn.Module, name: str) -> Classifier:
-    """A classifier that prepares images as timm's evaluation transform does for this model."""
+    """A classifier that prepares images as timm's evaluation transform does for this model.
+
+    Raises:
+        ClassifierError: a network without classes, or a preparation of images that has no match here.
+    """
     import timm
 
+    if getattr(module, "num_classes", None) == 0:
+        raise ClassifierError(
+            f"{name} has no classes, its outputs are features: name a model with a head, or put one on and wrap the "
+            "network in faithmap.Classifier."
+        )
     config = timm.data.resolve_model_data_config(module)
     channels, height, width = config["input_size"]
     if config.get("crop_mode", "center") not in ("center", "squash"):
