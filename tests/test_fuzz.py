@@ -206,6 +206,22 @@ def test_objects_that_misbehave_end_in_a_result_or_a_sentence(name):
     assert not wrong, "\n".join(f"{what}:\n{how}" for what, how in wrong.items())
 
 
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("kind", [kind for kind in MISBEHAVING if kind.startswith(("list ", "mapping "))])
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("evaluate", "targets"),
+        ("plots.steps", "removal_steps"),
+        ("plots.steps", "fill"),
+        ("complexity_table", "heatmaps"),
+    ],
+)
+def test_lists_and_mappings_that_misbehave_end_in_a_sentence(name, argument, kind):
+    given = {**{**further_calls(), **CALLS}[name](), argument: MISBEHAVING[kind]()}
+    assert fuzz.outcome(lambda: called(function_of(name), given)) is None
+
+
 def test_figures_may_be_as_coarse_as_is_said(tmp_path):
     axes = measured_run().plot()
     assert faithmap.plots.save(axes, tmp_path / "f.png", dpi=20).stat().st_size

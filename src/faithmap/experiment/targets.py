@@ -15,6 +15,7 @@ from faithmap.checks import as_integers, each_once
 from faithmap.classifiers import Classifier
 from faithmap.errors import InputError, ProtocolError, among, nearest
 from faithmap.files import read_bytes
+from faithmap.foreign import entries, pairs
 from faithmap.images import Images
 from faithmap.protocol import Protocol, Target
 
@@ -43,7 +44,7 @@ def chosen_targets(
     if isinstance(targets, Path) or (isinstance(targets, str) and targets.endswith(".csv")):
         given = _matched(_of_file(Path(targets)), ids)
     elif isinstance(targets, Mapping):
-        given = _matched({str(name): one for name, one in targets.items()}, ids)
+        given = _matched({str(name): one for name, one in pairs(targets, "targets").items()}, ids)
     elif isinstance(targets, str | int | np.integer):
         given = dict.fromkeys(ids, targets)
     else:
@@ -84,8 +85,9 @@ def class_of(value: Any, classifier: Classifier) -> int:
 
 def _one_each(targets: Any, count: int) -> list[Any]:
     """One class per image; many-hot rows are asked about."""
-    if isinstance(targets, Sequence) and all(isinstance(one, str) for one in targets):
-        found: list[Any] = list(targets)
+    targets = entries(targets, "targets") if isinstance(targets, Sequence) else targets
+    if isinstance(targets, list) and all(isinstance(one, str) for one in targets):
+        found: list[Any] = targets
         shape: tuple[int, ...] = (len(found),)
     else:
         tensor = as_integers(targets, "targets") if not isinstance(targets, Tensor) else targets

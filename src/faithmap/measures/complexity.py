@@ -20,6 +20,7 @@ from torch import Tensor
 
 from faithmap.checks import as_floats
 from faithmap.errors import HeatmapError, shown
+from faithmap.foreign import pairs
 from faithmap.measures.measure import measure
 from faithmap.modes import in_own_modes
 from faithmap.perturbation.regions import check_finite
@@ -142,10 +143,11 @@ def complexity_table(heatmaps: Mapping[str, Float[Tensor, "batch height width"]]
     Returns:
         Columns ``method``, ``heatmaps``, and mean and standard error (``entropy``, ``entropy_se``, …) of each measure.
     """
-    if not isinstance(heatmaps, Mapping) or not heatmaps:
+    given_maps = pairs(heatmaps, "heatmaps", HeatmapError) if isinstance(heatmaps, Mapping) else {}
+    if not given_maps:
         raise HeatmapError(f"heatmaps is {shown(heatmaps)}: give a mapping from a method to its heatmaps.")
     rows = []
-    for method, maps in heatmaps.items():
+    for method, maps in given_maps.items():
         try:
             given = as_floats(maps, f"the heatmaps of {method}", HeatmapError)
             check_finite(given)

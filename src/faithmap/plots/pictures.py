@@ -19,6 +19,7 @@ from torch import Tensor
 from faithmap import statistics
 from faithmap.checks import as_fill, as_pixels, as_removal_steps
 from faithmap.errors import FaithmapError
+from faithmap.foreign import pairs
 from faithmap.images import rgb
 from faithmap.perturbation import perturb
 from faithmap.plots.feeding import best_median_worst, film_strip
@@ -137,7 +138,9 @@ def steps(
         One list of Axes a method.
     """
     pixels = as_pixels(pixels, "pixels", dims=(3,))
-    if not isinstance(removal_steps, Mapping) or not removal_steps or not len(at):
+    removal_steps = pairs(removal_steps, "removal_steps", FaithmapError) if isinstance(removal_steps, Mapping) else {}
+    fill = pairs(fill, "fill", FaithmapError) if isinstance(fill, Mapping) else fill
+    if not removal_steps or not len(at):
         raise FaithmapError("nothing to show: give the removal steps of at least one method, and at least one step.")
     drawn = {name: as_removal_steps(one, pixels) for name, one in removal_steps.items()}
     if isinstance(fill, Mapping) and (missing := [name for name in drawn if name not in fill]):
