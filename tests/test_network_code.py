@@ -115,6 +115,18 @@ def test_a_number_around_a_function_counts(make):
     assert code(make(2.0)) == code(make(2.0)) != code(make(3.0))
 
 
+class Deaf:
+    def __getattr__(self, name):
+        raise RuntimeError("no")
+
+
+def test_a_class_may_hold_what_cannot_be_asked():
+    module = in_closure(2.0)
+    before = code(module)
+    type(module).deaf = Deaf()
+    assert code(module) == before
+
+
 def test_what_a_network_writes_down_does_not_count():
     module = made()
     before = code(module)

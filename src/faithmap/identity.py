@@ -75,13 +75,6 @@ def callable_identity(function: Any) -> Identity:
     return Identity(walk.digest.hexdigest()[:16], walk.unknown[0] if walk.unknown else None)
 
 
-def own_functions(kind: type) -> list[types.FunctionType]:
-    """The methods of a class, as far as no installed package brought them."""
-    members = [value for one in kind.__mro__ for _, value in sorted(vars(one).items())]
-    unwrapped = [getattr(value, "fget", None) or getattr(value, "__func__", value) for value in members]
-    return [one for one in unwrapped if isinstance(one, types.FunctionType) and not is_installed(one)]
-
-
 def is_installed(function: types.FunctionType) -> bool:
     """Whether a package brought a function, Python or faithmap itself."""
     return _is_installed(function.__code__.co_filename)

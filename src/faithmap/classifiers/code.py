@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from faithmap.identity import callable_identity, code_digest, is_installed, names_set, own_functions
+from faithmap.foreign import attribute
+from faithmap.identity import callable_identity, code_digest, is_installed, names_set
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
@@ -43,6 +44,13 @@ def own_classes(module: nn.Module) -> list[type[nn.Module]]:
     return [kind for kind in dict.fromkeys(type(one) for one in module.modules()) if own_functions(kind)]
 
 
+def own_functions(kind: type) -> list[types.FunctionType]:
+    """The methods of a class, as far as no installed package brought them."""
+    members = [value for one in kind.__mro__ for _, value in sorted(vars(one).items())]
+    unwrapped = [attribute(value, "fget") or attribute(value, "__func__", value) for value in members]
+    return [one for one in unwrapped if isinstance(one, types.FunctionType) and not is_installed(one)]
+
+
 def _attributes(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """Module, name and value of what is set once."""
     set_later = {kind: _set_later(kind) | {"training"} for kind in own_classes(module)}
@@ -62,7 +70,7 @@ def _is_plain(value: Any) -> bool:
 
 def _named(function: Any) -> str:
     """The code of a function, or the class of another callable."""
-    function = getattr(function, "__func__", function)
+    function = attribute(function, "__func__", function)
     if isinstance(function, types.FunctionType) and not is_installed(function):
         return f"{function.__qualname__} {code_digest([function])}"
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
+    return str(attribute(function, "__qualname__", type(function).__qualname__))
