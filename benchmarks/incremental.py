@@ -153,7 +153,9 @@ def timed(clock: Callable[[], float]):
     undo = [
         watch(kernels.Windows, "gather", "gather"),
         watch(kernels.ConvolutionKernel, "compute", "compute"),
+        watch(kernels.TileKernel, "compute", "compute"),
         watch(kernels.Kernel, "run", "run"),
+        watch(kernels.TileKernel, "run", "run"),
         watch(tail.Tail, "_run", "head"),
         watch(kernels.Product, "__call__", "product"),
     ]
@@ -175,12 +177,13 @@ def shares(
         score_chains(engine, chains)
         total = clock() - start
         product_in_head = spent["head"]
-    convolutions = spent["run ConvolutionKernel"]
+    runs = {kind.removeprefix("run "): seconds for kind, seconds in spent.items() if kind.startswith("run ")}
+    convolutions = runs.pop("ConvolutionKernel", 0.0) + runs.pop("TileKernel", 0.0)
     found = {
         "gather": spent["gather"],
         "product": max(spent["compute"] - spent["gather"], 0.0),
         "scatter": max(convolutions - spent["compute"], 0.0),
-        "pool": sum(v for k, v in spent.items() if k.startswith("run ") and k != "run ConvolutionKernel"),
+        "pool": sum(runs.values()),
         "head": product_in_head,
     }
     found["rest"] = max(total - sum(found.values()), 0.0)

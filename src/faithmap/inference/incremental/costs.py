@@ -19,6 +19,7 @@ from faithmap.inference.incremental.tracing import aten
 # to 32 regions per point; with these, the end of its front chosen on another is within a tenth of the best.
 _CONVOLUTION, _DEPTHWISE = 1.0, 8.0
 _LISTED = 0.8, 0.6
+_TILED = 0.7  # of it where a convolution runs in tiles, as VGG-16's do
 STATE = 0.8  # copying the untouched image's maps for a chain, in passes of the network
 
 
@@ -125,7 +126,8 @@ def cheapest_way(
     image = max(tail + front.sum(), 1.0)
     changed = 1 - (1 - shares) ** gaps[:, None]  # (gaps, layers)
     # Of the first layers together: what they take on lists of pixels, what they take whole, and how much they hold.
-    listed = (front * changed * (_LISTED[0] + _LISTED[1] * changed)).cumsum(1) / image
+    tiled = np.array([_TILED if _is_tiled(layer) else 1.0 for layer in network.layers])
+    listed = (front * tiled * changed * (_LISTED[0] + _LISTED[1] * changed)).cumsum(1) / image
     whole, held = front.cumsum() / image, np.cumsum([_numbers(layer) for layer in network.layers])
     dense = np.ones(len(gaps))
     dense[-1] = 0.0 if shared_end else 1.0
@@ -205,6 +207,10 @@ def _front_time(layer: Layer) -> float:
     return (_DEPTHWISE if depthwise else _CONVOLUTION) * _front_work(layer)
 
 
+def _is_tiled(layer: Layer) -> bool:
+    return isinstance(layer, Convolution) and layer.tiled
+
+
 def _numbers(layer: Layer) -> int:
     """That a map adds to what is kept of a chain, about: other maps are views of these."""
     return 0 if isinstance(layer, Concat | Slice) else math.prod(layer.size) * layer.channels
@@ -217,4 +223,4 @@ def _front_work(layer: Layer) -> int:
 
 
 def _kind(layer: Layer) -> str:
-    return type(layer).__name__.lower()
+    return type(layer).__name__.lower() + (" in tiles" if _is_tiled(layer) else "")

@@ -90,6 +90,10 @@ class Extents:
         """
         return _mean_share(self._typical[number], self.all[number].size)
 
+    def tiles(self, number: int, side: int) -> float:
+        """How many tiles of side × side pixels, on a fixed grid, such a region touches on average."""
+        return float(area(_in_tiles(self._typical[number], side)).double().mean())
+
     def shares(self, region: int) -> list[float]:
         """`share` of every extent, for squares of another side."""
         rectangles = self.rectangles(_squares(self.all[0].size, region))
@@ -128,6 +132,12 @@ def _squares(size: Pair, side: int) -> Int[Tensor, "4 1 squares"]:
 
 def _mean_share(rectangles: Tensor, size: Pair) -> float:
     return float(area(rectangles).double().mean()) / (size[0] * size[1])
+
+
+def _in_tiles(rectangle: Tensor, side: int) -> Tensor:
+    """The rectangle of tiles that a rectangle of pixels touches."""
+    first, end, left, right = rectangle
+    return torch.stack([first // side, -(-end // side), left // side, -(-right // side)])
 
 
 def _rectangle(extent: Extent, found: Sequence[Tensor]) -> Tensor:
@@ -243,6 +253,7 @@ class Pixels:
     def __init__(self, chain: Tensor, row: Tensor, column: Tensor) -> None:
         self.chain, self.row, self.column = chain, row, column
         self._indices: dict[tuple[Pair, Pair, Pair], Tensor] = {}
+        self._tiles: dict[tuple[int, Pair], Pixels] = {}
 
     @classmethod
     def inside(cls, rectangle: Int[Tensor, "4 chains"], total: int | None = None) -> Pixels:
@@ -268,6 +279,22 @@ class Pixels:
 
     def __len__(self) -> int:
         return len(self.chain)
+
+    def tiles(self, side: int, size: Pair) -> Pixels:
+        """The tiles of side × side pixels that hold at least one of these, each once.
+
+        Args:
+            size: rows and columns of tiles. A device would be waited for: tiles are for the CPU.
+        """
+        if len(self) == 0:
+            return self
+        if (side, size) not in self._tiles:
+            height, width = size
+            place = (self.chain * height + self.row // side) * width + self.column // side
+            touched = torch.zeros((int(self.chain[-1]) + 1) * height * width, dtype=torch.bool, device=place.device)
+            touched[place] = True
+            self._tiles[side, size] = Pixels(*touched.view(-1, height, width).nonzero(as_tuple=True))
+        return self._tiles[side, size]
 
     # Chain, row and column as one number, chain · (rows · columns) + row · columns + column: a row of a map in memory,
     # if `padded` is the size in memory, padding included, and `shift` counts from the first pixel in memory.

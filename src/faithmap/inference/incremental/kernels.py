@@ -32,6 +32,7 @@ from faithmap.inference.incremental.layers import (
     Slice,
 )
 from faithmap.inference.incremental.state import Map, State
+from faithmap.inference.incremental.winograd import SIDE, TILE, WITH_BIAS, evaluate, filters, interpolate
 
 CHUNK_BYTES = {"cpu": 6_000_000, "device": 256_000_000}  # gathered windows at a time: what fits the cache of a CPU
 # Row counts are multiples of it. Invariant of the row grid: whatever list a pixel is in, its row has the same bits.
@@ -39,6 +40,7 @@ CHUNK_BYTES = {"cpu": 6_000_000, "device": 256_000_000}  # gathered windows at a
 # tried to be independent of their number and place (`rows_are_independent`), and where they are not, only one count is
 # used. Rows beyond those wanted hold what the buffer held before: they are computed and dropped, never read.
 GRID = 64
+TILE_GRID = 16  # the same for tiles, which are four rows each
 _GRAIN = 32768  # elementwise operations on fewer numbers are not split between threads
 
 
@@ -63,9 +65,9 @@ def rounded_up(count: int, grid: int) -> int:
     return -(-count // grid) * grid
 
 
-def few_row_counts(count: int) -> int:
+def few_row_counts(count: int, grid: int = GRID) -> int:
     """Rounds up to one of few numbers: libraries prepare a matrix product once for each shape they meet."""
-    return rounded_up(count, max(GRID, 1 << max(count.bit_length() - 4, 0)))
+    return rounded_up(count, max(grid, 1 << max(count.bit_length() - 4, 0)))
 
 
 def private_linear(device: torch.device, dtype: torch.dtype = torch.float32) -> Any | None:
@@ -98,23 +100,28 @@ class Product:
         weight: (outputs, inputs).
         rows: the largest number of rows that will come at a time.
         public: use public operations only.
+        grid: row counts are multiples of it; with public operations of `GRID`.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool, rows: int, public: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, relu: bool, rows: int, public: bool = False, grid: int = GRID
+    ) -> None:
         self.outputs, self.inputs = weight.shape
         self.relu = relu
         self.rows = rows
         self.bias = torch.zeros(self.outputs, dtype=weight.dtype, device=weight.device) if bias is None else bias
         self._private = None if public else private_linear(weight.device, weight.dtype)
+        self.grid = GRID if self._private is None else grid
         self.weight = weight.contiguous()
         if self._private is not None:
             self._packed = self._private._reorder_linear_weight(self.weight, rows)
+            self.weight = self.weight[:0]  # what follows needs its type and place only
         # Where the number of rows changes how a row is rounded, it is always the same.
-        self.any_count = rows <= GRID or self._rows_are_independent()
+        self.any_count = rows <= self.grid or self._rows_are_independent()
 
     def counted(self, rows: int) -> int:
         """The number of rows to compute when `rows` are wanted."""
-        return min(few_row_counts(rows), self.rows) if self.any_count else self.rows
+        return min(few_row_counts(rows, self.grid), self.rows) if self.any_count else self.rows
 
     def __call__(self, rows: Tensor) -> Tensor:
         if self._private is not None:
@@ -133,8 +140,8 @@ class Product:
         # Tried at the smallest counts, at one in the middle and at the largest, whole and shifted by 17 rows: kernels
         # change with the number of rows, and blocks of rows inside a kernel with a row's place.
         kind = "public" if self._private is None else "private"
-        key = (kind, self.inputs, self.outputs, self.rows, self.weight.dtype, self.weight.device)
-        counts = {n for n in (GRID, 2 * GRID, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
+        key = (kind, self.inputs, self.outputs, self.rows, self.grid, self.weight.dtype, self.weight.device)
+        counts = {n for n in (self.grid, 2 * self.grid, few_row_counts(self.rows // 2 + 1)) if n < self.rows}
         parts = [slice(first, first + n) for n in counts for first in (0, min(17, self.rows - n))]
         return rows_are_independent(
             key,
@@ -216,6 +223,7 @@ class Kernel:
         self.layer = layer
         self.scratch = scratch
         self.public = public
+        self.window, self.size = layer.reads
         self.after = list(layer.after)
         self.chunk = self._chunk(layer.channels)
 
@@ -236,16 +244,17 @@ class Kernel:
         raise NotImplementedError
 
     def window_index(self, source: Map, pixels: Pixels) -> Tensor:
-        """Where the window of every pixel begins."""
-        window = self.layer.window
-        shift = (source.corner[0] - window.before[0], source.corner[1] - window.before[1])
-        return pixels.index(source.padded, window.stride, shift)
+        """Where the window of every pixel, or of every tile, begins."""
+        before = self.window.before
+        return pixels.index(
+            source.padded, self.window.stride, (source.corner[0] - before[0], source.corner[1] - before[1])
+        )
 
     def windows(self, state: State) -> Windows:
         """How this layer's windows lie in a state."""
         if self.layer not in state.windows:
             source = state.maps[self.layer.inputs[0]]
-            state.windows[self.layer] = Windows(source, self.layer.window.size, self.layer.window.dilation)
+            state.windows[self.layer] = Windows(source, self.window.size, self.window.dilation)
         found: Windows = state.windows[self.layer]
         return found
 
@@ -283,6 +292,64 @@ class ConvolutionKernel(Kernel):
             return self.products[0](gathered)
         blocks = gathered.view(rows, self.taps, self.blocks, -1)
         return torch.cat([p(blocks[:, :, at].reshape(rows, -1)) for at, p in enumerate(self.products)], 1)
+
+
+class TileKernel(Kernel):
+    """3×3 filters in tiles of 2×2 outputs, by 16 matrix products; see `winograd`."""
+
+    def __init__(self, layer: Convolution, scratch: Scratch, public: bool = False) -> None:
+        super().__init__(layer, scratch, public)
+        self.relu = bool(self.after) and self.after[0].name == "relu"
+        if self.relu:
+            self.after = self.after[1:]
+        self.inputs = layer.inputs[0].channels
+        # Twice as much as elsewhere, because the weights of all products cross the cache once a chunk.
+        self.chunk = self._chunk(SIDE**2 * self.inputs // 2)
+        self.products = [
+            Product(weight, layer.bias if at == WITH_BIAS else None, False, self.chunk, public, TILE_GRID)
+            for at, weight in enumerate(filters(layer.weight))
+        ]
+
+    def run(self, state: State, pixels: Pixels) -> None:
+        # All of a tile is stored: pixels that are not in the list become, bit by bit, what they are.
+        target, (height, width) = state.maps[self.layer], self.layer.size
+        tiles = pixels.tiles(TILE, self.size)
+        down = torch.arange(TILE, device=tiles.row.device).repeat_interleave(TILE)
+        right = torch.arange(TILE, device=tiles.row.device).repeat(TILE)
+        corner = tiles.index(target.padded, self.window.stride, target.corner)
+        to = corner.unsqueeze(1) + (down * target.padded[1] + right)
+        row, column = (one.unsqueeze(1) * TILE for one in (tiles.row, tiles.column))
+        inside = (row + down < height) & (column + right < width)
+        for start in range(0, len(tiles), self.chunk):
+            part = slice(start, start + self.chunk)
+            count = min(self.chunk, len(tiles) - start)
+            rows = self.compute(state, tiles, part, count)
+            for operation in self.after:
+                rows = apply(operation, rows)
+            wanted = inside[part].reshape(-1).nonzero().squeeze(1)
+            found = rows[: count * TILE**2]
+            if len(wanted) < len(found):
+                found = found.index_select(0, wanted)
+            target.rows.index_copy_(0, to[part].reshape(-1)[wanted], found)
+
+    def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
+        """At least `count` tiles, four rows each."""
+        inputs, outputs = self.inputs, self.layer.channels
+        first = self.window_index(state.maps[self.layer.inputs[0]], pixels)[part]
+        rows = self.products[0].counted(count)
+        gathered, between = (self.scratch.rows(name, rows, SIDE**2 * inputs) for name in ("windows", "total"))
+        self.windows(state).gather(first, gathered[:count])
+        lines = between.view(SIDE, rows, SIDE * inputs)
+        interpolate(gathered.view(rows, SIDE, -1).unbind(1), lines.unbind(0))
+        points = gathered.view(SIDE, SIDE, rows, inputs)  # what was gathered is not read any more
+        interpolate(lines.view(SIDE, rows, SIDE, inputs).unbind(2), points.unbind(1))
+        products = [product(one) for product, one in zip(self.products, points.flatten(0, 1), strict=True)]
+        half = self.scratch.rows("map 0", rows, TILE * SIDE * outputs).view(TILE, SIDE, rows, outputs)
+        for at in range(SIDE):
+            evaluate(products[at::SIDE], half[:, at].unbind(0))
+        found = self.scratch.rows("map 1", rows * TILE**2, outputs)
+        evaluate(half.unbind(1), found.view(rows, TILE, TILE, outputs).permute(1, 2, 0, 3).unbind(1))
+        return found.relu_() if self.relu else found
 
 
 def _joined_groups(groups: int, channels: int) -> int:
@@ -464,6 +531,8 @@ def kernel_for(layer: Layer, scratch: Scratch, unplaced: Sequence[tuple[Layer, i
         public: use public operations of torch only.
     """
     if isinstance(layer, Convolution):
+        if layer.tiled:
+            return TileKernel(layer, scratch, public)
         depthwise = layer.groups == layer.channels == layer.inputs[0].channels and layer.groups > 1
         return (DepthwiseKernel if depthwise else ConvolutionKernel)(layer, scratch, public)
     if isinstance(layer, MaxPool | AveragePool):

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from faithmap.inference.incremental.geometry import Extents, Pair, Window
 from faithmap.inference.incremental.tracing import Traced
+from faithmap.inference.incremental.winograd import SIDE, TILE, tiles_of
 
 RowFunction = Callable[..., Tensor]
 
@@ -47,6 +48,11 @@ class Layer:
     non_negative: bool = False
     after: list[RowOperation] = field(default_factory=list)
 
+    @property
+    def reads(self) -> tuple[Window, Pair]:
+        """The windows that are read at a time, and how many there are (rows, columns)."""
+        return self.window, self.size
+
 
 @dataclass(eq=False)
 class Input(Layer):
@@ -55,11 +61,22 @@ class Input(Layer):
 
 @dataclass(eq=False)
 class Convolution(Layer):
-    """A convolution, or a linear map of the channels of each pixel."""
+    """A convolution, or a linear map of the channels of each pixel.
+
+    Attributes:
+        tiled: computed in tiles; see `winograd`.
+    """
 
     weight: Tensor = field(default_factory=lambda: torch.empty(0))
     bias: Tensor | None = None
     groups: int = 1
+    tiled: bool = False
+
+    @property
+    def reads(self) -> tuple[Window, Pair]:
+        if not self.tiled:
+            return super().reads
+        return Window((SIDE, SIDE), (TILE, TILE), self.window.before), tiles_of(self.size)
 
 
 @dataclass(eq=False)

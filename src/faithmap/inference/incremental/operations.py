@@ -26,6 +26,7 @@ from faithmap.inference.incremental.layers import (
     Slice,
 )
 from faithmap.inference.incremental.tracing import aten, batch_norm_line
+from faithmap.inference.incremental.winograd import is_cheaper
 
 _PERMUTED: dict[tuple[str, tuple[int, ...]], str] = {(NCHW, (0, 2, 3, 1)): NHWC, (NHWC, (0, 3, 1, 2)): NCHW}
 
@@ -79,7 +80,10 @@ def _convolution(front: Front, node: fx.Node) -> Layer | None:
             before = (before[0] + source.window.before[0], before[1] + source.window.before[1])
             source = inner  # zeros around a map are padding
     window = Window(size, pair(given["stride"]), before, dilation)
-    return front.windowed(Convolution, node, source, window, weight=weight, bias=bias, groups=given["groups"])
+    layer = front.windowed(Convolution, node, source, window, weight=weight, bias=bias, groups=given["groups"])
+    assert isinstance(layer, Convolution)
+    layer.tiled = is_cheaper(weight, window, layer.groups, front.extents, layer.extent)
+    return layer
 
 
 @operation(aten.linear.default)

@@ -49,14 +49,15 @@ class Layout:
         self.layers = list(layers)
         self.places = _places(self.layers)
         # Rows behind the last one, which windows read (and nobody uses) when they start in the last pixel.
-        self.spare = max(layer.window.size[1] for layer in self.layers)
+        self.spare = max(layer.reads[0].size[1] for layer in self.layers)
         self.padding: dict[Layer, Padding] = {place.owner: Padding() for place in self.places.values()}
         for layer in self.layers:
             # Those three read only what is there.
             for source in layer.inputs if not isinstance(layer, Copy | Resample | PixelShuffle) else ():
                 owner = self.places[source].owner
-                after = layer.window.after(source.size, layer.size)
-                self.padding[owner] = self.padding[owner].including(layer.window.before, after)
+                window, count = layer.reads
+                after = window.after(source.size, count)
+                self.padding[owner] = self.padding[owner].including(window.before, after)
 
     def padded(self, owner: Layer) -> Pair:
         """Rows and columns of a map in memory."""
