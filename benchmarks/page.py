@@ -47,7 +47,7 @@ FIGURES = (
         "incremental",
         "Scores per second: plain loop, best dense, incremental",
         "`ratio` is incremental over the best dense configuration; `floor/s` is the speed that the changed "
-        "multiply-adds would have at the rate of a matrix product. The other columns divide up the engine's time; the "
+        "multiply-adds would have at the rate of a matrix product, were none saved in tiles. The other columns divide up the engine's time; the "
         "last two are the maps of a chain, and the whole process at its peak.",
         "benchmarks.incremental --networks alexnet squeezenet1_1 --repeats 3",
     ),
@@ -55,7 +55,7 @@ FIGURES = (
         "deep",
         "The same for deep networks",
         "As above, with fewer chains and steps, so that computing step 0 weighs more.",
-        "benchmarks.incremental --networks vgg16 resnet50 --chains 32 --steps 25 --repeats 1",
+        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 25 --dense-chains 1 --repeats 1",
     ),
     Figure(
         "dense",
@@ -67,7 +67,7 @@ FIGURES = (
         "points",
         "Scoring some of the steps",
         "Time of few points over that of all, and the error of SRG in percent of the spread between methods.",
-        "benchmarks.points --count 4 --repeats 1",
+        "benchmarks.points --count 3 --repeats 1",
     ),
     Figure(
         "fine",
@@ -97,7 +97,7 @@ FIGURES = (
         "peers",
         "The same experiment through other tools",
         "Needs `pip install -e '.[peers]'`. Scores per second on the same network, images and steps.",
-        "benchmarks.peers --model alexnet --images 8 --method fig4 --threads 2 --clock wall --repeats 1 --tables 1",
+        "benchmarks.peers --model alexnet --images 5 --method fig4 --threads 2 --clock wall --repeats 1 --tables 1",
     ),
     Figure(
         "measures",
@@ -109,13 +109,13 @@ FIGURES = (
         "replication",
         "The replication of Figure 4, everything included",
         "One process; seconds by kind of work.",
-        "benchmarks.replication --images 96",
+        "benchmarks.replication --images 64",
     ),
     Figure(
         "tokens",
         "Leaving out tokens on a vision transformer",
         "The dense engine's time over that of fill `drop`.",
-        "benchmarks.tokens --chains 16 --repeats 1",
+        "benchmarks.tokens --chains 10 --repeats 1",
     ),
     Figure("ordering", "Putting regions in order", "Milliseconds per map on one core.", "benchmarks.ordering"),
     Figure(
