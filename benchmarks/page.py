@@ -47,15 +47,15 @@ FIGURES = (
         "incremental",
         "Scores per second: plain loop, best dense, incremental",
         "`ratio` is incremental over the best dense configuration; `floor/s` is the speed that the changed "
-        "multiply-adds would have at the rate of a matrix product, were none saved in tiles. The other columns divide up the engine's time; the "
-        "last two are the maps of a chain, and the whole process at its peak.",
+        "multiply-adds would have at the rate of a matrix product, were none saved in tiles. The other columns divide "
+        "up the engine's time; the last two are the maps of a chain, and the whole process at its peak.",
         "benchmarks.incremental --networks alexnet squeezenet1_1 --repeats 3",
     ),
     Figure(
         "deep",
         "The same for deep networks",
         "As above, with fewer chains and steps, so that computing step 0 weighs more.",
-        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 25 --dense-chains 1 --repeats 1",
+        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 20 --dense-chains 1 --repeats 1",
     ),
     Figure(
         "dense",
@@ -67,13 +67,13 @@ FIGURES = (
         "points",
         "Scoring some of the steps",
         "Time of few points over that of all, and the error of SRG in percent of the spread between methods.",
-        "benchmarks.points --count 3 --repeats 1",
+        "benchmarks.points --count 2 --repeats 1",
     ),
     Figure(
         "fine",
         "The same with small regions",
         "As above.",
-        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 2 --repeats 1",
+        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 1 --repeats 1",
     ),
     Figure(
         "perturbing",
@@ -115,7 +115,7 @@ FIGURES = (
         "tokens",
         "Leaving out tokens on a vision transformer",
         "The dense engine's time over that of fill `drop`.",
-        "benchmarks.tokens --chains 10 --repeats 1",
+        "benchmarks.tokens --chains 16 --repeats 1",
     ),
     Figure("ordering", "Putting regions in order", "Milliseconds per map on one core.", "benchmarks.ordering"),
     Figure(

@@ -266,3 +266,18 @@ def test_what_cannot_be_shown_is_one_line(asked):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "error: No space left on device.\n"
+
+
+@pytest.mark.parametrize("wrong", [{"protocol": "nonsense"}, {"methods": "nonsense"}, {"at_most": 3}])
+def test_a_call_that_is_refused_leaves_no_temporary_folder(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given = {"methods": "edge", "protocol": protocol()} | wrong
+    with pytest.raises(FaithmapError):
+        faithmap.evaluate(network(), pixels(), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_place_lies_in_one_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run = measured_run(None)
+    assert [Path(run.folder)] == list(tmp_path.glob("faithmap-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -119,9 +120,10 @@ def evaluate(
     if command is not None:
         command = as_text(command, "command", FaithmapError)
     images = load_images(images, groups=groups)
-    store = Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
-    if isinstance(store.storage, LocalStorage):
-        images.check_apart(store.folder)
+    # A temporary folder is made once there is something to compute: a call that is refused leaves none behind.
+    store = functools.cache(lambda: Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")))
+    if out is not None and isinstance(store().storage, LocalStorage):
+        images.check_apart(store().folder)
     if until is None and at_most is not None:
         raise FaithmapError("at_most is for runs that stop when decided: give until='decided' as well.")
 
@@ -146,7 +148,7 @@ def evaluate(
             image_set=image_set,
         )
         manifest = describe(experiment, asked, executor, command=command).updated(stages=stages)
-        return compute(asked, experiment, store, manifest, executor, save_heatmaps, heatmaps_from, progress)
+        return compute(asked, experiment, store(), manifest, executor, save_heatmaps, heatmaps_from, progress)
 
     if until is None:
         return measure(images)
