@@ -55,7 +55,7 @@ FIGURES = (
         "deep",
         "The same for deep networks",
         "As above, with fewer chains and steps, so that computing step 0 weighs more.",
-        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 20 --dense-chains 1 --repeats 1",
+        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 25 --dense-chains 1 --repeats 1",
     ),
     Figure(
         "dense",
@@ -67,13 +67,13 @@ FIGURES = (
         "points",
         "Scoring some of the steps",
         "Time of few points over that of all, and the error of SRG in percent of the spread between methods.",
-        "benchmarks.points --count 2 --repeats 1",
+        "benchmarks.points --count 3 --repeats 1",
     ),
     Figure(
         "fine",
         "The same with small regions",
         "As above.",
-        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 1 --repeats 1",
+        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 2 --repeats 1",
     ),
     Figure(
         "perturbing",
