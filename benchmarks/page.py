@@ -55,7 +55,7 @@ FIGURES = (
         "deep",
         "The same for deep networks",
         "As above, with fewer chains and steps, so that computing step 0 weighs more.",
-        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 25 --dense-chains 1 --repeats 1",
+        "benchmarks.incremental --networks vgg16 resnet18 resnet50 --chains 32 --steps 20 --dense-chains 1 --repeats 1",
     ),
     Figure(
         "dense",
@@ -73,7 +73,7 @@ FIGURES = (
         "fine",
         "The same with small regions",
         "As above.",
-        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 2 --repeats 1",
+        "benchmarks.points --networks squeezenet1_1-embedded --region 9 --count 1 --repeats 1",
     ),
     Figure(
         "perturbing",
@@ -97,7 +97,7 @@ FIGURES = (
         "peers",
         "The same experiment through other tools",
         "Needs `pip install -e '.[peers]'`. Scores per second on the same network, images and steps.",
-        "benchmarks.peers --model alexnet --images 5 --method fig4 --threads 2 --clock wall --repeats 1 --tables 1",
+        "benchmarks.peers --model alexnet --images 3 --method fig4 --threads 2 --clock wall --repeats 1 --tables 1",
     ),
     Figure(
         "measures",
@@ -109,7 +109,7 @@ FIGURES = (
         "replication",
         "The replication of Figure 4, everything included",
         "One process; seconds by kind of work.",
-        "benchmarks.replication --images 64",
+        "benchmarks.replication --images 40",
     ),
     Figure(
         "tokens",
