@@ -92,3 +92,21 @@ def test_given_without_targets_is_refused():
 
 def test_a_protocol_of_before_measures_the_same():
     assert PROTOCOL.override(target="predicted").fingerprint() == PROTOCOL.fingerprint()
+
+
+def no(*_):
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("method", ["__repr__", "__str__", "__eq__", "__hash__", "__format__", "strip", "endswith"])
+@pytest.mark.parametrize("where", ["alone", "list", "mapping"])
+def test_classes_named_by_text_that_raises(method, where):
+    odd = type("Odd", (str,), {method: no, "__hash__": no if method == "__hash__" else str.__hash__})
+    for name, known in (("cat", True), ("cow", False)):
+        text = odd(name)
+        targets = {"alone": text, "list": [text] * 4, "mapping": {str(row): text for row in range(4)}}[where]
+        if known:
+            assert set(measured(targets).scores()["target"]) == {2}
+            continue
+        with pytest.raises(InputError, match=r"'cow'"):
+            measured(targets)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from faithmap.checks import as_integers, each_once
 from faithmap.classifiers import Classifier
-from faithmap.errors import InputError, ProtocolError, among, nearest
+from faithmap.errors import InputError, ProtocolError, among, nearest, shown
 from faithmap.files import read_bytes
-from faithmap.foreign import entries, pairs
+from faithmap.foreign import entries, pairs, plain_text
 from faithmap.images import Images
 from faithmap.protocol import Protocol, Target
 
@@ -37,6 +37,7 @@ def chosen_targets(
     """
     if targets is None and protocol.target is Target.GIVEN:
         raise ProtocolError("target is 'given' and no class is given: give targets, or target 'predicted' or 'label'.")
+    targets = plain_text(targets) if isinstance(targets, str) else targets
     if targets is None or (isinstance(targets, str) and targets in (Target.PREDICTED, Target.LABEL)):
         return protocol.override(target=targets), {}
     ids = [image.id for image in images]
@@ -69,7 +70,8 @@ def class_of(value: Any, classifier: Classifier) -> int:
         InputError: a name that the network does not have, or no class at all.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
-        raise InputError(f"target is {value!r}: give a class index or name.")
+        raise InputError(f"target is {shown(value)}: give a class index or name.")
+    value = plain_text(value) if isinstance(value, str) else value
     index = classifier.class_index(value.strip() if isinstance(value, str) else int(value))
     known = classifier.labels or []
     if index is None:
