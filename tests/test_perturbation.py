@@ -265,3 +265,14 @@ def test_subsets_and_mosaics_depend_on_names_however_they_are_written():
     assert [one.id for one in sets[0].limit(4, 1)] == [one.id for one in sets[1].limit(4, np.int64(1))]
     made = [[one.id for one in mosaics(list(some), seed)] for some, seed in zip(sets, (1, np.int64(1)), strict=True)]
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("method", ["__str__", "__repr__", "__format__", "__eq__", "partition"])
+def test_a_fill_named_by_text_that_raises(method):
+    def no(*_):
+        raise RuntimeError("no")
+
+    odd, pixels = type("Odd", (str,), {method: no, "__hash__": str.__hash__}), torch.rand(3, 8, 8)
+    assert torch.equal(draw_fill(odd("constant:mean"), pixels, **KEY), draw_fill("constant:mean", pixels, **KEY))
+    with pytest.raises(ProtocolError, match="unknown fill 'logit'"):
+        draw_fill(odd("logit"), pixels, **KEY)

@@ -17,6 +17,7 @@ from torch import Tensor
 from faithmap.checks import as_fill, as_floats, as_integer, as_pixels, as_text
 from faithmap.declarations import Declaration, Declarations, Parameter, integer, number
 from faithmap.errors import ProtocolError
+from faithmap.foreign import plain_text
 from faithmap.images import IMAGENET_MEAN, IMAGENET_STD, PixelSource
 from faithmap.modes import in_own_modes
 from faithmap.protocol import FUNCTION, FunctionFill
@@ -177,6 +178,7 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
     if fill == _DATASET_MEAN:
         return "constant:" + ",".join(f"{value:.6g}" for value in images.mean_colour().tolist())
     _, parameters = _parse(fill)
+    fill = plain_text(fill)
     name, _, detail = fill.partition(":")
     if name == FUNCTION:
         return fill
