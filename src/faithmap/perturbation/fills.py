@@ -120,6 +120,7 @@ def draw_fill(
         InputError: an image outside [0, 1], or a key that is none.
     """
     kind, parameters = _parse(fill)
+    fill = plain_text(fill)
     image = as_pixels(pixels, dims=(3,)).cpu()
     seed, draw = as_integer(seed, "seed", 0, 2**63 - 1), as_integer(draw, "draw", 0, 2**31 - 1)
     image_id = as_text(image_id, "image_id")
