@@ -179,7 +179,6 @@ def resolve_fill(fill: str, images: PixelSource) -> str:
     if fill == _DATASET_MEAN:
         return "constant:" + ",".join(f"{value:.6g}" for value in images.mean_colour().tolist())
     _, parameters = _parse(fill)
-    fill = plain_text(fill)
     name, _, detail = fill.partition(":")
     if name == FUNCTION:
         return fill
@@ -315,6 +314,7 @@ def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
     """The declaration of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
     if not isinstance(fill, str):
         raise ProtocolError(f"fill is a {type(fill).__name__}: give a name, one of {', '.join(FILLS)}.")
+    fill = plain_text(fill)
     name, _, detail = fill.partition(":")
     if name == FUNCTION:
         if not isinstance(fill, FunctionFill):
