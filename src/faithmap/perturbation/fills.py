@@ -119,8 +119,8 @@ def draw_fill(
         ProtocolError: an unknown fill, or one that needs the image set where there is none.
         InputError: an image outside [0, 1], or a key that is none.
     """
+    fill = plain_text(fill) if isinstance(fill, str) else fill
     kind, parameters = _parse(fill)
-    fill = plain_text(fill)
     image = as_pixels(pixels, dims=(3,)).cpu()
     seed, draw = as_integer(seed, "seed", 0, 2**63 - 1), as_integer(draw, "draw", 0, 2**31 - 1)
     image_id = as_text(image_id, "image_id")
@@ -314,7 +314,6 @@ def _parse(fill: str) -> tuple[FillKind, dict[str, Any]]:
     """The declaration of a fill and its parameters, or a `ProtocolError` that says what is wrong."""
     if not isinstance(fill, str):
         raise ProtocolError(f"fill is a {type(fill).__name__}: give a name, one of {', '.join(FILLS)}.")
-    fill = plain_text(fill)
     name, _, detail = fill.partition(":")
     if name == FUNCTION:
         if not isinstance(fill, FunctionFill):

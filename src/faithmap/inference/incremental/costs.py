@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from faithmap.inference.incremental.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice
+from faithmap.inference.incremental.layers import Concat, Convolution, Copy, Input, Layer, Network, Slice, is_tiled
 from faithmap.inference.incremental.tracing import aten
 
 # How long a multiply-add takes, that of a convolution in the network itself being 1: filters of one channel move more
@@ -126,7 +126,7 @@ def cheapest_way(
     image = max(tail + front.sum(), 1.0)
     changed = 1 - (1 - shares) ** gaps[:, None]  # (gaps, layers)
     # Of the first layers together: what they take on lists of pixels, what they take whole, and how much they hold.
-    tiled = np.array([_TILED if _is_tiled(layer) else 1.0 for layer in network.layers])
+    tiled = np.array([_TILED if is_tiled(layer) else 1.0 for layer in network.layers])
     listed = (front * tiled * changed * (_LISTED[0] + _LISTED[1] * changed)).cumsum(1) / image
     whole, held = front.cumsum() / image, np.cumsum([_numbers(layer) for layer in network.layers])
     dense = np.ones(len(gaps))
@@ -207,10 +207,6 @@ def _front_time(layer: Layer) -> float:
     return (_DEPTHWISE if depthwise else _CONVOLUTION) * _front_work(layer)
 
 
-def _is_tiled(layer: Layer) -> bool:
-    return isinstance(layer, Convolution) and layer.tiled
-
-
 def _numbers(layer: Layer) -> int:
     """That a map adds to what is kept of a chain, about: other maps are views of these."""
     return 0 if isinstance(layer, Concat | Slice) else math.prod(layer.size) * layer.channels
@@ -223,4 +219,4 @@ def _front_work(layer: Layer) -> int:
 
 
 def _kind(layer: Layer) -> str:
-    return type(layer).__name__.lower() + (" in tiles" if _is_tiled(layer) else "")
+    return type(layer).__name__.lower() + (" in tiles" if is_tiled(layer) else "")

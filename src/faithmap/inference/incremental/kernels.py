@@ -7,7 +7,7 @@ coarse grid on which the rows were found to be independent, and everything else 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -115,7 +115,7 @@ class Product:
         self.weight = weight.contiguous()
         if self._private is not None:
             self._packed = self._private._reorder_linear_weight(self.weight, rows)
-            self.weight = self.weight[:0]  # what follows needs its type and place only
+            self.weight = self.weight.new_empty(0)  # the packed copy is used; its type and place are still asked for
         # Where the number of rows changes how a row is rounded, it is always the same.
         self.any_count = rows <= self.grid or self._rows_are_independent()
 
@@ -231,13 +231,18 @@ class Kernel:
         """Compute the pixels from the maps that the layer reads, and store them."""
         target = state.maps[self.layer]
         to = pixels.index(target.padded, shift=target.corner)
+        for part, count, rows in self.chunks(state, pixels):
+            target.rows.index_copy_(0, to[part], rows[:count])
+
+    def chunks(self, state: State, pixels: Pixels) -> Iterator[tuple[slice, int, Tensor]]:
+        """Which of the list, how many, and at least so many finished rows, until the next are asked for."""
         for start in range(0, len(pixels), self.chunk):
             part = slice(start, start + self.chunk)
             count = min(self.chunk, len(pixels) - start)
             rows = self.compute(state, pixels, part, count)
             for operation in self.after:
                 rows = apply(operation, rows)
-            target.rows.index_copy_(0, to[part], rows[:count])
+            yield part, count, rows
 
     def compute(self, state: State, pixels: Pixels, part: slice, count: int) -> Tensor:
         """At least `count` rows of the result."""
@@ -258,6 +263,12 @@ class Kernel:
         found: Windows = state.windows[self.layer]
         return found
 
+    def _takes_relu(self) -> bool:
+        """Whether a ReLU comes first of all that follows; the kernel then applies it itself."""
+        relu = bool(self.after) and self.after[0].name == "relu"
+        self.after = self.after[relu:]
+        return relu
+
     def _chunk(self, width: int) -> int:
         itemsize = torch.finfo(self.scratch.dtype).bits // 8
         limit = CHUNK_BYTES[kind_of(self.scratch.device)]
@@ -270,9 +281,7 @@ class ConvolutionKernel(Kernel):
     def __init__(self, layer: Convolution, scratch: Scratch, public: bool = False) -> None:
         super().__init__(layer, scratch, public)
         weight, bias = layer.weight, layer.bias
-        relu = bool(self.after) and self.after[0].name == "relu"
-        if relu:
-            self.after = self.after[1:]
+        relu = self._takes_relu()
         _, per_group, *size = weight.shape
         self.taps = size[0] * size[1]
         self.channels = per_group * layer.groups
@@ -299,9 +308,7 @@ class TileKernel(Kernel):
 
     def __init__(self, layer: Convolution, scratch: Scratch, public: bool = False) -> None:
         super().__init__(layer, scratch, public)
-        self.relu = bool(self.after) and self.after[0].name == "relu"
-        if self.relu:
-            self.after = self.after[1:]
+        self.relu = self._takes_relu()
         self.inputs = layer.inputs[0].channels
         # Twice as much as elsewhere, because the weights of all products cross the cache once a chunk.
         self.chunk = self._chunk(SIDE**2 * self.inputs // 2)
@@ -320,12 +327,7 @@ class TileKernel(Kernel):
         to = corner.unsqueeze(1) + (down * target.padded[1] + right)
         row, column = (one.unsqueeze(1) * TILE for one in (tiles.row, tiles.column))
         inside = (row + down < height) & (column + right < width)
-        for start in range(0, len(tiles), self.chunk):
-            part = slice(start, start + self.chunk)
-            count = min(self.chunk, len(tiles) - start)
-            rows = self.compute(state, tiles, part, count)
-            for operation in self.after:
-                rows = apply(operation, rows)
+        for part, count, rows in self.chunks(state, tiles):
             wanted = inside[part].reshape(-1).nonzero().squeeze(1)
             found = rows[: count * TILE**2]
             if len(wanted) < len(found):

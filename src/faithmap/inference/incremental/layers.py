@@ -79,6 +79,11 @@ class Convolution(Layer):
         return Window((SIDE, SIDE), (TILE, TILE), self.window.before), tiles_of(self.size)
 
 
+def is_tiled(layer: Layer) -> bool:
+    """Whether it is a convolution that is computed in tiles."""
+    return isinstance(layer, Convolution) and layer.tiled
+
+
 @dataclass(eq=False)
 class MaxPool(Layer):
     """The largest value in a window. Padding is zeros here, so where it counts the input must not be negative."""

@@ -21,7 +21,7 @@ from faithmap.inference.chains import Chains
 from faithmap.inference.incremental.cut import cut
 from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.incremental.kernels import CHUNK_BYTES, Kernel, Scratch, kernel_for
-from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Convolution, Copy, Layer, Network
+from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network, is_tiled
 from faithmap.inference.incremental.state import Layout, Place, State
 from faithmap.inference.incremental.tail import LARGEST_BATCH, LARGEST_OF_EARLY, Tail, batch_size, working_bytes
 from faithmap.inference.incremental.tracing import trace
@@ -71,7 +71,7 @@ class Plan:
     def bytes_once(self) -> int:
         """Memory that does not grow with the number of chains."""
         numbers = 2 * sum(one.numel() for one in self.network.traced.constants.values())
-        tiled = [layer for layer in self.network.layers if isinstance(layer, Convolution) and layer.tiled]
+        tiled = [layer for layer in self.network.layers if is_tiled(layer)]
         numbers += sum(SIDE**2 * layer.channels * layer.inputs[0].channels for layer in tiled)
         weights = self._itemsize * numbers
         scratch = _SCRATCH_BUFFERS * (2 if tiled else 1) * CHUNK_BYTES[kind_of(self.device)]
