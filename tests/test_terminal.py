@@ -134,6 +134,31 @@ def test_ctrl_c_many_times_at_any_moment_is_one_line(tmp_path, number, after):
         assert not [one for one in run_folder(tmp_path / "run") if one.state == "bad" and "damaged" in one.what]
 
 
+DEAF = """
+import os
+try:
+    os.kill(os.getpid(), NUMBER)
+except BaseException:
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_code_is_loaded_that_would_not_hear_it(tmp_path, number):
+    """torch, for one, ends the process with a message of its own where an exception meets its C++ code."""
+    record = tmp_path / "deaf-1.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: deaf\nVersion: 1.0\n")
+    (record / "entry_points.txt").write_text("[faithmap.methods]\nanything = deaf\n")
+    (tmp_path / "deaf.py").write_text(DEAF.replace("NUMBER", str(int(number))))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    usual = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), "env": environment}
+    command = [sys.executable, "-m", "faithmap", "methods"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **usual)
+    assert (done.returncode, done.stderr) == (130, "error: stopped.\n")
+    assert "went on" not in done.stdout
+
+
 def test_a_folder_where_temporary_files_go_is_left_alone(tmp_path):
     (tmp_path / "run" / ".tmp" / "folder" / "inside").mkdir(parents=True)
     assert odd_run(tmp_path / "run").manifest.finished

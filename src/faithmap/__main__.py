@@ -1,20 +1,29 @@
 """`python -m faithmap` is the command `faithmap`; Ctrl-C ends it without a traceback, even while it is imported."""
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
 import time
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 # A person who presses Ctrl-C presses it several times; within this many seconds they mean one thing.
 ONCE = 3.0
 _last = float("-inf")
 
 
-def interrupted(*_: Any) -> None:
-    """Stop, unless that was said a moment ago: a second interrupt would end the tidying up with a traceback."""
+def interrupted(_: int, frame: FrameType | None) -> None:
+    """Stop, unless that was said a moment ago: a second interrupt would end the tidying up with a traceback.
+
+    A library that is being loaded cannot be interrupted: some drop the exception, others end the process with it.
+    """
     global _last
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            stop()
+        frame = frame.f_back
     if time.monotonic() - _last >= ONCE:
         _last = time.monotonic()
         raise KeyboardInterrupt
@@ -54,18 +63,13 @@ def main() -> None:
         command()
     except KeyboardInterrupt:
         stop()
-    except Exception:
-        if time.monotonic() - _last < 60:  # an import that was interrupted fails in ways of its own
-            stop()
-        raise
 
 
-def stop() -> None:
-    """Leave at once: nothing has begun."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    print("error: stopped.", file=sys.stderr, flush=True)
-    sys.exit(130)
+def stop() -> NoReturn:
+    """Leave at once. What a run has finished is stored, whenever its process ends."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\x1b[?25herror: stopped.\n" if os.isatty(2) else b"error: stopped.\n")  # the cursor is back
+    os._exit(130)
 
 
 if __name__ == "__main__":
