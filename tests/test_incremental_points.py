@@ -18,7 +18,9 @@ from tests.test_incremental import all_logits, classifier_of, draw_chains, from_
 from tests.test_incremental_networks import Head
 
 POINTS = [(0, 12), (0, 1, 3, 4, 9), (0,)]
+# Zeros around a map, and −∞ around one that may be negative.
 PADDED = [nn.Conv2d(3, 8, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, 1, 2, dilation=2)]
+SURROUNDED = [nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3), nn.ConstantPad2d(2, 0.5)]
 
 
 def points_of(engine, chains):
@@ -35,7 +37,9 @@ def points_of(engine, chains):
 
 
 def network(body):
-    return small("squeezenet1_1") if body == "squeezenet1_1" else settled(Head(*PADDED, channels=8), size=64)
+    if body == "squeezenet1_1":
+        return small(body)
+    return settled(Head(*{"padded": PADDED, "surrounded": SURROUNDED}[body], channels=8), size=64)
 
 
 @pytest.mark.parametrize("body", ["squeezenet1_1", "padded"])
@@ -286,9 +290,12 @@ def test_covered_pixels_are_those_inside_a_rectangle():
     assert torch.equal(torch.stack([pixels.chain, pixels.row, pixels.column], 1), expected.nonzero())
 
 
-@pytest.mark.parametrize("body", ["squeezenet1_1", "padded"])
+@pytest.mark.parametrize("body", ["squeezenet1_1", "padded", "surrounded"])
 def test_single_steps_are_undone_to_the_bit(body, monkeypatch):
-    """More chains than are kept, of three images: most find their maps as the chain before has left them."""
+    """More chains than are kept, of three images: most find their maps as the chain before has left them.
+
+    The last chain is one of fewer than are kept, whose maps lie in the memory of these.
+    """
     classifier = classifier_of(network(body))
     chains = draw_chains(size=56, chains=13, steps=1, region=17, images=3)
     engine = make_engine(classifier, "incremental")

@@ -107,7 +107,7 @@ class State:
     all steps and all images; that is what makes a window over the edge right without asking where the edge is.
 
     Args:
-        within: a state of more chains, whose memory this one uses.
+        within: a state of more chains, whose memory this one uses, with the maps that are in it.
 
     Attributes:
         windows: how the windows of layers lie in this state's memory; filled by the kernels.
@@ -132,7 +132,7 @@ class State:
             place = layout.places[layer]
             padded, padding = layout.padded(place.owner), layout.padding[place.owner]
             self.maps[layer] = Map(self.storage[place.owner], layer, place, padded, padding, chains)
-            if isinstance(layer, Copy) and layer.value != 0:
+            if within is None and isinstance(layer, Copy) and layer.value != 0:
                 self.maps[layer].inner.fill_(layer.value)
 
     def first(self, chains: int) -> State:
