@@ -24,6 +24,7 @@ from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.incremental.runner import Runner
 from tests.test_incremental import (
     all_logits,
+    assert_exact,
     classifier_of,
     draw_chains,
     from_scratch,
@@ -120,6 +121,36 @@ def test_in_place_operations_are_seen_by_later_readers():
     found = all_logits(make_engine(classifier, "incremental"), chains)
     expected = stock_logits(classifier, chains)
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.std())
+
+
+@pytest.mark.parametrize("written", ["copy", "original", "both"])
+def test_a_copy_has_memory_of_its_own(written):
+    def copied(x):
+        y = x.clone()
+        if written != "original":
+            y.mul_(2.0)
+        if written != "copy":
+            F.relu_(x)
+        return torch.cat([x, y], 1)
+
+    module = settled(Head(nn.Conv2d(3, 4, 3, 2), function(copied), channels=8), size=40)
+    chains = draw_chains(size=40, steps=4, region=5)
+    found = assert_exact(module, chains)
+    engine = make_engine(classifier_of(module), "incremental")
+    assert torch.equal(all_logits(engine, chains), found)
+
+
+def test_writing_into_what_may_be_a_copy_leads_to_dense():
+    """Maps that are in this memory format already are not copied, others are."""
+
+    def maybe(x):
+        y = x.contiguous(memory_format=torch.channels_last)
+        y.mul_(2.0)
+        return x + y
+
+    assert_dense(Head(nn.Conv2d(3, 8, 3, 2), function(maybe), channels=8), "a copy in some memory formats only")
+    module = settled(Head(nn.Conv2d(3, 8, 3, 2), function(lambda x: F.relu_(x.contiguous())), channels=8), size=40)
+    assert_exact(module, draw_chains(size=40, steps=4, region=5))  # nobody reads the other
 
 
 def test_a_network_that_overwrites_its_input():

@@ -25,7 +25,10 @@ aten: Any = torch.ops.aten
 
 # In evaluation mode these return their input.
 _DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-_COPIES = frozenset({"alias", "detach", "contiguous", "clone", "lift_fresh", "lift_fresh_copy", "to", "_to_copy"})
+# These return the same values: in memory of their own, or in memory that depends on the input's memory format.
+_CLONES = frozenset({"clone", "lift_fresh_copy", "_to_copy"})
+_UNSURE = frozenset({"contiguous", "to"})
+_COPIES = _CLONES | _UNSURE | {"alias", "detach", "lift_fresh"}
 
 
 @dataclass
@@ -106,7 +109,9 @@ class _Purifier:
         self.traced = Traced(batch)
         self.constants = _constants(program)
         self.new: dict[fx.Node, Any] = {}  # exported node → node of the pure graph, or tuple of such
-        self.memory: dict[fx.Node, fx.Node] = {}  # pure node → the pure node whose memory it shares
+        self.memory: dict[fx.Node, fx.Node] = {}  # exported node → the exported node whose memory it shares
+        # Exported node → the node it comes from that is a copy in some memory formats and none in others.
+        self.unsure: dict[fx.Node, fx.Node] = {}
         self.order = {node: at for at, node in enumerate(self.source.nodes)}
 
     def run(self) -> Traced:
@@ -153,17 +158,32 @@ class _Purifier:
         if name in _DROPOUTS:
             if node.args[2]:
                 raise EngineError(f"{op} is active at {layer} in evaluation mode: its result is random")
-            return self.new[node.args[0]]  # type: ignore[index]
+            return self._shared(node)
         if torch.Tag.nondeterministic_seeded in op.tags and _argument(node, "dropout_p") != 0:
             raise EngineError(f"{op} at {layer}: its result is random")
         if name in _COPIES and _same(value, node.args[0]):
-            return self.new[node.args[0]]  # type: ignore[index]
+            return self._shared(node, name)
         written = [
             at for at, a in enumerate(op._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
         ]
         if written:
             return self._in_place(node, layer, written)
         return self._emit(node, op, layer, value)
+
+    def _shared(self, node: fx.Node, name: str = "alias") -> Any:
+        """What an operation is given it returns, in the same memory or in another."""
+        source: Any = node.args[0]
+        if name not in _CLONES:
+            self._shares(node, source)
+        if name in _UNSURE:
+            self.unsure[node] = node
+        return self.new[source]
+
+    def _shares(self, node: fx.Node, source: fx.Node) -> None:
+        """Note that what is written into one of the two is seen in the other."""
+        self.memory[node] = self.memory.get(source, source)
+        if source in self.unsure:
+            self.unsure[node] = self.unsure[source]
 
     def _emit(self, node: fx.Node, target: Callable[..., Any], layer: str, value: Any) -> fx.Node:
         args, kwargs = self._value(node.args), self._value(node.kwargs)
@@ -175,12 +195,9 @@ class _Purifier:
                 return self.traced.add_constant(node.name, target(*known[0], **known[1]), layer)
         pure = self.traced.graph.call_function(target, args, kwargs)
         pure.meta = {**_described(value), "layer": layer}
-        if isinstance(target, torch._ops.OpOverload):
-            aliases = [r.alias_info is not None for r in target._schema.returns]
-            if any(aliases) and leaves:
-                self.memory[pure] = self.memory.get(leaves[0], leaves[0])
-        elif leaves:
-            self.memory[pure] = self.memory.get(leaves[0], leaves[0])
+        views = not isinstance(target, torch._ops.OpOverload) or any(r.alias_info for r in target._schema.returns)
+        if views and node.all_input_nodes:
+            self._shares(node, node.all_input_nodes[0])
         return pure
 
     def _in_place(self, node: fx.Node, layer: str, written: list[int]) -> fx.Node:
@@ -192,19 +209,24 @@ class _Purifier:
         before = self.new[changed]
         if before.op == "get_attr":
             raise EngineError(f"{op} at {layer} changes a parameter or buffer while the network runs")
-        memory = self.memory.get(before, before)
-        for other, pure in self.new.items():
-            shares = isinstance(pure, fx.Node) and self.memory.get(pure, pure) is memory and pure is not before
-            if shares and any(self.order[user] > self.order[node] for user in other.users):
+        memory = self.memory.get(changed, changed)
+        sharing = [other for other in self.new if self.memory.get(other, other) is memory]
+        for other in sharing:
+            if not any(self.order[user] > self.order[node] for user in other.users):
+                continue
+            if self.new[other] is not before:
                 raise EngineError(f"{op} at {layer} writes into memory that another tensor views")
+            if self.unsure.get(other) is not self.unsure.get(changed):
+                raise EngineError(f"{op} at {layer} writes into what is a copy in some memory formats only")
         packet = getattr(aten, op._schema.name.removeprefix("aten::").rstrip("_"), None)
         pure_op = getattr(packet, op._overloadname, None)
         dtypes = {n.meta["val"].dtype for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)}
         if pure_op is None or len(dtypes) != 1:
             raise EngineError(f"{op} at {layer} writes into a tensor")
         after = self._emit(node, pure_op, layer, node.meta["val"])
-        for other, pure in self.new.items():
-            if pure is before:
+        self._shares(node, changed)
+        for other in sharing:
+            if self.new[other] is before:
                 self.new[other] = after
         return after
 
