@@ -116,6 +116,8 @@ BODIES = {
     "average": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d(2, ceil_mode=True)],
     "average without padding": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False)],
     "average by another divisor": [nn.Conv2d(3, 8, 3), nn.AvgPool2d(3, 2, 1, divisor_override=5)],
+    "average below zero": [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AvgPool2d(2, divisor_override=-3), nn.MaxPool2d(3, 2, 1)],
+    "bounds in the wrong order": [nn.Conv2d(3, 8, 3), function(lambda x: x + F.max_pool2d(x.clamp(0.5, -1), 3, 1, 1))],
     "adaptive average": [nn.Conv2d(3, 8, 5, 2, 2), nn.AdaptiveAvgPool2d(12), nn.Conv2d(8, 8, 3)],
     "padding beyond the kernel": [nn.Conv2d(3, 8, 1, padding=3), nn.ReLU(), nn.Conv2d(8, 8, 2, 3, padding=2)],
     "strides that skip": [nn.Conv2d(3, 8, 1, 3), nn.ReLU(), nn.MaxPool2d(1, 2)],

@@ -175,7 +175,8 @@ def _average_pool(front: Front, node: fx.Node) -> Layer | None:
         down, across = (_counted(source.size, outputs, window, axis, given["count_include_pad"]) for axis in (0, 1))
         table = (down[:, None] * across[None, :]).reshape(-1, 1)
         divisor = float(table[0]) if bool((table == table[0]).all()) else table.to(front.dtype)
-    return front.windowed(AveragePool, node, source, window, divisor=divisor, non_negative=source.non_negative)
+    kept = source.non_negative and (given["divisor_override"] or 1) > 0
+    return front.windowed(AveragePool, node, source, window, divisor=divisor, non_negative=kept)
 
 
 def _counted(inputs: Pair, outputs: Pair, window: Window, axis: int, with_padding: bool) -> Tensor:
@@ -367,8 +368,10 @@ _NON_NEGATIVE = frozenset(
 
 def _is_non_negative(name: str, node: fx.Node, maps: list[bool], constants: int) -> bool:
     if name in ("hardtanh", "clamp", "clamp_min"):
-        low = arguments(node).get("min_val", arguments(node).get("min"))
-        return isinstance(low, int | float) and low >= 0
+        given = arguments(node)
+        low, high = (given.get(f"{end}_val", given.get(end)) for end in ("min", "max"))
+        # Of a lower bound above the upper one the upper one holds.
+        return all(isinstance(one, int | float) and one >= 0 for one in (low, 0 if high is None else high))
     if name in ("add", "mul", "maximum", "minimum") and len(maps) == 2 and not constants:
         return all(maps) and bool(node.kwargs.get("alpha", 1) == 1)
     return name in _NON_NEGATIVE
