@@ -156,6 +156,7 @@ def resized(**how):
 JOINING = {
     "transposed": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 3, 2), nn.Conv2d(8, 8, 3)],
     "transposed, all options": [nn.Conv2d(3, 8, 3, 3), nn.ConvTranspose2d(8, 8, (2, 5), 2, (0, 1), (1, 0), bias=False)],
+    "transposed, beyond all taps": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 2, 2, 0, 1), nn.Conv2d(8, 8, 3)],
     "transposed, stride of one": [nn.Conv2d(3, 8, 3, 2), nn.ConvTranspose2d(8, 8, 4, 1, 2), nn.Conv2d(8, 8, 3)],
     "nearest": [nn.Conv2d(3, 8, 3, 2), nn.Upsample(scale_factor=2), nn.Conv2d(8, 8, 3)],
     "nearest, uneven": [nn.Conv2d(3, 8, 3, 2), resized(scale_factor=1.7), resized(size=(25, 19), mode="nearest-exact")],

@@ -111,7 +111,7 @@ def _transposed(front: Front, node: fx.Node) -> Layer | None:
 
     Output o of the full transposed convolution is Σ over j ≡ o (mod s) of w[j] · x[(o − j) / s]. With o = q s + r that
     is a convolution of x at q with the taps w[r], w[r + s], … in reverse order; the s × s remainders are shuffled into
-    place and the padding is cut off.
+    place and the padding is cut off. Where `output_padding` reaches beyond all taps, an output is the bias.
     """
     given = arguments(node)
     source, weight = front.map(given["input"]), front.traced.constant(given["weight"])
@@ -129,7 +129,9 @@ def _transposed(front: Front, node: fx.Node) -> Layer | None:
     # (inputs, outputs, tap, remainder, tap, remainder) → (outputs, remainders, inputs, taps), taps reversed.
     phases = full.view(inputs, outputs, taps[0], factor, taps[1], factor).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
     window = Window(taps, before=(taps[0] - 1, taps[1] - 1))
-    wide = (source.size[0] + taps[0] - 1, source.size[1] + taps[1] - 1)
+    top, left = pair(given["padding"])
+    height, width = node.meta["shape"][2:]
+    wide = (-(-(top + height) // factor), -(-(left + width) // factor))
     layer = Convolution(
         node.meta["layer"], (source,), outputs * factor**2, wide, front.extents.through(source.extent, window, wide),
         window, weight=phases.reshape(outputs * factor**2, inputs, *taps).contiguous(),
@@ -137,7 +139,6 @@ def _transposed(front: Front, node: fx.Node) -> Layer | None:
     )  # fmt: skip
     shuffled = _shuffled(front, node, layer, factor)
     front.layers += [layer, shuffled]
-    top, left = pair(given["padding"])
     return moved(front, node, shuffled, (-top, -left))
 
 
