@@ -21,10 +21,10 @@ from faithmap.inference.chains import Chains
 from faithmap.inference.incremental.cut import cut
 from faithmap.inference.incremental.geometry import Extents, Pair, Pixels, area, bounding_rectangles, whole
 from faithmap.inference.incremental.kernels import CHUNK_BYTES, Kernel, Scratch, kernel_for
-from faithmap.inference.incremental.layers import NHW, NHWC, Concat, Copy, Layer, Network, is_tiled
+from faithmap.inference.incremental.layers import NCHW, NHW, NHWC, Concat, Copy, Layer, Network, is_tiled
 from faithmap.inference.incremental.state import Layout, Place, State
 from faithmap.inference.incremental.tail import LARGEST_BATCH, LARGEST_OF_EARLY, Tail, batch_size, working_bytes
-from faithmap.inference.incremental.tracing import trace
+from faithmap.inference.incremental.tracing import aten, trace
 from faithmap.inference.incremental.winograd import SIDE
 
 # Chains at a time: more do not make a step much more efficient; the larger number is for maps that take little memory.
@@ -301,7 +301,8 @@ class Runner:
             removed = ((removal_step > 0) & (removal_step <= step)).unsqueeze(-1)
             inputs = torch.where(removed, fill, image).permute(2, 0, 1).unsqueeze(0)
             expected = maps(self.plan.network, inputs)
-        for layer in self.plan.network.layers:
+        # A layer that stands for a part of an operation has no map in the network itself.
+        for layer in (one for one in self.plan.network.layers if one in expected):
             found, right = state.maps[layer].inner[0].float(), expected[layer].float()
             if not bool((found - right).abs().max() <= 1e-3 * (right.std() + right.abs().max() * 1e-2)):
                 return layer.name
@@ -321,10 +322,14 @@ def maps(network: Network, inputs: Tensor) -> dict[Layer, Tensor]:
             values[node] = batch
         elif node in layers:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
+            # A plain view need not be able to see through the memory format, or where a copy was left out.
+            target: Any = aten.reshape.default if node.target is aten.view.default else node.target
+            values[node] = target(*args, **kwargs)
         if node in layers and isinstance(values[node], Tensor):
             value = values[node][0]
             layout = network.layouts[node]
-            orders = {NHWC: value, NHW: value.unsqueeze(-1)}
-            found[layers[node]] = orders[layout] if layout in orders else value.permute(1, 2, 0)
+            if layout == NHW:
+                found[layers[node]] = value.unsqueeze(-1)
+            elif layout in (NCHW, NHWC):  # in between, a shuffle of channels has others
+                found[layers[node]] = value if layout == NHWC else value.permute(1, 2, 0)
     return found
