@@ -398,6 +398,15 @@ def test_random_networks_and_regions(network, data):
     assert torch.equal(found, from_scratch(engine, chains))
 
 
+def test_parts_that_a_region_changes_as_a_whole():
+    """The region by which the front is cut is as large as the image: even the input's parts belong to the tail."""
+    module = settled(
+        Head(function(lambda x: torch.cat(x.chunk(3, 1)[::-1], 1)), nn.Conv2d(3, 8, 3), channels=8), size=9
+    )
+    with pytest.warns(EngineWarning, match="a region changes the whole map"):
+        all_logits(make_engine(classifier_of(module), "auto"), draw_chains(size=9, steps=3, region=3))
+
+
 def test_segments_of_any_shape_and_any_number_of_fills():
     module = settled(Branches(), size=40)
     chains = draw_chains(size=40, chains=4)

@@ -137,10 +137,10 @@ def test_the_cost_model_takes_what_is_cheaper():
     assert cheapest_way(network_cut, 16, (0,)) == Way(0)
 
 
-@pytest.mark.parametrize("body", ["squeezenet1_1", "padded", "mobilenet_v2"])
+@pytest.mark.parametrize("body", ["squeezenet1_1", "padded", "mobilenet_v2", "shufflenet_v2_x0_5"])
 def test_an_early_end_of_the_front_gives_the_same_scores(body, monkeypatch):
     """Behind each layer that is all that the rest reads; to the bit whatever chains are scored together."""
-    classifier = classifier_of(small(body) if body == "mobilenet_v2" else network(body))
+    classifier = classifier_of(small(body) if body.endswith(("v2", "x0_5")) else network(body))
     chains = replace(draw_chains(size=56, chains=5, steps=12, region=7), points=(0, 2, 3, 7, 12))
     dense = points_of(make_engine(classifier, "dense"), chains)
     front = network_of(classifier, (56, 56))

@@ -12,6 +12,8 @@ from torch import fx
 from faithmap.inference.incremental.geometry import Extents, Pair, Window
 from faithmap.inference.incremental.layers import (
     NCHW,
+    NHW,
+    NHWC,
     WHOLE,
     AveragePool,
     Convolution,
@@ -92,8 +94,9 @@ class Front:
                 tail.append(node)
                 for source in node.all_input_nodes:
                     wanted.add(source)
-                    if source in self.values:
-                        value = self.values[source]
+                    value = self.values.get(source)
+                    # The parts of a split, or channels in groups, are no map: where one is read, so is what it is of.
+                    if value is not None and value.layout in (NCHW, NHWC, NHW) and source.meta["shape"] is not None:
                         inputs[source] = TailInput(source, value.layer, value.layout)
                     elif (mean := self._global_mean(source)) is not None:
                         inputs[source] = TailInput(source, mean, mean=True)
@@ -118,10 +121,10 @@ class Front:
         made = handler(self, node)
         if made is None:
             self.stops.append(f"{node.target} at {node.meta['layer']} is computed for whole maps only")
-        elif isinstance(made, Value):
+        elif isinstance(made, Value) and (may_be_layer or made.layer in self.made):
             self.values[node] = made
             self.made.setdefault(made.layer, []).append(node)
-        elif not may_be_layer:
+        elif isinstance(made, Value) or not may_be_layer:
             self.stops.append(f"from {node.meta['layer']} on whole maps were asked for")
         elif self.extents.share(made.extent) > WHOLE:
             self.stops.append(f"a region changes the whole map at {node.meta['layer']} ({node.target})")
