@@ -19,9 +19,12 @@ import faithmap
 from faithmap.errors import EngineError, EngineWarning
 from faithmap.inference import Chains, examine, make_engine
 from faithmap.inference.dense import DenseEngine
+from faithmap.inference.incremental import engine as engine_module
 from faithmap.inference.incremental import geometry, kernels, tail
+from faithmap.inference.incremental.costs import Way
 from faithmap.inference.incremental.engine import IncrementalEngine
 from faithmap.inference.incremental.runner import Runner
+from faithmap.inference.incremental.tracing import trace
 from tests.test_incremental import (
     all_logits,
     assert_exact,
@@ -223,6 +226,41 @@ def test_inputs_that_are_not_finite_go_dense():
     module = network()
     found = all_logits(make_engine(classifier_of(module), "incremental"), chains)
     assert found.isnan().any() == stock_logits(classifier_of(module), chains).isnan().any()
+
+
+def test_a_value_that_is_not_finite_inside_the_network_is_not_lost(monkeypatch):
+    """A fused ReLU makes zero of NaN, where torch's own keeps it. Here only the third chain has such a value."""
+    root = function(lambda x: torch.sqrt(x + 1.0))
+    module = Head(root, nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), channels=8).eval()
+    chains = draw_chains(size=40, steps=4, region=5, chains=3, images=3)
+    for pixels in (chains.pixels, chains.fill):
+        pixels.clamp_(min=0.6)
+    chains.fill[chains.fill_index[2], :, ::3] = 0.1
+    classifier = classifier_of(module)
+    expected = stock_logits(classifier, chains).isnan()
+    assert expected.any((1, 2)).tolist() == [False, False, True]
+    assert torch.equal(all_logits(make_engine(classifier, "incremental"), chains).isnan(), expected)
+    monkeypatch.setattr(engine_module, "cheapest_way", lambda *_, **__: Way(0))
+    monkeypatch.setattr(engine_module, "_MANY_SCORES", 0)
+    # Whole images, in the network with fused convolutions.
+    some = dataclasses.replace(chains, points=(0, 1, 3))
+    found = [logits for _, step, logits in make_engine(classifier, "auto").logits(some) if bool((step > 0).all())]
+    assert torch.cat(found).isnan().any(1).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "finite"),
+    [
+        (lambda x: (x / 2 + x.sigmoid() * x).relu(), True),
+        (lambda x: x / x.abs(), False),
+        (lambda x: x.log(), False),
+        (lambda x: x**0.5, False),
+    ],
+)
+def test_which_networks_stay_finite(body, finite):
+    shape = (2, 3, 8, 8)
+    traced = trace(Head(function(body), channels=3).eval(), shape, torch.float32, torch.device("cpu"))
+    assert traced.stays_finite == finite
 
 
 def test_public_operations_give_the_same_numbers():

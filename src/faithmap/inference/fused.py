@@ -96,14 +96,14 @@ def can_fuse(dtype: torch.dtype, device: torch.device) -> bool:
 def fused_convolution(traced: Traced, node: fx.Node) -> tuple[FusedConvolution, fx.Node, fx.Node | None]:
     """A convolution with constant weights as a module, what it reads, and the ReLU that it applies.
 
-    It applies one where that alone reads its result.
+    It applies one where that alone reads its result, and where no value is NaN, of which it would make zero.
 
     Raises:
         AttributeError, RuntimeError, TypeError: torch has no such operation, or another one.
     """
     users, source = list(node.users), node.args[0]
     assert isinstance(source, fx.Node)
-    relu = users[0] if len(users) == 1 and users[0].target is aten.relu.default else None
+    relu = users[0] if len(users) == 1 and users[0].target is aten.relu.default and traced.stays_finite else None
     weight = traced.constant(node.args[1])
     bias = traced.constant(node.args[2]) if len(node.args) > 2 else None
     assert weight is not None

@@ -265,7 +265,7 @@ class Kernel:
 
     def _takes_relu(self) -> bool:
         """Whether a ReLU comes first of all that follows; the kernel then applies it itself."""
-        relu = bool(self.after) and self.after[0].name == "relu"
+        relu = bool(self.after) and self.after[0].name == "relu" and self.after[0].joins
         self.after = self.after[relu:]
         return relu
 

@@ -149,11 +149,13 @@ class RowOperation:
     Attributes:
         exact: rounds alike wherever a value stands in memory. Vectorised exponentials and the like do not: the last
             few values of an array are computed by other instructions.
+        joins: may be computed by the kernel before it, if that can; such a ReLU makes zero of NaN.
     """
 
     name: str
     function: RowFunction
     exact: bool = True
+    joins: bool = True
 
 
 @dataclass

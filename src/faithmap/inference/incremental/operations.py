@@ -346,7 +346,8 @@ def rowwise(front: Front, node: fx.Node) -> Layer | Value | None:
     maps = [front.values[source].layer for source in sources]
     positive = _is_non_negative(name, node, [one.non_negative for one in maps], len(rows))
     if len(sources) == 1:
-        return front.apply(node, sources[0], RowOperation(name, function, exact), positive)
+        of_rows = RowOperation(name, function, exact, joins=front.traced.stays_finite)
+        return front.apply(node, sources[0], of_rows, positive)
     if not exact:
         return None
     extent = front.extents.union([one.extent for one in maps])

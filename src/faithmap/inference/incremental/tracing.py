@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class Traced:
     def constant(self, node: Any) -> Tensor | None:
         """The tensor that a node stands for, None where it depends on the input."""
         return self.constants[str(node.target)] if isinstance(node, fx.Node) and node.op == "get_attr" else None
+
+    @cached_property
+    def stays_finite(self) -> bool:
+        """Whether no operation makes NaN or infinity of usual numbers: a ReLU inside a product makes zero of NaN."""
+        return all(_stays_finite(self, node) for node in self.graph.nodes if node.op == "call_function")
 
     def add_constant(self, name: str, tensor: Tensor, layer: str) -> fx.Node:
         """A new ``get_attr`` node."""
@@ -271,6 +277,26 @@ def batch_norm_line(parts: Sequence[Tensor | None], epsilon: float) -> tuple[Ten
     scale = scale if gamma is None else scale * gamma.double()
     shift = -mean.double() * scale
     return scale, shift if beta is None else shift + beta.double()
+
+
+# Elementwise operations whose results are as finite as what they read; of others that is not supposed.
+_FINITE = frozenset(
+    {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "threshold", "hardswish", "prelu"}
+    | {"add", "sub", "rsub", "mul", "neg", "abs", "maximum", "minimum", "where", "square", "sign", "sigmoid", "tanh"}
+    | {"hardsigmoid", "gelu", "silu", "mish", "elu", "celu", "selu", "softplus", "log_sigmoid", "softshrink"}
+    | {"hardshrink", "sin", "cos", "atan", "erf", "gt", "ge", "lt", "le", "eq", "ne"}
+)
+
+
+def _stays_finite(traced: Traced, node: fx.Node) -> bool:
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.pointwise not in target.tags:
+        return True
+    name = target._schema.name.removeprefix("aten::")
+    if name == "div":
+        by = traced.constant(node.args[1]) if isinstance(node.args[1], fx.Node) else torch.tensor(node.args[1])
+        return by is not None and bool((by != 0).all())
+    return name in _FINITE
 
 
 def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
