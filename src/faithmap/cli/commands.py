@@ -126,10 +126,7 @@ def report_command(
         Path | None,
         typer.Option("--out", "-o", help="HTML file, or folder. Default: report.html, or report, in the run folder."),
     ] = None,
-    examples: Annotated[
-        int | None,
-        typer.Option(min=0, help="How many images the flipbook shows. Default: a sample; all in a folder."),
-    ] = None,
+    examples: Annotated[int | None, "How many images the flipbook shows. Default: a sample; all in a folder."] = None,
     folder: Annotated[
         bool, typer.Option("--folder", help="A folder whose page loads its images as they are looked at, for many.")
     ] = False,

@@ -61,9 +61,14 @@ def write_anything() -> None:
 
 def place(text: str) -> Path | str:
     """A run folder as it was given: a path, or a URL."""
-    if not text.strip():
-        raise typer.BadParameter("it is empty: give a folder.")
-    return text if "://" in text else expanded(text)
+    return text if "://" in text else path(text)
+
+
+def path(text: str | Path) -> Path:
+    """A path as it was given; an empty one would be the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty: give a path.")
+    return expanded(text)
 
 
 def files_of(run: Path | str) -> Path:

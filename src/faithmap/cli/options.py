@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_
 import typer
 from typer.models import OptionInfo
 
-from faithmap.cli.console import place
+from faithmap.cli.console import one_line, path, place
 from faithmap.declarations import split_names
 from faithmap.errors import FaithmapError, among
 from faithmap.protocol import Protocol
@@ -76,14 +76,45 @@ def _options(group: type[Any]) -> list[inspect.Parameter]:
 
 
 def _option(name: str, kind: Any, panel: str | None) -> Any:
-    """An annotation that typer understands: a sentence becomes the help of the option ``--name``."""
+    """An annotation that typer understands: a sentence becomes the help of the option ``--name``.
+
+    Whole numbers and paths are read in one way, whatever typer's own would take.
+    """
     if get_origin(kind) is not Annotated:
         return kind
     base, said = get_args(kind)
     option = typer.Option(f"--{name.replace('_', '-')}", help=said) if isinstance(said, str) else said
     if isinstance(option, OptionInfo):
         option.rich_help_panel = option.rich_help_panel or panel
+    for one, parser in _READ.items():
+        if _holds(base, one):
+            option.parser = option.parser or parser
     return Annotated[base, option]
+
+
+def _holds(kind: Any, one: type) -> bool:
+    """Whether an annotation is a type, or has it inside: ``int | None`` or ``list[Path]``."""
+    return kind is one or any(_holds(inside, one) for inside in get_args(kind))
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is a whole number as the command line takes it.
+
+    Example:
+        >>> is_integer("10"), is_integer("-3"), is_integer("1_0"), is_integer("1e3")
+        (True, True, False, False)
+    """
+    return re.fullmatch(r"-?[0-9]{1,99}", text) is not None
+
+
+def integer(text: str | int) -> int:
+    """A whole number as the command line takes it."""
+    if isinstance(text, str) and not is_integer(text):
+        raise typer.BadParameter(f"'{one_line(text)}' is no integer: write digits alone, such as 10.")
+    return int(text)
+
+
+_READ: dict[type, Callable[[Any], Any]] = {int: integer, Path: path}
 
 
 # Options and arguments that also stand alone.
@@ -113,7 +144,7 @@ def channels_of(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None:
         return None
-    if not re.fullmatch(r"\s*\d{1,6}\s*(,\s*\d{1,6}\s*,\s*\d{1,6}\s*)?", text):
+    if not re.fullmatch(r"\s*[0-9]{1,6}\s*(,\s*[0-9]{1,6}\s*,\s*[0-9]{1,6}\s*)?", text):
         raise FaithmapError(f"--channels is '{text}': give one channel, or three such as 3,2,1, counted from 1.")
     return tuple(int(one) for one in text.split(","))
 
@@ -182,8 +213,8 @@ class Measured(Options, panel="What is measured"):
         """The parts that were given; None where the preset's stays."""
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "protocol"}
         for part in ("steps", "points"):
-            if parts[part] is not None and re.fullmatch(r"-?[0-9]{1,18}", parts[part]):
-                parts[part] = int(parts[part])
+            if parts[part] is not None and is_integer(parts[part]):
+                parts[part] = integer(parts[part])
         return parts
 
 
@@ -252,7 +283,7 @@ def bytes_of(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([KMGkmg]?[Ii]?[Bb]?)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*([KMGkmg]?[Ii]?[Bb]?)\s*", text)
     unit = match[2].lower() if match else "?"
     unit = "" if unit == "b" else unit
     if match is None or unit not in _UNITS:

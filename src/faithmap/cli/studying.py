@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import err, files_of, one_line, out, place
 from faithmap.cli.measuring import command_line
-from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed
+from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed, integer, is_integer
 from faithmap.errors import FaithmapError
 from faithmap.text import display_name
 
@@ -49,9 +48,9 @@ class Varied(Options, panel="What is measured"):
 
     def side(self, text: str) -> int:
         """One of `--region-sizes`."""
-        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
+        if not is_integer(text.strip()):
             raise FaithmapError(f"--region-sizes is '{self.region_sizes}': give sides in pixels, such as 9,16,32.")
-        return int(text)
+        return integer(text.strip())
 
 
 @command("study")
@@ -134,7 +133,7 @@ def run_study(
             progress=bar,
             seed=varied.seed,
             score=varied.score,
-            points=int(points) if points is not None and re.fullmatch(r"-?[0-9]{1,18}", points) else points,
+            points=integer(points) if points is not None and is_integer(points) else points,
             command=command_line(),
             **executed.arguments(),
         )
