@@ -277,6 +277,24 @@ def test_a_call_that_is_refused_leaves_no_temporary_folder(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"methods": "nonsense"}, {"engine": "nonsense"}, {"settings": [protocol(), protocol()]}, {"masks": 3}]
+)
+def test_a_study_that_is_refused_leaves_no_temporary_folder(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given = {"methods": "edge", "settings": BOTH, "measures": "pointing-game" if "masks" in wrong else None} | wrong
+    with pytest.raises(FaithmapError):
+        faithmap.study(network(), pixels(), **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_that_fails_later_keeps_what_it_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(FaithmapError):
+        faithmap.study(network(), pixels(), "edge", [protocol(), protocol().override(region_size=23)])
+    assert len(list(tmp_path.glob("faithmap-*/uniform-6/scores/part-*"))) > 0
+
+
 def test_a_run_without_a_place_lies_in_one_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run = measured_run(None)

@@ -399,7 +399,10 @@ def test_names_of_settings_are_folders():
     assert setting_name(Protocol.preset(placement="centre")) == "uniform-centre-9"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": {"a": 1}}', "[" * 100_000])
+TWICE = '{"settings": {"a": "same", "b": "same"}}'
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": {"a": 1}}', "[" * 100_000, TWICE])
 def test_a_damaged_study_gets_one_sentence(tmp_path, text):
     with pytest.raises(StoreError, match="holds no study"):
         faithmap.Study(tmp_path)
@@ -409,3 +412,38 @@ def test_a_damaged_study_gets_one_sentence(tmp_path, text):
     (tmp_path / "study.json").write_text(json.dumps({"settings": {"a": "a"}}))
     with pytest.raises(StoreError, match="holds no scores yet"):
         faithmap.Study(tmp_path).runs()
+
+
+def test_a_setting_that_measures_the_same_as_another_is_left_out(tiny_net, tmp_path):
+    """It would agree with its twin, and the settings would seem to agree more than they do."""
+    three = {"noise": SETTINGS["noise"], "again": SETTINGS["noise"].override(name="other"), "blur": SETTINGS["blur"]}
+    with pytest.warns(UserWarning, match="setting 'again' measures the same as 'noise' on tiny, and is left out"):
+        study = make(tiny_net, tmp_path / "three", count=3, methods="edge", settings=three)
+    assert list(study.runs()) == list(study.settings) == ["noise", "blur"]
+    del three["blur"]
+    said = "noise, again measure the same on tiny"
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(ProtocolError, match=said):
+        make(tiny_net, tmp_path / "two", count=3, methods="edge", settings=three)
+    assert not (tmp_path / "two").exists()
+
+
+def test_a_network_of_large_patches_has_fewer_settings(tmp_path):
+    """Regions of the usual size, 16 pixels, become patches of 32, and settings of 32 pixels are asked for as well."""
+    from torchvision import models
+
+    sizes = {"image_size": 64, "patch_size": 32, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 12}
+    network = faithmap.Classifier(models.VisionTransformer(**sizes, num_classes=5), name="large")
+    settings = [
+        Protocol.preset("srg", region_size=side, fill=fill) for side in (16, 32) for fill in ("uniform", "blur")
+    ]
+    with pytest.warns(UserWarning, match="'uniform-32' measures the same as 'uniform-16' on large"):
+        study = faithmap.study(network, torch.rand(2, 3, 64, 64), "edge", settings, tmp_path / "study")
+    assert [run.protocol.region_size for run in study.runs().values()] == [32, 32]
+
+
+def test_a_setting_that_was_refused_is_no_part_of_the_study(tiny_net, tmp_path):
+    """Else every verdict would say that settings are missing."""
+    two = {"noise": SETTINGS["noise"], "blur": SETTINGS["blur"]}
+    with pytest.raises(faithmap.FaithmapError):
+        make(tiny_net, tmp_path / "one", 3, "edge", {**two, "huge": SETTINGS["noise"].override(region_size=25)})
+    assert list(make(tiny_net, tmp_path / "one", 3, "edge", two).settings) == ["noise", "blur"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from torch import Tensor
 
 from faithmap.checks import check_callable, check_flag
 from faithmap.classifiers import Classifier, check_classifier
-from faithmap.errors import FaithmapError, ProtocolError, shown
+from faithmap.errors import FaithmapError, MethodWarning, ProtocolError, shown
 from faithmap.experiment.evaluate import evaluate
-from faithmap.experiment.planning import input_size
+from faithmap.experiment.planning import aligned, input_size
 from faithmap.experiment.progress import Progress
 from faithmap.grouping import Groups
 from faithmap.images import Images, load_images
 from faithmap.modes import in_own_modes
+from faithmap.protocol import Protocol
+from faithmap.store.folder import Store
 from faithmap.store.storage import LocalStorage, open_storage
 from faithmap.studies.settings import resolve_settings
 from faithmap.studies.study import Study, write_settings
@@ -72,25 +76,56 @@ def study(
             f"until is {shown(how['until'])}, and a study has the same images in every setting: stop one run when it "
             "is decided, and give its images to the study."
         )
-    asked = resolve_settings(settings, input_size(images, classifier), seed=seed, score=score, points=points)
+    size = input_size(images, classifier)
+    asked = distinct(resolve_settings(settings, size, seed=seed, score=score, points=points), classifier, size)
     storage = open_storage(out if out is not None else tempfile.mkdtemp(prefix="faithmap-"))
     if isinstance(storage, LocalStorage):
         images.check_apart(storage.folder)
     url = storage.url
     write_settings(url, {name: name for name in asked})
     first: str | None = None
-    for name, protocol in asked.items():
-        source = heatmaps_from if first is None else first
-        evaluate(
-            classifier,
-            images,
-            methods,
-            protocol,
-            f"{url}/{name}",
-            save_heatmaps=save_heatmaps or first is None,
-            heatmaps_from=source,
-            progress=progress if isinstance(progress, bool) else progress(name),
-            **how,
-        )
-        first = first or f"{url}/{name}"
+    try:
+        for name, protocol in asked.items():
+            source = heatmaps_from if first is None else first
+            evaluate(
+                classifier,
+                images,
+                methods,
+                protocol,
+                f"{url}/{name}",
+                save_heatmaps=save_heatmaps or first is None,
+                heatmaps_from=source,
+                progress=progress if isinstance(progress, bool) else progress(name),
+                **how,
+            )
+            first = first or f"{url}/{name}"
+    except BaseException:
+        if out is None and not any(Store(f"{url}/{name}").parts() for name in asked):
+            shutil.rmtree(url, ignore_errors=True)  # nobody knows where it is, and it holds nothing
+        raise
     return Study(url)
+
+
+def distinct(settings: Mapping[str, Protocol], classifier: Classifier, size: tuple[int, int]) -> dict[str, Protocol]:
+    """The settings without those that measure the same as one before them: each would count as agreeing with itself.
+
+    A network's patches decide regions of the usual size, so that settings may be alike on one network alone.
+
+    Raises:
+        ProtocolError: fewer than two are left.
+    """
+    kept: dict[str, Protocol] = {}
+    measured: dict[str, Protocol] = {}
+    for name, protocol in settings.items():
+        own = aligned(protocol, classifier, size).override(name="setting")
+        twin = next((one for one, other in measured.items() if other == own), None)
+        if twin is None:
+            kept[name], measured[name] = protocol, own
+        else:
+            said = f"setting '{name}' measures the same as '{twin}' on {classifier.name}, and is left out."
+            warnings.warn(said, MethodWarning, stacklevel=4)
+    if len(kept) < 2:
+        raise ProtocolError(
+            f"the settings {', '.join(settings)} measure the same on {classifier.name}: give at least two that differ."
+        )
+    return kept

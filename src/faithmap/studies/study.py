@@ -432,14 +432,19 @@ def read_settings(url: str) -> dict[str, str]:
     settings = found.get("settings") if isinstance(found, dict) else None
     if not isinstance(settings, dict) or not settings or not all(map(is_name, (*settings, *settings.values()))):
         raise damaged(name, "it names no settings")
+    if len(set(settings.values())) < len(settings):
+        raise damaged(name, "two of its settings are one folder")
     return dict(settings)
 
 
 def write_settings(url: str, settings: Mapping[str, str]) -> None:
-    """Write down the settings of a study, those that it has already included."""
+    """Write down the settings of a study, those that it has already included.
+
+    What was asked for before and never measured, because it was refused, or given up, is no part of it any more.
+    """
     storage = open_storage(url)
     try:
-        before = read_settings(url)
+        before = {name: where for name, where in read_settings(url).items() if Store(f"{url}/{where}").parts()}
     except StoreError:
         before = {}
     text = json.dumps({"format": 1, "settings": {**before, **settings}}, indent=2)
