@@ -1,6 +1,8 @@
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +370,30 @@ def test_a_network_that_returns_nothing_or_ends_the_process_is_named(tiny, fault
 
     with pytest.raises(ClassifierError, match=says):
         faithmap.evaluate(faithmap.Classifier(Odd(), name="odd"), torch.rand(2, 3, 24, 24), "edge")
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_network_that_runs_in_a_thread_of_its_own_is_told_why_it_fails(tiny, pool, monkeypatch):
+    """The thread does not know that the one which waits for it is in inference mode."""
+
+    class Threaded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = tiny.module
+
+        def forward(self, x):
+            found = []
+            if pool:
+                with ThreadPoolExecutor(1) as executor:
+                    return executor.submit(self.network, x).result()
+            thread = threading.Thread(target=lambda: found.append(self.network(x)))
+            thread.start()
+            thread.join()
+            return found[0]
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with pytest.raises(ClassifierError, match="run the forward pass in the thread that calls it"):
+        faithmap.evaluate(faithmap.Classifier(Threaded(), name="odd"), torch.rand(2, 3, 24, 24), "edge", engine="dense")
 
 
 def test_extras_are_imported_only_when_they_are_asked_for():

@@ -268,7 +268,28 @@ def test_what_cannot_be_shown_is_one_line(asked):
     assert done.stderr == "error: No space left on device.\n"
 
 
-@pytest.mark.parametrize("wrong", [{"protocol": "nonsense"}, {"methods": "nonsense"}, {"at_most": 3}])
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize("path", [LONG, f"runs/{LONG}", "ä" * 130, "/".join(["b" * 200] * 40)], ids=len)
+def test_a_name_that_is_too_long_is_said_to_be(run, path):
+    calls = [
+        lambda: faithmap.evaluate(network(), pixels(), "edge", protocol(), path),
+        lambda: faithmap.study(network(), pixels(), "edge", BOTH, path),
+        lambda: faithmap.Run(Path(path)),
+        lambda: leaderboard(path),
+        lambda: run.report(f"{path}.html"),
+        lambda: run.plot(f"{path}.png"),
+    ]
+    for call in calls:
+        with pytest.raises(FaithmapError, match=r"of \d+ bytes, and a disk takes 255|a path that is too long") as error:
+            call()
+        assert str(error.value).endswith("give a shorter one.")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"protocol": "nonsense"}, {"methods": "nonsense"}, {"at_most": 3}, {"heatmaps_from": "no/such"}]
+)
 def test_a_call_that_is_refused_leaves_no_temporary_folder(tmp_path, monkeypatch, wrong):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     given = {"methods": "edge", "protocol": protocol()} | wrong

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from faithmap.errors import StoreError, shown
+from faithmap.errors import StoreError, shortened, shown
 from faithmap.foreign import plain_text
 
 GIGABYTE = 1 << 30
+LONGEST_NAME = 255  # bytes, of a file on the usual disks
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
@@ -152,18 +153,26 @@ def as_path(value: object, name: str) -> Path:
     """A path of a file or folder, ``~`` written out, that need not exist.
 
     Raises:
-        StoreError: no path.
+        StoreError: no path, or one that is too long for any disk.
     """
     try:
         text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
         text = plain_text(text) if isinstance(text, str) else None
         if text is not None and text.strip() and "\0" not in text:
             path = expanded(Path(text))
+            if (long := max(map(len, map(os.fsencode, path.parts)), default=0)) > LONGEST_NAME:
+                why = f"with a name of {long} bytes, and a disk takes {LONGEST_NAME}"
+                raise StoreError(f"{name} is {shortened(str(path), 60)}, {why}: give a shorter one.")
             os.lstat(path)
             return path
+    except StoreError:
+        raise
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # of all others, whoever opens it says what is wrong
             return path
+        raise StoreError(
+            f"{name} is {shortened(str(path), 60)}, a path that is too long: give a shorter one."
+        ) from None
     except Exception:  # half a character, which is in no file's name; and anybody's object
         pass
     raise StoreError(f"{name} is {shown(value)}: give a path.")

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -235,9 +235,21 @@ class Classifier:
                     raise
                 raise ClassifierError(
                     f"{self.name} fails on an input of shape {tuple(inputs.shape)}: {first_line(error)}"
+                    f"{self._threads_of_its_own(inputs)}"
                 ) from error
         # A copy, because a network may write its next logits where these are; of a score function its result is copied.
         return output if self.score_kind == CUSTOM else self.check_logits(output, len(inputs)).clone()
+
+    def _threads_of_its_own(self, inputs: Tensor) -> str:
+        """The end of a message about a network that fails in inference mode alone: its threads know nothing of it."""
+        with suppress(Exception), torch.inference_mode(False), torch.no_grad():
+            if inputs.is_inference():
+                self.module(inputs.clone())
+                return (
+                    ". It works outside of torch.inference_mode(), which holds in one thread: run the forward pass in "
+                    "the thread that calls it."
+                )
+        return ""
 
     def logits(self, inputs: Float[Tensor, "batch channels height width"]) -> Tensor:
         """Normalised inputs → logits (B, classes), checked. Keeps gradients where they are asked for.

@@ -40,6 +40,7 @@ from faithmap.protocol import Protocol, as_protocol
 from faithmap.run import Run
 from faithmap.store.folder import Store
 from faithmap.store.manifest import Manifest, Stages, timestamp
+from faithmap.store.reading import no_run
 from faithmap.store.records import Skipped
 from faithmap.store.storage import LocalStorage
 
@@ -124,6 +125,8 @@ def evaluate(
     store = functools.cache(lambda: Store(out if out is not None else tempfile.mkdtemp(prefix="faithmap-")))
     if out is not None and isinstance(store().storage, LocalStorage):
         images.check_apart(store().folder)
+    if heatmaps_from is not None and (source := Store(heatmaps_from)).read_manifest() is None:
+        raise no_run(source)
     if until is None and at_most is not None:
         raise FaithmapError("at_most is for runs that stop when decided: give until='decided' as well.")
 
