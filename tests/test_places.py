@@ -268,6 +268,20 @@ def test_what_cannot_be_shown_is_one_line(asked):
     assert done.stderr == "error: No space left on device.\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder that is in use stays there")
+def test_a_current_folder_that_was_deleted_is_one_line(tmp_path):
+    """MKL would end the process with a message of its own at the first random number."""
+    (tmp_path / "gone").mkdir()
+    again = [sys.executable, "-m", "faithmap", "doctor"]
+    command = f"import os, sys; os.rmdir(os.getcwd()); os.execv(sys.executable, {again})"
+    environment = {**os.environ, "PYTHONPATH": SRC}
+    done = subprocess.run(
+        [sys.executable, "-c", command], cwd=tmp_path / "gone", capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the current folder was deleted: go to one that is there, with cd.\n"
+
+
 LONG = "a" * 300
 
 

@@ -25,6 +25,7 @@ from faithmap.errors import (
     FaithmapError,
     MethodWarning,
     PluginWarning,
+    StoreError,
     StoreWarning,
 )
 from faithmap.files import expanded
@@ -94,6 +95,7 @@ def guarded(command: _F) -> _F:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         write_anything()
         try:
+            check_here()
             return command(*args, **kwargs)
         except FaithmapError as error:
             fail(str(error))
@@ -112,6 +114,18 @@ def guarded(command: _F) -> _F:
             fail("out of memory: give a smaller --batch-size.")
 
     return wrapper  # type: ignore[return-value]
+
+
+def check_here() -> None:
+    """Refuse to start in a folder that is gone, where MKL ends the process with a message of its own.
+
+    Raises:
+        StoreError: the current folder was deleted.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise StoreError("the current folder was deleted: go to one that is there, with cd.") from None
 
 
 def fail(message: str, code: int = 1) -> None:
