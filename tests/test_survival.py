@@ -1,5 +1,6 @@
 """Runs that are killed, damaged, starved of disk or started twice."""
 
+import errno
 import json
 import os
 import random
@@ -93,6 +94,61 @@ def test_a_manifest_that_is_lost_is_built_anew(run, whole, damage):
     kept = ("protocol", "classifier", "images", "methods", "fingerprint")
     for part in kept:
         assert getattr(again.manifest, part) == getattr(whole.manifest, part)
+
+
+def reading(run, place):
+    return {
+        "scores": run.scores,
+        "measures": run.measures,
+        "examples": run.examples,
+        "verdict": run.verdict,
+        "report": lambda: run.report(place / "report.html"),
+        "export": lambda: run.store.export(place / "scores.parquet"),
+    }
+
+
+@pytest.mark.parametrize("change", ["deleted", "a file", "emptied"])
+def test_a_run_that_is_gone_since_it_was_opened_is_named(run, tmp_path, change):
+    """Else measures and examples would be none, and the exported table would be empty."""
+    shutil.rmtree(run.folder)
+    if change == "a file":
+        run.folder.write_text("")
+    if change == "emptied":
+        run.folder.mkdir()
+    for name, call in reading(run, tmp_path).items():
+        with pytest.raises(StoreError) as error:
+            call()
+        assert str(run.folder) in str(error.value), name
+        assert "no run any more" in str(error.value) or name == "export" or change == "a file"
+    assert [one.name for one in tmp_path.iterdir()] == ["run"] * (change != "deleted")
+
+
+def test_a_run_that_is_another_since_it_was_opened_is_not_read_as_the_first(run, tmp_path):
+    shutil.rmtree(run.folder)
+    protocol = faithmap.Protocol.preset(steps=6, region_size=5)
+    faithmap.evaluate(network(), torch.rand(3, 3, 24, 24), "edge", protocol, run.folder)
+    for name, call in reading(run, tmp_path).items():
+        if name != "export":
+            with pytest.raises(StoreError, match="run was opened, and holds another run since: open it again"):
+                call()
+    assert Run(run.folder).scores()["method"].nunique() == 2
+
+
+@pytest.mark.parametrize("folder", ["scores", "heatmaps", "measures"])
+def test_parts_that_cannot_be_listed_are_named(run, tmp_path, folder, monkeypatch):
+    right = os.scandir
+
+    def scandir(path):
+        if Path(path) == run.folder / folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return right(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    read = {"scores": run.scores, "heatmaps": run.examples, "measures": run.measures}[folder]
+    with pytest.raises(StoreError, match=rf"run/{folder} cannot be read \(Permission denied\)"):
+        read()
+    with pytest.raises(StoreError, match=rf"run/{folder} cannot be read"):
+        measure(run.folder)
 
 
 def test_without_a_manifest_another_question_is_still_refused(run):

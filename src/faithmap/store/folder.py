@@ -247,7 +247,7 @@ class Store:
 
     def parts(self) -> list[str]:
         """Names of all parts with scores, whole or not."""
-        return [name for name in self.storage.names(SCORES) if _is_part(name, ".parquet")]
+        return self._names(SCORES, ".parquet")
 
     def state(self) -> str | None:
         """A hash of the manifest and of the names of what was measured, or None where there are no scores.
@@ -264,11 +264,23 @@ class Store:
 
     def heatmap_parts(self) -> list[str]:
         """Names of all parts with heatmaps, whole or not."""
-        return [name for name in self.storage.names(HEATMAPS) if _is_part(name, ".safetensors")]
+        return self._names(HEATMAPS, ".safetensors")
 
     def measure_parts(self) -> list[str]:
         """Names of all parts with measures, whole or not."""
-        return [name for name in self.storage.names(MEASURES) if _is_part(name, ".parquet")]
+        return self._names(MEASURES, ".parquet")
+
+    def _names(self, folder: str, suffix: str) -> list[str]:
+        """The parts in one of the folders.
+
+        Raises:
+            StoreError: it cannot be looked into.
+        """
+        try:
+            names = self.storage.names(folder)
+        except OSError as error:
+            raise StoreError(f"{self.url}/{folder} cannot be read ({error.strerror or error}).") from error
+        return [name for name in names if name.rpartition("/")[2].startswith("part-") and name.endswith(suffix)]
 
     def keys(self) -> set[str]:
         """What was asked for in the parts that are there; see `write_part`."""
@@ -392,10 +404,13 @@ class Store:
         Raises:
             StoreError: no parts, or one that is damaged.
         """
-        parts = self.parts() if parts is None else list(parts)
-        if not parts:
-            raise StoreError(f"{self.url} holds no scores: run `faithmap run … --out {self.url}` first.")
+        parts = self._some_parts() if parts is None else list(parts)
         return self._frame(self.index(parts), parts, columns)
+
+    def _some_parts(self) -> list[str]:
+        if not (parts := self.parts()):
+            raise StoreError(f"{self.url} holds no scores: run `faithmap run … --out {self.url}` first.")
+        return parts
 
     def _frame(self, runs: StepRuns, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of the runs, in their order. Holds the result and one part at a time."""
@@ -436,16 +451,20 @@ class Store:
         return frame
 
     def export(self, path: str | Path, rows: int = 1_000_000) -> Path:
-        """All rows as one Parquet file, sorted; holds about `rows` rows at a time."""
+        """All rows as one Parquet file, sorted; holds about `rows` rows at a time.
+
+        Raises:
+            StoreError: no parts, or one that is damaged; a file that cannot be written.
+        """
         path = writable(path)
-        parts = self.parts()
+        parts = self._some_parts()
         manifest = self._manifest or self.read_manifest()
         groups = manifest.groups() if manifest is not None else {}
         runs = self.index(parts)
         piece = (np.cumsum(runs.count, dtype=np.int64) - runs.count) // rows
         cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
         try:
-            schema = pa.unify_schemas([schema_of(self._part(name)) for name in parts] or [SCHEMA])
+            schema = pa.unify_schemas([schema_of(self._part(name)) for name in parts])
             # An open file, because a name with a colon would be taken for a URL.
             with (
                 replacing(path) as temporary,
@@ -542,7 +561,3 @@ def _as_bytes(pixels: Tensor) -> Tensor:
     """Pixels that came from bytes as these bytes, others as they are."""
     exact = pixels.mul(255).round().to(torch.uint8)
     return exact.contiguous() if torch.equal(exact.div(255), pixels) else pixels.contiguous()
-
-
-def _is_part(name: str, suffix: str) -> bool:
-    return name.rpartition("/")[2].startswith("part-") and name.endswith(suffix)

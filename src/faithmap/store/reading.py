@@ -75,6 +75,7 @@ class StoredRun:
 
         Only the steps that the protocol asks for; a folder may hold others, of an earlier question.
         """
+        self._check_same()
         frame = self.store.frame()
         protocol = self.protocol
         if protocol.points <= protocol.steps:
@@ -84,6 +85,18 @@ class StoredRun:
         if self.score_name is not None:
             frame.attrs[SCORE_NAME] = self.score_name
         return frame
+
+    def _check_same(self) -> None:
+        """Refuse a folder that was deleted or holds another run since this one was opened.
+
+        Raises:
+            StoreError: says which.
+        """
+        now, was = self.store.read_manifest(), self.manifest
+        if now is None:
+            raise StoreError(f"{self.store.url} was opened, and holds no run any more: it was deleted or moved.")
+        if (now.fingerprint, now.classifier.fingerprint) != (was.fingerprint, was.classifier.fingerprint):
+            raise StoreError(f"{self.store.url} was opened, and holds another run since: open it again.")
 
     def _groups(self, images: Any) -> pd.Categorical:
         """The group of every row: that of its image."""
@@ -98,6 +111,7 @@ class StoredRun:
 
         Measures that follow from the scores (SRG, MoRF, …) are not among them; see `Run.ranking`.
         """
+        self._check_same()
         frame = self.store.measures()
         frame[GROUP] = frame["image"].map(self.manifest.groups()).fillna(frame["image"])
         frame.attrs[GROUP] = self.manifest.group_noun
@@ -112,6 +126,7 @@ class StoredRun:
 
     def example_ids(self, count: int | None = EXAMPLES) -> list[str]:
         """The images of `examples`."""
+        self._check_same()
         stored = {image for image, _ in self.store.stored_heatmaps().places}
         telling = [image for image in self.telling_images() if image in stored] if stored else []
         return [*telling, *sample(stored - set(telling), None)][:count]
