@@ -108,6 +108,8 @@ BODIES = {
     "pad before a pool": [nn.Conv2d(3, 8, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2)],
     "constant pad": [nn.Conv2d(3, 8, 3), nn.ConstantPad2d((2, 1, 0, 3), 0.7), nn.Conv2d(8, 8, 3)],
     "cut": [nn.Conv2d(3, 8, 3), nn.ConstantPad2d((-2, -1, -3, 2), 0.0), nn.Conv2d(8, 8, 3, padding=1)],
+    "padding and a cut": [nn.Conv2d(3, 8, 3), nn.ConstantPad2d((1, -2, 0, -3), 0.0), nn.Conv2d(8, 8, 3, padding=1)],
+    "zeros below and to the right": [nn.Conv2d(3, 8, 3, 2), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 8, 3)],
     "spatial slice": [nn.Conv2d(3, 8, 3), function(lambda x: x[:, :, 3:, 2:-4]), nn.Conv2d(8, 8, 3, padding=1)],
     "reflect pad": [nn.Conv2d(3, 8, 3, 2), nn.ReflectionPad2d(2), nn.Conv2d(8, 8, 3)],
     "reflect mode": [nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 3, padding=2, padding_mode="reflect")],

@@ -20,7 +20,10 @@ from tests.test_incremental_networks import Head
 POINTS = [(0, 12), (0, 1, 3, 4, 9), (0,)]
 # Zeros around a map, and −∞ around one that may be negative.
 PADDED = [nn.Conv2d(3, 8, 3), nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, 1, 2, dilation=2)]
-SURROUNDED = [nn.Conv2d(3, 8, 3), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3), nn.ConstantPad2d(2, 0.5)]
+SURROUNDED = [
+    nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3),
+    nn.ConstantPad2d(2, 0.5),
+]  # fmt: skip
 
 
 def points_of(engine, chains):
