@@ -184,7 +184,8 @@ def test_joining_operations_are_exact_and_in_the_front(name):
     assert torch.equal(from_scratch(engine, chains), found)
     # The search for a layer that is wrong, which a user only meets when there is one, finds none.
     plan = engine._runner.plan
-    assert engine._runner.first_difference(engine.classifier, chains, 0, 6) == plan.network.stop
+    none = engine._runner.first_difference(engine.classifier, chains, 0, 6)
+    assert none == f"what follows the last of these maps: {plan.network.stop}"
     tail = [node for node in plan.network.tail if node.op == "call_function"]
     assert [node.target for node in tail] == [torch.ops.aten.linear.default]
 

@@ -277,7 +277,7 @@ class Runner:
         return self._states[count]
 
     def first_difference(self, classifier: Classifier, chains: Chains, chain: int, step: int) -> str:
-        """The first layer whose map after `step` steps is not what the network computes."""
+        """The first layer whose map after `step` steps is not what the network computes, or what comes after all."""
         images, fills = (
             classifier.normalise(t).to(self.plan.dtype).permute(0, 2, 3, 1).contiguous()
             for t in (chains.pixels, chains.fill)
@@ -306,7 +306,7 @@ class Runner:
             found, right = state.maps[layer].inner[0].float(), expected[layer].float()
             if not bool((found - right).abs().max() <= 1e-3 * (right.std() + right.abs().max() * 1e-2)):
                 return layer.name
-        return self.plan.network.stop
+        return f"what follows the last of these maps: {self.plan.network.stop}"
 
 
 def maps(network: Network, inputs: Tensor) -> dict[Layer, Tensor]:
