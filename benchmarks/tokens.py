@@ -3,8 +3,9 @@
     python benchmarks/tokens.py [--network vit_b_16] [--chains 16] [--points 20]
 
 The dense engine replaces pixels and computes every token at every step; with fill `drop` a step computes the tokens
-that are left. Both in this process, in turns, on the same chains; medians, after two points each that warm up. A forward
-pass of fewer than 16 inputs is filled up to 16, so that fewer chains than 16 at a step show a loss; a run has that many.
+that are left. Both in this process, in turns, on the same chains; medians, after two points each that warm up. A
+forward pass of fewer than 16 inputs is filled up to 16, so that fewer chains than 16 at a step show a loss; a run has
+that many.
 """
 
 from __future__ import annotations
