@@ -1,6 +1,7 @@
 """Masks from files, brought to the network's input size as their images are; mosaics, which know their own."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +123,59 @@ def test_coco_polygons_runs_and_boxes(tmp_path):
         assert mask_of(image, load_masks(tmp_path / "coco.json", "cat"), whole).sum() == 0
     (tmp_path / "coco.json").write_text("[]")
     with pytest.raises(MeasureError, match="is no COCO annotation file"):
+        load_masks(tmp_path / "coco.json")
+
+
+BOX = "<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>"
+ODD_BOXES = {
+    "": r"a box is \[None, None, None, None\]: expected four numbers",
+    "<xmin>2</xmin>": r"a box is \['2', None, None, None\]: expected four numbers",
+    BOX.format("x", 1, 2, 2): "expected four numbers",
+    BOX.format("nan", 1, 2, 2): "expected four numbers",
+    BOX.format("inf", 1, 2, 2): "expected four numbers",
+    BOX.format(9, 9, 2, 2): "it ends before it begins",
+}
+
+
+@pytest.mark.parametrize("box", ODD_BOXES)
+def test_a_box_of_voc_that_is_none_is_said_to_be(tmp_path, box):
+    size = "<size><width>40.0</width><height>30</height></size>"
+    text = f"<annotation>{size}<object><bndbox>{box}</bndbox></object></annotation>"
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / "a.xml").write_text(text)
+    scene(tmp_path, box=(10, 5, 25, 20))
+    image = ImageFile("a.png", tmp_path / "a.png")
+    with pytest.raises(MeasureError, match=ODD_BOXES[box]):
+        mask_of(image, load_masks(tmp_path / "boxes"), Preprocessing(crop=(30, 40), resize=None))
+
+
+ODD_OBJECTS = {
+    "it lacks 'bbox'": {},
+    "a box is .1, 2, 3.: expected four": {"bbox": [1, 2, 3]},
+    "a box is 'abcd': expected four": {"bbox": "abcd"},
+    "it ends before it begins": {"bbox": [9, 9, -3, -3]},
+    "a polygon is .* expected x, y": {"segmentation": [[1, 1, 2, float("nan"), 5, 5]]},  # ended the process
+    "it lacks 'size'": {"segmentation": {"counts": [10]}},
+}
+
+
+@pytest.mark.parametrize("says", ODD_OBJECTS)
+def test_an_object_of_coco_that_is_none_is_said_to_be(tmp_path, says):
+    pytest.importorskip("pycocotools")
+    scene(tmp_path, box=(10, 5, 25, 20))
+    about = {"id": 7, "file_name": "a.png", "height": 30, "width": 40}
+    content = {"images": [about], "annotations": [{"image_id": 7, **ODD_OBJECTS[says]}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    image, whole = ImageFile("a.png", tmp_path / "a.png"), Preprocessing(crop=(30, 40), resize=None)
+    assert re.search(says, masks_of([image], load_masks(tmp_path / "coco.json"), whole)["a.png"])
+
+
+@pytest.mark.parametrize("other", [{"id": 8}, {"file_name": "b.png"}])
+def test_two_images_of_one_name_or_id_in_a_coco_file_are_refused(tmp_path, other):
+    """The objects of one of them would be lost, or those of both would be on each."""
+    about = {"id": 7, "file_name": "a.png", "height": 30, "width": 40}
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [about, {**about, **other}], "annotations": []}))
+    with pytest.raises(MeasureError, match=r"has two images of (file_name 'a\.png'|id '7'): keep one"):
         load_masks(tmp_path / "coco.json")
 
 

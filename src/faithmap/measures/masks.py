@@ -9,6 +9,7 @@ import io
 import json
 import os
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -104,7 +105,7 @@ def masks_of(
         try:
             mask = mask_of(image, source, preprocessing)
         except Exception as error:  # files from outside
-            reason = str(error) if isinstance(error, FaithmapError) else first_line(error)
+            reason = str(error) if isinstance(error, FaithmapError) else _why(error)
             found[image.id] = f"the mask of image '{image.id}' cannot be used: {reason}"
         else:
             if mask is not None:
@@ -185,6 +186,11 @@ def _key(names: Mapping[str, Any], image: AnyImage) -> str | None:
     return None
 
 
+def _why(error: Exception) -> str:
+    """What is wrong with a file that holds something else than it should."""
+    return f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+
+
 def _white(mask: Any) -> PillowImage.Image:
     return PillowImage.fromarray(np.where(np.asarray(mask), 255, 0).astype(np.uint8))
 
@@ -225,8 +231,34 @@ def empty_mask(height: int, width: int, name: str) -> Any:
         MeasureError: no size of an image.
     """
     if min(height, width) < 1 or height * width > MOST_PIXELS:
-        raise MeasureError(f"{name} is said to be {width}×{height} pixels, expected at most {MOST_PIXELS:,}.")
+        raise MeasureError(f"{name} is said to be {width}×{height} pixels, expected 1 to {MOST_PIXELS:,}.")
     return np.zeros((height, width), dtype=bool)
+
+
+def four(box: Any) -> list[int]:
+    """The numbers of a box, or of what a file says is one, as whole pixels.
+
+    Raises:
+        MeasureError: anything else.
+    """
+    try:
+        found = [round(float(one)) for one in box]
+    except (TypeError, ValueError, OverflowError):
+        found = []
+    if len(found) != 4:
+        raise MeasureError(f"a box is {shown(box)}: expected four numbers.")
+    return found
+
+
+def fill_box(mask: Any, left: int, top: int, right: int, bottom: int) -> None:
+    """Mask the pixels of a box, from left to before right and from top to before bottom.
+
+    Raises:
+        MeasureError: it ends before it begins.
+    """
+    if right < left or bottom < top:
+        raise MeasureError(f"a box reaches from ({left}, {top}) to ({right}, {bottom}): it ends before it begins.")
+    mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
 
 
 class _Voc(_Files):
@@ -237,14 +269,13 @@ class _Voc(_Files):
         if key is None:
             return None
         root = ElementTree.fromstring(read_bytes(self.files[key]))
-        height, width = (int(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+        height, width = (round(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
         mask, wanted = empty_mask(height, width, self.files[key].name), self._wanted(image)
         for one in root.iter("object"):
             if wanted is None or one.findtext("name") == wanted:
-                left, top, right, bottom = (
-                    round(float(one.findtext(f"bndbox/{end}") or "nan")) for end in ("xmin", "ymin", "xmax", "ymax")
-                )
-                mask[max(0, top - 1) : max(0, bottom), max(0, left - 1) : max(0, right)] = True
+                ends = [one.findtext(f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")]
+                left, top, right, bottom = four(ends)
+                fill_box(mask, left - 1, top - 1, right, bottom)
         return _white(mask)
 
 
@@ -256,12 +287,15 @@ class _Coco(_Files):
         try:
             content = json.loads(read_bytes(path))
             self.images = {str(one["file_name"]): one for one in content["images"]}
+            seen = Counter(f"{fact} '{one[fact]}'" for one in content["images"] for fact in ("file_name", "id"))
             self.names = {one["id"]: one["name"] for one in content.get("categories", [])}
             self.annotations: dict[Any, list[dict[str, Any]]] = {}
             for one in content["annotations"]:
                 self.annotations.setdefault(one["image_id"], []).append(one)
         except Exception as error:  # whatever a file holds instead
-            raise MeasureError(f"{path} is no COCO annotation file: {first_line(error)}.") from error
+            raise MeasureError(f"{path} is no COCO annotation file: {_why(error)}.") from error
+        if twice := [what for what, count in seen.items() if count > 1]:  # either could be meant
+            raise MeasureError(f"{path} has two images of {twice[0]}: keep one.")
         for name in list(self.images):
             self.images.setdefault(str(PurePosixPath(name).with_suffix("")), self.images[name])
 
@@ -281,9 +315,9 @@ class _Coco(_Files):
     def _mask(annotation: Mapping[str, Any], height: int, width: int) -> Any:
         shape = annotation.get("segmentation")
         if not shape:
-            left, top, wide, high = (round(float(value)) for value in annotation["bbox"])
+            left, top, wide, high = four(annotation["bbox"])
             box = np.zeros((height, width), dtype=bool)
-            box[max(0, top) : max(0, top + high), max(0, left) : max(0, left + wide)] = True
+            fill_box(box, left, top, left + wide, top + high)
             return box
         try:
             from pycocotools import mask as coco
@@ -293,7 +327,7 @@ class _Coco(_Files):
         if isinstance(shape, list):
             for polygon in shape:
                 corners = np.asarray(polygon, dtype=float)
-                if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or np.abs(corners).max() > _FAR:
+                if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or not np.abs(corners).max() <= _FAR:
                     raise MeasureError(f"a polygon is {shown(polygon)}: expected x, y of at least three corners.")
             encoded = coco.merge(coco.frPyObjects([list(map(float, polygon)) for polygon in shape], height, width))
             return coco.decode(encoded).astype(bool)
