@@ -1,6 +1,7 @@
 """Runs that are killed, damaged, starved of disk or started twice."""
 
 import errno
+import io
 import json
 import os
 import random
@@ -11,6 +12,8 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from benchmarks.chaos import Question, measure, network
@@ -20,6 +23,7 @@ from faithmap.errors import InputError, StoreError
 from faithmap.experiment.executors import LocalExecutor
 from faithmap.run import Run
 from faithmap.store.folder import Store, heatmap_part
+from faithmap.store.parts import digest_of
 from faithmap.store.reading import sample
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -149,6 +153,67 @@ def test_parts_that_cannot_be_listed_are_named(run, tmp_path, folder, monkeypatc
         read()
     with pytest.raises(StoreError, match=rf"run/{folder} cannot be read"):
         measure(run.folder)
+
+
+def with_nothing(values, name):
+    return values.set_column(values.schema.get_field_index(name), name, pa.array([None, *values[name].to_pylist()[1:]]))
+
+
+def below_zero(values, name):
+    return values.set_column(
+        values.schema.get_field_index(name), name, pa.array([-1] * len(values), values.schema.field(name).type)
+    )
+
+
+ODD = {
+    "no column": lambda values: values.drop(["probability"]),
+    "text": lambda values: values.set_column(
+        values.schema.get_field_index("logit"), "logit", values["logit"].cast(pa.string())
+    ),
+    "no image": lambda values: with_nothing(values, "image"),
+    "no draw": lambda values: below_zero(values, "draw"),
+    "no step": lambda values: below_zero(values, "step"),
+}
+
+
+def by_hand(path, change):
+    """Put a changed part in the place of one, under the name that its bytes ask for."""
+    values, buffer = pq.read_table(path), io.BytesIO()
+    pq.write_table(change(values).replace_schema_metadata(values.schema.metadata), buffer)
+    path.unlink()
+    name = f"{path.stem.rpartition('-')[0]}-{digest_of(buffer.getvalue())}.parquet"
+    path.with_name(name).write_bytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_part_of_other_columns_is_not_read_whatever_its_hash(run, whole, tmp_path, odd):
+    """A score whose column is missing would be 0."""
+    by_hand(run.folder / run.store.parts()[0], ODD[odd])
+    for call in (run.scores, run.verdict, lambda: run.store.export(tmp_path / "scores.parquet")):
+        with pytest.raises(StoreError, match=r"part-.*\.parquet is damaged"):
+            call()
+    with pytest.warns(UserWarning, match="damaged"):
+        same(measure(run.folder).scores(), whole.scores())
+
+
+def test_a_value_of_nothing_is_set_aside(tmp_path):
+    how = {"measures": "gini", "methods": ["edge"], "protocol": faithmap.Protocol.preset(steps=2, region_size=4)}
+    pixels = torch.rand(2, 3, 24, 24)
+    run = faithmap.evaluate(network(), pixels, out=tmp_path / "run", **how)
+    before = run.measures()
+    by_hand(run.folder / run.store.measure_parts()[0], lambda values: with_nothing(values, "method"))
+    with pytest.raises(StoreError, match="damaged"):
+        run.measures()
+    with pytest.warns(UserWarning, match="damaged"):
+        same(faithmap.evaluate(network(), pixels, out=run.folder, **how).measures(), before)
+
+
+def test_parts_without_rows_hold_no_scores(run, tmp_path):
+    for name in run.store.parts():
+        by_hand(run.folder / name, lambda values: values.slice(0, 0))
+    for call in (run.scores, lambda: run.store.export(tmp_path / "scores.parquet")):
+        with pytest.raises(StoreError, match="holds no scores"):
+            call()
 
 
 def test_without_a_manifest_another_question_is_still_refused(run):

@@ -42,6 +42,9 @@ from faithmap.store.index import KEYS, Builder, StepRuns
 from faithmap.store.manifest import DamagedError, Manifest
 from faithmap.store.parts import (
     DICTIONARY,
+    GROUP,
+    MEASURE_KEYS,
+    check_columns,
     checked_part,
     described,
     digest_of,
@@ -58,8 +61,6 @@ from faithmap.store.parts import (
 from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA, Example
 from faithmap.store.storage import LocalStorage, open_storage
 
-# Written with the scores for those who read the parts; groups that count are those of the manifest.
-GROUP = "group"
 SCORES, HEATMAPS, MEASURES, DAMAGED, MANIFEST = "scores", "heatmaps", "measures", "damaged", "manifest.json"
 
 
@@ -318,10 +319,7 @@ class Store:
             tensors_of(data, f"{self.url}/{name}")
             return
         with read(f"{self.url}/{name}"):
-            schema = MEASURE_SCHEMA if name.startswith(MEASURES) else SCHEMA
-            found = schema_of(data)
-            if any(found.field(one.name).type != one.type for one in schema if one.name != GROUP):
-                raise ValueError("other columns")
+            check_columns(data, MEASURE_SCHEMA if name.startswith(MEASURES) else SCHEMA)
             if name.startswith(MEASURES):
                 measures_of(data, f"{self.url}/{name}")
             else:
@@ -393,6 +391,7 @@ class Store:
         for number, name in enumerate(parts):
             data = self._part(name)
             with read(f"{self.url}/{name}"):
+                check_columns(data, SCHEMA)
                 keys = table_of(data, KEYS)
                 lengths[number] = len(keys)
                 builder.add(number, keys)
@@ -404,13 +403,14 @@ class Store:
         Raises:
             StoreError: no parts, or one that is damaged.
         """
-        parts = self._some_parts() if parts is None else list(parts)
-        return self._frame(self.index(parts), parts, columns)
+        parts = self.parts() if parts is None else list(parts)
+        return self._frame(self._some(parts), parts, columns)
 
-    def _some_parts(self) -> list[str]:
-        if not (parts := self.parts()):
+    def _some(self, parts: Sequence[str]) -> StepRuns:
+        """The index of some parts, which hold at least one score."""
+        if not len(runs := self.index(parts)):
             raise StoreError(f"{self.url} holds no scores: run `faithmap run … --out {self.url}` first.")
-        return parts
+        return runs
 
     def _frame(self, runs: StepRuns, parts: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of the runs, in their order. Holds the result and one part at a time."""
@@ -457,10 +457,10 @@ class Store:
             StoreError: no parts, or one that is damaged; a file that cannot be written.
         """
         path = writable(path)
-        parts = self._some_parts()
+        parts = self.parts()
         manifest = self._manifest or self.read_manifest()
         groups = manifest.groups() if manifest is not None else {}
-        runs = self.index(parts)
+        runs = self._some(parts)
         piece = (np.cumsum(runs.count, dtype=np.int64) - runs.count) // rows
         cuts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist(), len(runs)]
         try:
@@ -490,9 +490,8 @@ class Store:
         """
         tables = [measures_of(self._part(name), f"{self.url}/{name}") for name in self.measure_parts()]
         frame = pa.concat_tables([MEASURE_SCHEMA.empty_table(), *tables])
-        keys = ["image", "method", "measure", "draw"]
-        values: pd.DataFrame = frame.to_pandas().drop_duplicates(keys).sort_values(keys, ignore_index=True)
-        return values
+        values: pd.DataFrame = frame.to_pandas().drop_duplicates(MEASURE_KEYS)
+        return values.sort_values(MEASURE_KEYS, ignore_index=True)
 
     def stored_heatmaps(self) -> HeatmapParts:
         """Where the heatmaps are. Bytes are checked when a heatmap is read."""

@@ -100,9 +100,13 @@ class Builder:
         """Find the step runs of a part from its key columns."""
         if not len(keys):
             return
+        if any(keys[name].null_count for name in KEYS):
+            raise ValueError("a score of nothing")
         columns = [self._coded(name, keys[name]) for name in _NAMED]
         columns += [keys[name].to_numpy().astype(np.int32) for name in ("draw", "step")]
         table = np.stack(columns)
+        if table.min() < 0:
+            raise ValueError("a draw or step below 0")
         # A row begins a step run unless it continues the row above: same chain, next step. Rows are taken as they lie
         # in the part, so that `row` + i is where step `first` + i is; a part need not be sorted.
         change = (np.diff(table[:4]) != 0).any(0) | (np.diff(table[4]) != 1)

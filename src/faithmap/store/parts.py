@@ -24,6 +24,9 @@ from faithmap.store.records import FORMAT, MEASURE_SCHEMA, SCHEMA
 from faithmap.store.storage import open_storage
 
 DICTIONARY = [name for name in KEYS if SCHEMA.field(name).type == pa.string()]
+MEASURE_KEYS = ["image", "method", "measure", "draw"]
+# Written with the scores for those who read the parts; groups that count are those of the manifest.
+GROUP = "group"
 _FACTS = {"image": str, "label": int | None, "predicted": int, "target": int}
 _PIXELS, _HEATMAPS = ("U8", "F32", "F64"), ("F32", "F64")
 
@@ -87,6 +90,13 @@ def schema_of(part: bytes) -> pa.Schema:
     return pq.ParquetFile(pa.BufferReader(part)).schema_arrow.remove_metadata()
 
 
+def check_columns(part: bytes, schema: pa.Schema) -> None:
+    """Refuse a part whose known columns are missing, there twice, or of other types."""
+    found = schema_of(part)
+    if any(found.field(one.name).type != one.type for one in schema if one.name != GROUP):
+        raise ValueError("other columns")
+
+
 def run_of(part: bytes, name: str) -> Manifest | None:
     """The run that a part says it is of."""
     with read(name):
@@ -104,7 +114,10 @@ def table_of(part: bytes, columns: Sequence[str] | None = None, but: Sequence[st
 def measures_of(part: bytes, name: str) -> pa.Table:
     """The values in a part with measures."""
     with read(name):
-        return pq.read_table(pa.BufferReader(part), use_threads=False).cast(MEASURE_SCHEMA)
+        found = pq.read_table(pa.BufferReader(part), use_threads=False).cast(MEASURE_SCHEMA)
+        if any(found[key].null_count for key in MEASURE_KEYS):
+            raise ValueError("a value of nothing")
+        return found
 
 
 # Heatmaps.

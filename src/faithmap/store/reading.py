@@ -17,8 +17,9 @@ from faithmap.perturbation import chain_fill, chain_removal_step
 from faithmap.protocol import PROBABILISTIC, RANDOM, Order, Protocol, Score
 from faithmap.statistics import chosen_images
 from faithmap.statistics.per_image import SCORE_NAME
-from faithmap.store.folder import GROUP, Store
+from faithmap.store.folder import Store
 from faithmap.store.manifest import Manifest
+from faithmap.store.parts import GROUP
 from faithmap.store.records import Example, Skipped
 
 EXAMPLES = 24
