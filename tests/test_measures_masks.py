@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import faithmap
-from faithmap.errors import InputError, MeasureError
+from faithmap.errors import InputError, MeasureError, MethodWarning
 from faithmap.images import ImageFile, Images, Preprocessing
 from faithmap.measures.masks import load_masks, mask_of, masks_for, masks_of
 from faithmap.measures.registry import resolve_measures
@@ -54,6 +54,26 @@ def test_png_masks_follow_their_images(tmp_path, cut, turned):
     assert found.shape == (16, 16)
     assert 0.1 < found.float().mean() < 0.9
     assert agree(found, image) > 0.97
+
+
+@pytest.mark.parametrize("names", [("x/a.png", "y/a.png"), ("a.png", "y/a.png"), ("a.png", "a.jpg")])
+def test_images_that_share_a_mask_are_named_once(tmp_path, names):
+    scene(tmp_path)
+    images = [ImageFile(name, tmp_path / "a.png") for name in names]
+    for source in ({"a": np.ones((16, 16))}, tmp_path):
+        measures = resolve_measures("pointing-game")
+        with pytest.warns(MethodWarning, match=f"images '{names[0]}' and '{names[1]}' have the same mask") as said:
+            assert set(masks_for(measures, images, source, SMALL)) == set(names)
+        assert len(said) == 1
+
+
+def test_images_with_a_mask_each_are_not_said_to_share_one(tmp_path, recwarn):
+    for folder in "xy":
+        (tmp_path / folder).mkdir()
+        scene(tmp_path / folder)
+    images = [ImageFile(f"{folder}/a.png", tmp_path / folder / "a.png") for folder in "xy"]
+    assert len(masks_for(resolve_measures("pointing-game"), images, tmp_path, SMALL)) == 2
+    assert not recwarn.list
 
 
 def test_masks_of_the_input_size_and_of_another(tmp_path):

@@ -15,8 +15,9 @@
     └── StoreError           a run folder that cannot be read, written or extended
 
 Warnings: `EngineWarning` (scores are computed by another engine than was possible or asked for), `ClassifierWarning`
-(outputs that do not seem to mean what is made of them), `MethodWarning` (a method left out, or of unknown identity),
-`StoreWarning` (a repaired folder) and `PluginWarning` (another package is left out).
+(outputs that do not seem to mean what is made of them), `MethodWarning` (a method or setting left out, a method of
+unknown identity, a mask of several images), `StoreWarning` (a repaired folder) and `PluginWarning` (another package is
+left out).
 
 Each message says what was received, what was expected, and what to do. Catch `FaithmapError` for all of them.
 Errors that concern one image carry its position in the batch as `index`, so that a run can skip that image alone.
@@ -102,7 +103,7 @@ class ClassifierWarning(UserWarning):
 
 
 class MethodWarning(UserWarning):
-    """A heatmap method that is left out, or of which a run cannot know whether it stays the same."""
+    """A heatmap method or setting that is left out, or of which a run cannot know whether it stays the same."""
 
 
 class StoreWarning(UserWarning):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from faithmap.arrays import open_picture
 from faithmap.checks import as_tensor
-from faithmap.errors import FaithmapError, MeasureError, shown
+from faithmap.errors import FaithmapError, MeasureError, MethodWarning, shown
 from faithmap.files import as_path, by_id, files_in, read_bytes
 from faithmap.foreign import pairs
 from faithmap.images import AnyImage, ImageFile, Preprocessing, cropped
@@ -37,6 +38,10 @@ _FAR = 100_000  # pixels; a corner of a polygon further away is no corner of any
 
 class MaskSource(Protocol):
     """Where masks come from."""
+
+    def key(self, image: AnyImage) -> str | None:
+        """The name under which an image's mask is found; None where there is none."""
+        ...
 
     def picture(self, image: AnyImage) -> PillowImage.Image | None:
         """The mask of an image before any crop or resizing, white on the object; None where there is none."""
@@ -129,13 +134,31 @@ def masks_for(
     needy = [measure.name for measure in measures if measure.needs == "masks"]
     if not needy:
         return {}
+    images = list(images)
     masks = masks_of(images, found, preprocessing)
+    if found is not None:
+        note_shared(images, found)
     if not masks:
         raise MeasureError(
             f"measure '{needy[0]}' needs to know where the object is, and no image has a mask: give masks by image id "
             "(--masks FOLDER), or images as mosaics (mosaic:FOLDER)."
         )
     return masks
+
+
+def note_shared(images: Iterable[AnyImage], source: MaskSource) -> None:
+    """Say which images have one mask, because it is named without a folder or suffix: they may be other photos."""
+    first: dict[str, AnyImage] = {}
+    for image in images:
+        key = None if isinstance(image, MosaicImage) else source.key(image)
+        if key is not None and (other := first.setdefault(key, image)) is not image:
+            warnings.warn(
+                f"images '{other.id}' and '{image.id}' have the same mask, '{key}': if they show other things, give "
+                "each its own, named with its folder.",
+                MethodWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def mask_of(
@@ -199,8 +222,11 @@ def _white(mask: Any) -> PillowImage.Image:
 class _Given:
     masks: Mapping[str, Tensor] = field(repr=False)
 
+    def key(self, image: AnyImage) -> str | None:
+        return _key(self.masks, image)
+
     def picture(self, image: AnyImage) -> PillowImage.Image | None:
-        key = _key(self.masks, image)
+        key = self.key(image)
         return None if key is None else _white(self.masks[key])
 
 
@@ -209,13 +235,16 @@ class _Files:
     files: Mapping[str, Path] = field(repr=False)
     category: str | None = None
 
+    def key(self, image: AnyImage) -> str | None:
+        return _key(self.files, image)
+
     def _wanted(self, image: AnyImage) -> str | None:
         return str(image.label) if self.category == "label" else self.category
 
 
 class _Png(_Files):
     def picture(self, image: AnyImage) -> PillowImage.Image | None:
-        key = _key(self.files, image)
+        key = self.key(image)
         if key is None:
             return None
         with open_picture(io.BytesIO(read_bytes(self.files[key]))) as file:
@@ -265,7 +294,7 @@ class _Voc(_Files):
     """Boxes; coordinates are of pixels, from 1, both ends included."""
 
     def picture(self, image: AnyImage) -> PillowImage.Image | None:
-        key = _key(self.files, image)
+        key = self.key(image)
         if key is None:
             return None
         root = ElementTree.fromstring(read_bytes(self.files[key]))
@@ -299,8 +328,11 @@ class _Coco(_Files):
         for name in list(self.images):
             self.images.setdefault(str(PurePosixPath(name).with_suffix("")), self.images[name])
 
+    def key(self, image: AnyImage) -> str | None:
+        return _key(self.images, image)
+
     def picture(self, image: AnyImage) -> PillowImage.Image | None:
-        key = _key(self.images, image)
+        key = self.key(image)
         if key is None:
             return None
         about, wanted = self.images[key], self._wanted(image)
