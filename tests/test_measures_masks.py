@@ -199,6 +199,15 @@ def test_two_images_of_one_name_or_id_in_a_coco_file_are_refused(tmp_path, other
         load_masks(tmp_path / "coco.json")
 
 
+def test_annotations_of_none_of_the_images_of_a_coco_file_are_refused(tmp_path):
+    """Else every image would seem to have no object."""
+    about = {"id": 7, "file_name": "a.png", "height": 30, "width": 40}
+    content = {"images": [about], "annotations": [{"image_id": "7", "bbox": [1, 2, 3, 4]}]}
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(MeasureError, match=r"no annotation of any of its images \(image_id '7', id 7\)"):
+        load_masks(tmp_path / "coco.json")
+
+
 def test_what_holds_no_masks_is_refused(tmp_path):
     assert load_masks(None) is None
     with pytest.raises(MeasureError, match="no mask in"):

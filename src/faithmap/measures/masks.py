@@ -317,6 +317,7 @@ class _Coco(_Files):
             content = json.loads(read_bytes(path))
             self.images = {str(one["file_name"]): one for one in content["images"]}
             seen = Counter(f"{fact} '{one[fact]}'" for one in content["images"] for fact in ("file_name", "id"))
+            ids = dict.fromkeys(one["id"] for one in content["images"])
             self.names = {one["id"]: one["name"] for one in content.get("categories", [])}
             self.annotations: dict[Any, list[dict[str, Any]]] = {}
             for one in content["annotations"]:
@@ -325,6 +326,9 @@ class _Coco(_Files):
             raise MeasureError(f"{path} is no COCO annotation file: {_why(error)}.") from error
         if twice := [what for what, count in seen.items() if count > 1]:  # either could be meant
             raise MeasureError(f"{path} has two images of {twice[0]}: keep one.")
+        if self.annotations and self.annotations.keys().isdisjoint(ids):
+            given = f"image_id {shown(next(iter(self.annotations)))}, id {shown(next(iter(ids), None))}"
+            raise MeasureError(f"{path} has no annotation of any of its images ({given}).")
         for name in list(self.images):
             self.images.setdefault(str(PurePosixPath(name).with_suffix("")), self.images[name])
 
