@@ -396,6 +396,22 @@ def test_a_network_that_runs_in_a_thread_of_its_own_is_told_why_it_fails(tiny, p
         faithmap.evaluate(faithmap.Classifier(Threaded(), name="odd"), torch.rand(2, 3, 24, 24), "edge", engine="dense")
 
 
+def test_a_network_that_fails_once_is_not_told_of_threads(tiny):
+    class Once(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.failed = tiny.module, False
+
+        def forward(self, x):
+            if torch.is_inference_mode_enabled() and not self.failed:
+                self.failed = True
+                raise RuntimeError("no answer")
+            return self.network(x)
+
+    with pytest.raises(ClassifierError, match=r"no answer$"):
+        faithmap.evaluate(faithmap.Classifier(Once(), name="once"), torch.rand(2, 3, 24, 24), "edge")
+
+
 def test_extras_are_imported_only_when_they_are_asked_for():
     code = "import sys, faithmap; print([m for m in ('timm', 'transformers', 'onnxruntime') if m in sys.modules])"
     path = str(Path(faithmap.__file__).parents[1])

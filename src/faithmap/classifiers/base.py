@@ -241,14 +241,21 @@ class Classifier:
         return output if self.score_kind == CUSTOM else self.check_logits(output, len(inputs)).clone()
 
     def _threads_of_its_own(self, inputs: Tensor) -> str:
-        """The end of a message about a network that fails in inference mode alone: its threads know nothing of it."""
-        with suppress(Exception), torch.inference_mode(False), torch.no_grad():
+        """The end of a message about a network that fails in inference mode alone: its threads know nothing of it.
+
+        Tried in both ways, because a network may also fail once, for reasons of its own.
+        """
+        with suppress(Exception), torch.no_grad():
             if inputs.is_inference():
-                self.module(inputs.clone())
-                return (
-                    ". It works outside of torch.inference_mode(), which holds in one thread: run the forward pass in "
-                    "the thread that calls it."
-                )
+                with torch.inference_mode(False):
+                    self.module(inputs.clone())
+                try:
+                    self.module(inputs)
+                except Exception:
+                    return (
+                        ". It works outside of torch.inference_mode(), which holds in one thread: run the forward pass "
+                        "in the thread that calls it."
+                    )
         return ""
 
     def logits(self, inputs: Float[Tensor, "batch channels height width"]) -> Tensor:
