@@ -78,7 +78,7 @@ def _options(group: type[Any]) -> list[inspect.Parameter]:
 def _option(name: str, kind: Any, panel: str | None) -> Any:
     """An annotation that typer understands: a sentence becomes the help of the option ``--name``.
 
-    Whole numbers and paths are read in one way, whatever typer's own would take.
+    Integers and paths are read in one way, whatever typer's own would take.
     """
     if get_origin(kind) is not Annotated:
         return kind
@@ -98,7 +98,7 @@ def _holds(kind: Any, one: type) -> bool:
 
 
 def is_integer(text: str) -> bool:
-    """Whether a text is a whole number as the command line takes it.
+    """Whether a text is an integer as the command line takes it.
 
     Example:
         >>> is_integer("10"), is_integer("-3"), is_integer("1_0"), is_integer("1e3")
@@ -108,10 +108,15 @@ def is_integer(text: str) -> bool:
 
 
 def integer(text: str | int) -> int:
-    """A whole number as the command line takes it."""
+    """An integer as the command line takes it."""
     if isinstance(text, str) and not is_integer(text):
         raise typer.BadParameter(f"'{one_line(text)}' is no integer: write digits alone, such as 10.")
     return int(text)
+
+
+def integer_or_word(text: str | None) -> int | str | None:
+    """A number of steps or points, or a word for it such as ``all``."""
+    return int(text) if text is not None and is_integer(text) else text
 
 
 _READ: dict[type, Callable[[Any], Any]] = {int: integer, Path: path}
@@ -213,8 +218,7 @@ class Measured(Options, panel="What is measured"):
         """The parts that were given; None where the preset's stays."""
         parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "protocol"}
         for part in ("steps", "points"):
-            if parts[part] is not None and is_integer(parts[part]):
-                parts[part] = integer(parts[part])
+            parts[part] = integer_or_word(parts[part])
         return parts
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from faithmap.cli.app import command
 from faithmap.cli.console import err, files_of, one_line, out, place
 from faithmap.cli.measuring import command_line
-from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed, integer, is_integer
+from faithmap.cli.options import Executed, Inputs, Options, Places, Score, Seed, integer_or_word, is_integer
 from faithmap.errors import FaithmapError
 from faithmap.text import display_name
 
@@ -50,7 +50,7 @@ class Varied(Options, panel="What is measured"):
         """One of `--region-sizes`."""
         if not is_integer(text.strip()):
             raise FaithmapError(f"--region-sizes is '{self.region_sizes}': give sides in pixels, such as 9,16,32.")
-        return integer(text.strip())
+        return int(text)
 
 
 @command("study")
@@ -133,7 +133,7 @@ def run_study(
             progress=bar,
             seed=varied.seed,
             score=varied.score,
-            points=integer(points) if points is not None and is_integer(points) else points,
+            points=integer_or_word(points),
             command=command_line(),
             **executed.arguments(),
         )
